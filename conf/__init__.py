@@ -1,0 +1,8 @@
+"""Configuration and the few conventions that every command shares: strict options, one-line errors, atomic files."""
+
+import os
+
+# Several processes share the cores of a machine (training, data workers, ranks). OpenMP threads that spin at a
+# barrier while another process holds their core slow a step down by up to 7 times; passive waiting costs nothing.
+# It is read when the OpenMP runtime loads, so it has to be set before torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")

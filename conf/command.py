@@ -1,0 +1,189 @@
+"""From a command line to a typed configuration: Hydra composes, a dataclass checks, a wrong key names the right one."""
+
+import contextlib
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import hydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from conf.errors import UserError, exit_on_user_error, nearest, status_of
+
+Schema = TypeVar("Schema")
+
+_GROUPS = ("scale", "efficiency")  # folders of conf/, of whose files one is chosen
+_HYDRA_FLAGS = (
+    "-h",
+    "--help",
+    "--hydra-help",
+    "--version",
+    "--cfg",
+    "-c",
+    "--info",
+    "-i",
+    "--shell-completion",
+    "-sc",
+)
+
+
+def hydra_command(config: str, schema: type[Schema], run: Callable[[Schema], int | None]) -> None:
+    """The entry point `python -m <package> key=value ...`: compose conf/<config>.yaml, type it, run, exit.
+
+    Every key on the command line is checked before Hydra sees it, so that a typing mistake costs one line and not a
+    page. `-m` (Hydra's multi-run), `--cfg job` and `--help` are Hydra's own and work as it documents them.
+    """
+    arguments = sys.argv[1:] = [quoted(argument) for argument in sys.argv[1:]]
+
+    def task(composed: DictConfig) -> None:
+        # Hydra would print the traceback of an error that passes through it; an exit it lets through.
+        status = status_of(lambda: run(typed(composed, schema)))
+        if status:
+            sys.exit(status)
+
+    def main() -> None:
+        overrides = [argument for argument in arguments if not argument.startswith("-")]
+        if not any(argument in _HYDRA_FLAGS for argument in arguments):
+            check_overrides(config, overrides, multirun="-m" in arguments or "--multirun" in arguments)
+        hydra.main(version_base="1.3", config_path="pkg://conf", config_name=config)(task)()
+
+    exit_on_user_error(main)
+
+
+def compose(config: str, overrides: Sequence[str], schema: type[Schema]) -> Schema:
+    """The typed configuration for `overrides`, as the command line would give it.
+
+    Raises:
+        UserError: an unknown key, an unknown choice, or a value of the wrong type.
+    """
+    overrides = [quoted(override) for override in overrides]
+    check_overrides(config, overrides)
+    with _initialized(), _readable_errors():
+        return typed(hydra.compose(config, overrides=overrides), schema)
+
+
+def typed(composed: DictConfig, schema: type[Schema]) -> Schema:
+    """Merge a composed configuration into its dataclass; an unknown key or a wrong type fails."""
+    with _readable_errors():
+        merged = OmegaConf.merge(OmegaConf.structured(schema), composed)
+        value = OmegaConf.to_object(merged)
+    assert isinstance(value, schema)
+    return value
+
+
+def check_overrides(config: str, overrides: Sequence[str], multirun: bool = False) -> None:
+    """Refuse an override whose key or choice is not known, naming the nearest one that is.
+
+    Raises:
+        UserError: as said, or a key given twice (a shell expands an unquoted brace pattern to that).
+    """
+    with _initialized(), _readable_errors():
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+        parsed = [override for override in parsed if not override.key_or_group.startswith("hydra")]
+        for group in _GROUPS:
+            for override in parsed:
+                if override.key_or_group == group and not multirun and override.value() not in _choices(group):
+                    choices = nearest(str(override.value()), _choices(group))
+                    raise UserError(f"{group}={override.value()} is not known; {choices}")
+        chosen = [override.input_line or "" for override in parsed if override.key_or_group in _GROUPS and not multirun]
+        if config == "train" and not any(override.key_or_group == "scale" for override in parsed):
+            raise UserError(f"scale= is needed: {', '.join(_choices('scale'))}")
+        defaults = hydra.compose(config, overrides=chosen or (["scale=tiny"] if multirun else []))
+        known = set(_flatten(defaults))
+        seen: set[str] = set()
+        for override in parsed:
+            key = override.key_or_group
+            if key not in known:
+                raise UserError(f"unknown key {key!r}; {nearest(key, known)}")
+            if key in seen:
+                raise UserError(f"{key}= is given twice; put a brace pattern in quotes, a list in [...]")
+            seen.add(key)
+        if not multirun:
+            hydra.compose(config, overrides=list(overrides))
+
+
+def quoted(argument: str) -> str:
+    """A key=value that Hydra's grammar cannot read (a brace pattern, blanks, an = in a path) with its value in quotes.
+
+    A list `[a,b]` is quoted element by element.
+    """
+    key, equals, value = argument.partition("=")
+    if not equals or argument.startswith("-"):
+        return argument
+    try:
+        OverridesParser.create().parse_override(argument)
+        return argument
+    except HydraException:
+        if value.startswith("[") and value.endswith("]"):
+            elements = re.split(r",(?![^{]*})", value[1:-1])  # commas, but for those within braces
+            return f"{key}=[{','.join(_quote(element.strip()) for element in elements)}]"
+        return f"{key}={_quote(value)}"
+
+
+def _quote(value: str) -> str:
+    return value if value[:1] in "\"'" else '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def parse(arguments: Sequence[str], schema: type[Schema]) -> tuple[list[str], Schema]:
+    """Positional words and key=value options, for the commands that need no composition.
+
+    Raises:
+        UserError: an unknown key, a key given twice, a missing mandatory one, or a value of the wrong type.
+    """
+    words = [argument for argument in arguments if "=" not in argument]
+    options: dict[str, str] = {}
+    known = list(schema.__dataclass_fields__)  # type: ignore[attr-defined]
+    for argument in arguments:
+        if "=" not in argument:
+            continue
+        key, value = argument.split("=", 1)
+        if key not in known:
+            raise UserError(f"unknown key {key!r}: {nearest(key, known)}")
+        if key in options:
+            raise UserError(f"{key}= is given twice")
+        options[key] = value
+    with _readable_errors():
+        merged = OmegaConf.merge(OmegaConf.structured(schema), options)
+        missing = [key for key in known if OmegaConf.is_missing(merged, key)]
+        if missing:
+            raise UserError(f"{missing[0]}= is needed")
+        value_ = OmegaConf.to_object(merged)
+    assert isinstance(value_, schema)
+    return words, value_
+
+
+def _flatten(node: Any, prefix: str = "") -> Iterator[str]:
+    for key in node:
+        name = f"{prefix}{key}"
+        yield name
+        child = node._get_node(key)
+        if isinstance(child, DictConfig) and not child._is_none() and not child._is_missing():
+            yield from _flatten(child, f"{name}.")
+
+
+def _choices(group: str) -> list[str]:
+    from hydra.core.global_hydra import GlobalHydra
+
+    loader = GlobalHydra.instance().config_loader()
+    return [name for name in loader.get_group_options(group) if not name.startswith("_")]
+
+
+@contextlib.contextmanager
+def _initialized() -> Iterator[None]:
+    with hydra.initialize_config_module("conf", version_base="1.3"):
+        yield
+
+
+@contextlib.contextmanager
+def _readable_errors() -> Iterator[None]:
+    """Hydra's and OmegaConf's own errors span several lines; the first says what is wrong."""
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        key = getattr(error, "full_key", None)
+        raise UserError(f"{key}: {lines[0]}" if key else lines[0]) from None
