@@ -1,0 +1,110 @@
+"""Decoding and cropping against Pillow and torchvision."""
+
+import io
+import random
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms import RandomResizedCrop
+
+from train.images import PIXEL_LIMIT, Box, decode, draw_box, resized_crop
+
+
+def smooth(height: int, width: int, channels: int, seed: int) -> np.ndarray:
+    """A picture with structure, as photos have it."""
+    small = np.random.default_rng(seed).integers(0, 256, (5, 7, channels), dtype=np.uint8)
+    image = Image.fromarray(small[..., 0] if channels == 1 else small)
+    return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
+
+
+def encode(image: Image.Image, form: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def encoded_pictures() -> list[tuple[str, bytes]]:
+    rgb = Image.fromarray(smooth(90, 120, 3, 1))
+    turned = Image.Exif()
+    turned[0x0112] = 6  # shown rotated by viewers that heed it
+    return [
+        ("jpeg", encode(rgb, "JPEG", quality=90)),
+        ("jpeg 4:4:4 progressive", encode(rgb, "JPEG", subsampling=0, progressive=True)),
+        ("jpeg gray", encode(rgb.convert("L"), "JPEG")),
+        ("jpeg cmyk", encode(rgb.convert("CMYK"), "JPEG")),
+        ("jpeg rotated by exif", encode(rgb, "JPEG", exif=turned)),
+        ("png", encode(rgb, "PNG")),
+        ("png alpha", encode(Image.fromarray(smooth(50, 60, 4, 2)), "PNG")),
+        ("png palette", encode(rgb.convert("P"), "PNG")),
+        ("png palette with transparency", encode(rgb.quantize(16), "PNG", transparency=3)),
+        ("png gray alpha", encode(Image.fromarray(smooth(50, 60, 4, 3)).convert("LA"), "PNG")),
+        ("png one bit", encode(rgb.convert("1"), "PNG")),
+        ("webp", encode(rgb, "WEBP")),
+        ("webp alpha", encode(Image.fromarray(smooth(50, 60, 4, 2)), "WEBP")),
+        ("one pixel wide", encode(Image.fromarray(smooth(40, 1, 3, 4)), "JPEG")),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "data"), encoded_pictures(), ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_decodes_as_pillow(name: str, data: bytes) -> None:
+    expected = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    found = decode(data)
+    assert found.dtype == torch.uint8
+    assert np.array_equal(found.permute(1, 2, 0).numpy(), expected)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_resized_crop_is_close_to_pillow(seed: int) -> None:
+    rng = random.Random(seed)
+    height, width, size = rng.randint(20, 700), rng.randint(20, 700), rng.choice([32, 64, 224])
+    pixels = smooth(height, width, 3, seed).astype(int)
+    noise = np.random.default_rng(seed).integers(-20, 20, pixels.shape)
+    image = np.clip(pixels + noise, 0, 255).astype(np.uint8)
+    box = draw_box(height, width, (0.5, 1.0), rng)
+    found = resized_crop(torch.from_numpy(image).permute(2, 0, 1), box, size).permute(1, 2, 0).numpy()
+    part = Image.fromarray(image).crop((box.left, box.top, box.left + box.width, box.top + box.height))
+    expected = np.asarray(part.resize((size, size), Image.Resampling.BICUBIC))
+    difference = np.abs(found.astype(int) - expected.astype(int))
+    assert difference.max() <= 4 and (difference > 1).mean() < 2e-3 and difference.mean() < 0.35
+
+
+@pytest.mark.parametrize(("height", "width"), [(40, 60), (64, 64), (500, 333), (3, 200), (200, 3), (1, 1)])
+@pytest.mark.parametrize("scale", [(0.9, 1.0), (0.08, 1.0)])
+def test_boxes_are_drawn_as_torchvision_draws_them(height: int, width: int, scale: tuple[float, float]) -> None:
+    """The same distribution: each of four quantities has the same mean and spread, within five standard errors."""
+    torch.manual_seed(0)
+    image, draws = torch.empty(3, height, width), 3000
+    theirs = np.array([RandomResizedCrop.get_params(image, list(scale), [3 / 4, 4 / 3]) for _ in range(draws)], float)
+    rng = random.Random(0)
+    ours = np.array([draw_box(height, width, scale, rng) for _ in range(draws)], float)
+    spread = np.sqrt((theirs.var(0) + ours.var(0)) / draws)
+    assert (np.abs(theirs.mean(0) - ours.mean(0)) <= 5 * spread + 1e-9).all()
+    assert np.allclose(theirs.std(0), ours.std(0), rtol=0.15, atol=0.1)
+    tops, lefts, heights, widths = ours.T
+    assert (tops >= 0).all() and (lefts >= 0).all() and (heights >= 1).all() and (widths >= 1).all()
+    assert (tops + heights <= height).all() and (lefts + widths <= width).all()
+
+
+def test_a_crop_that_fits_no_ratio_is_the_centre() -> None:
+    assert draw_box(3, 200, (0.9, 1.0), random.Random(0)) == Box(0, 98, 3, 4)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+def test_damaged_images_are_told(form: str) -> None:
+    data = encode(Image.fromarray(smooth(90, 120, 3, 1)), form)
+    for bad in (b"", b"text", data[: len(data) // 2], data[:20]):
+        with pytest.raises(ValueError, match="cannot be decoded") as caught:
+            decode(bad)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_decompression_bomb_is_told_without_being_decoded() -> None:
+    side = int(PIXEL_LIMIT**0.5) + 1
+    with pytest.raises(ValueError, match="larger than"):
+        decode(encode(Image.new("1", (side, side)), "PNG"))
+    with pytest.raises(ValueError, match=r"cannot be decoded|larger than"):
+        decode(encode(Image.new("1", (30_000, 30_000)), "PNG"))

@@ -1,0 +1,217 @@
+"""Our training step against open_clip_train's own loop: from the same weights, on the same batches, in float32."""
+
+import os
+import subprocess
+import sys
+from argparse import Namespace
+from pathlib import Path
+from types import SimpleNamespace
+
+import open_clip
+import pytest
+import torch
+import torch.distributed as dist
+from open_clip_train.scheduler import cosine_lr
+from open_clip_train.train import train_one_epoch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from train.config import Recipe
+from train.model import create, preprocess_of
+from train.step import Stepper, learning_rate, make_optimizer
+
+STEPS, BATCH = 20, 16
+RECIPE = Recipe(
+    model="test-tiny",
+    batch_size=BATCH,
+    samples=STEPS * BATCH,
+    learning_rate=1e-3,
+    warmup=5,
+    beta1=0.9,
+    beta2=0.98,
+    eps=1e-6,
+    weight_decay=0.2,
+)
+
+
+def make_batches(seed: int, side: int = 32, context: int = 16) -> list[tuple[Tensor, Tensor]]:
+    """Random uint8 images and tokens with a start and an end, as the tokenizer makes them."""
+    generator = torch.Generator().manual_seed(seed)
+    batches = []
+    for _ in range(STEPS):
+        images = torch.randint(0, 256, (BATCH, 3, side, side), dtype=torch.uint8, generator=generator)
+        texts = torch.randint(1, 49000, (BATCH, context), generator=generator)
+        texts[:, 0], texts[:, -1] = 49406, 49407
+        batches.append((images, texts))
+    return batches
+
+
+class Recording(nn.Module):
+    """open_clip's loss, with its values kept."""
+
+    def __init__(self, **options: object) -> None:
+        super().__init__()
+        self.inner, self.values = open_clip.ClipLoss(**options), []
+
+    def forward(self, **inputs: object) -> object:
+        losses = self.inner(**inputs)
+        self.values.append(losses["contrastive_loss"].item())
+        return losses
+
+
+def reference(
+    model: nn.Module, batches: list[tuple[Tensor, Tensor]], accumulate: int, rank: int, world: int
+) -> tuple[list[float], torch.optim.Optimizer]:
+    """Train with open_clip_train.train.train_one_epoch and its optimizer's grouping; return each step's loss."""
+    preprocess = preprocess_of(model)
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (preprocess.mean, preprocess.std))
+    local = []
+    for images, texts in batches:
+        pixels = (images[rank::world].float() / 255 - mean) / std
+        local += list(zip(pixels.chunk(accumulate), texts[rank::world].chunk(accumulate), strict=True))
+
+    def is_gain_or_bias(name: str, parameter: Tensor) -> bool:
+        return parameter.ndim < 2 or "bn" in name or "ln" in name or "bias" in name or "logit_scale" in name
+
+    named = list(model.named_parameters())
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [p for n, p in named if is_gain_or_bias(n, p)], "weight_decay": 0.0},
+            {"params": [p for n, p in named if not is_gain_or_bias(n, p)], "weight_decay": RECIPE.weight_decay},
+        ],
+        lr=RECIPE.learning_rate,
+        betas=(RECIPE.beta1, RECIPE.beta2),
+        eps=RECIPE.eps,
+    )
+    wrapped = DistributedDataParallel(model) if world > 1 else model
+    loss = Recording(local_loss=True, gather_with_grad=True, rank=rank, world_size=world)
+
+    class Loader(list):
+        num_batches, num_samples = len(local), len(local) * len(local[0][0]) * world
+
+    data = {"train": SimpleNamespace(dataloader=Loader(local), set_epoch=lambda epoch: None)}
+    args = Namespace(
+        device="cpu",
+        precision="fp32",
+        accum_freq=accumulate,
+        rank=rank,
+        local_rank=rank,
+        world_size=world,
+        batch_size=len(local[0][0]),
+        log_every_n_steps=100,
+        grad_clip_norm=None,
+        distill=False,
+        skip_scheduler=False,
+        horovod=False,
+        log_local=False,
+        wandb=False,
+    )
+    schedule = cosine_lr(optimizer, RECIPE.learning_rate, RECIPE.warmup, STEPS)
+    train_one_epoch(wrapped, data, loss, 0, optimizer, None, schedule, None, args)
+    # With accumulation it computes the loss of a step several times.
+    values = torch.tensor(loss.values).view(STEPS, accumulate)
+    assert torch.allclose(values, values[:, :1].expand_as(values), atol=1e-6)
+    return values[:, 0].tolist(), optimizer
+
+
+def ours(
+    model: nn.Module, batches: list[tuple[Tensor, Tensor]], accumulate: int, rank: int, world: int, fused: bool
+) -> list[float]:
+    """Train with our step; return the loss of each."""
+    wrapped = DistributedDataParallel(model) if world > 1 else model
+    stepper = Stepper(
+        wrapped,
+        make_optimizer(model, RECIPE, fused=fused),
+        preprocess_of(model),
+        precision="fp32",
+        accumulate=accumulate,
+        rank=rank,
+        world_size=world,
+    )
+    return [
+        stepper.step(images[rank::world], texts[rank::world], learning_rate(step, STEPS, RECIPE)).item()
+        for step, (images, texts) in enumerate(batches)
+    ]
+
+
+def compare(accumulate: int, fused: bool, rank: int = 0, world: int = 1) -> None:
+    """Train two copies and compare them.
+
+    Some gradients are zero but for rounding (the bias of the keys, to which softmax is blind). AdamW divides them by
+    their own size, down to its eps of 1e-6, so that where sums are rounded in another order (the fused kernel, several
+    processes), noise becomes steps. Only those weights are compared more loosely.
+    """
+    batches = make_batches(seed=7)
+    left, right = create("test-tiny", seed=3), create("test-tiny", seed=3)
+    expected, optimizer = reference(left, batches, accumulate, rank, world)
+    found = ours(right, batches, accumulate, rank, world, fused)
+    assert expected[0] != expected[-1], "the reference did not train"
+    torch.testing.assert_close(torch.tensor(found), torch.tensor(expected), atol=1e-5, rtol=0)
+    exact, compared, total = not fused and world == 1, 0, 0
+    for (name, a), b in zip(left.named_parameters(), right.named_parameters(), strict=True):
+        noise = optimizer.state[a]["exp_avg_sq"].sqrt() < (0 if exact else 10 * RECIPE.eps)
+        difference = (a - b[1]).abs()
+        assert difference[~noise].numel() == 0 or difference[~noise].max() <= 1e-5, name
+        assert difference[noise].numel() == 0 or difference[noise].max() <= 1e-3, name
+        if name != "token_embedding.weight":  # most of its rows are never used
+            compared, total = compared + int((~noise).sum()), total + noise.numel()
+    assert compared > 0.95 * total
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("accumulate", [1, 2, 4])
+def test_step_is_open_clips(accumulate: int, fused: bool) -> None:
+    torch.set_num_threads(1)
+    compare(accumulate, fused)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_step_is_open_clips_in_two_processes(accumulate: int) -> None:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = [*launcher, __file__, str(accumulate)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": "."}
+    root = Path(__file__).parent.parent
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=root, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("equal") == 2
+
+
+@pytest.mark.parametrize("name", ["ViT-B-32", "ViT-B-16", "ViT-L-14"])
+def test_decayed_parameters_are_open_clips(name: str) -> None:
+    with torch.device("meta"):
+        model = open_clip.CLIP(**open_clip.get_model_config(name))
+    for parameter_name, parameter in model.named_parameters():
+        excluded = parameter.ndim < 2 or any(part in parameter_name for part in ("bn", "ln", "bias", "logit_scale"))
+        assert excluded == (parameter.ndim < 2), parameter_name
+
+
+def test_schedule_is_open_clips() -> None:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedule = cosine_lr(optimizer, RECIPE.learning_rate, RECIPE.warmup, STEPS)
+    assert [learning_rate(step, STEPS, RECIPE) for step in range(STEPS)] == [schedule(step) for step in range(STEPS)]
+
+
+def test_accumulation_leaves_the_gradient_alone() -> None:
+    """In float64 the gradients of one and of four micro-batches agree to rounding, the logit scale's among them."""
+    images, texts = make_batches(seed=1)[0]
+    gradients = []
+    for accumulate in (1, 4):
+        model = create("test-tiny", seed=5).double()
+        still = torch.optim.SGD(model.parameters(), lr=0.0)
+        stepper = Stepper(model, still, preprocess_of(model), precision="fp32", accumulate=accumulate)
+        backward = stepper._backward_whole if accumulate == 1 else stepper._backward_parts
+        backward(images.double() / 255, texts)
+        gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(
+            gradients[1][name], gradient, atol=1e-12, rtol=1e-9, msg=lambda text, name=name: f"{name}: {text}"
+        )
+
+
+if __name__ == "__main__":  # one of the two processes
+    open_clip.add_model_config(Path(__file__).parent / "models")
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo")
+    compare(int(sys.argv[1]), False, dist.get_rank(), dist.get_world_size())
+    print("equal", flush=True)
+    dist.destroy_process_group()

@@ -1,0 +1,78 @@
+"""Training from an object store: a real S3 server on this machine."""
+
+import contextlib
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+import pytest
+from pools import write_pool
+
+from conf.command import compose
+from conf.files import read_json, read_lines
+from train.config import TrainConfig
+from train.loop import train
+from train.sources import resolve
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    """The URL of an empty bucket; the environment says where its server is, as users say it."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], stderr=subprocess.DEVNULL
+    )
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+            patch.setenv("AWS_ACCESS_KEY_ID", "test")
+            patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+            patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+            _await(port)
+            fsspec.filesystem("s3").mkdir("pools")
+            yield "s3://pools"
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+def _await(port: int) -> None:
+    for _ in range(300):
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        time.sleep(0.1)
+    raise RuntimeError("the S3 server did not start")
+
+
+@pytest.mark.slow
+def test_a_bucket_trains_as_a_folder(bucket: str, tmp_path: Path) -> None:
+    pool = write_pool(tmp_path / "pool", 3, 20)
+    fsspec.filesystem("s3").put(str(pool), f"{bucket}/small/", recursive=True)
+    url = f"{bucket}/small/pool" if fsspec.filesystem("s3").exists(f"{bucket}/small/pool") else f"{bucket}/small"
+    assert resolve(url).digest == resolve(str(pool)).digest
+    assert [s.name for s in resolve(f"{url}/{{00001..00007}}.tar").shards] == ["00001.tar", "00002.tar"]
+    losses = []
+    for name, data in (("folder", str(pool)), ("bucket", url)):
+        options = [
+            "scale=small",
+            f"data={data}",
+            f"name={name}",
+            f"out={tmp_path}",
+            "precision=fp32",
+            "recipe.model=test-tiny",
+            "recipe.batch_size=16",
+            "recipe.samples=80",
+            "recipe.warmup=1",
+            "recipe.streams=4",
+            "recipe.shuffle_buffer=20",
+            "efficiency.workers=1",
+        ]
+        assert train(compose("train", options, TrainConfig)) == 0
+        losses.append([line["loss"] for line in read_lines(tmp_path / name / "metrics.jsonl")])
+    assert losses[0] == losses[1]
+    assert read_json(tmp_path / "bucket" / "run.json")["data"]["sources"][0]["spec"] == url

@@ -1,0 +1,121 @@
+"""What `data=` and `subset=` may be."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pools import uid_of, write_pool
+
+from conf.errors import UserError
+from train.sources import resolve
+from train.subset import DTYPE, Subset, split_uid, write_subset
+
+
+@pytest.fixture
+def pool(tmp_path: Path) -> Path:
+    write_pool(tmp_path / "pool", 3, 2)
+    write_pool(tmp_path / "pool" / "more" / "deep", 2, 2)
+    (tmp_path / "pool" / "readme.txt").write_text("no tar")
+    (tmp_path / "pool" / ".hidden.tar").write_text("unfinished download")
+    return tmp_path / "pool"
+
+
+def names(data: object) -> list[str]:
+    return [shard.name for shard in resolve(data).shards]
+
+
+def test_a_folder_is_searched_recursively(pool: Path) -> None:
+    assert names(str(pool)) == ["00000.tar", "00001.tar", "00002.tar", "more/deep/00000.tar", "more/deep/00001.tar"]
+
+
+def test_one_tar_and_a_pattern_with_gaps(pool: Path) -> None:
+    (pool / "00001.tar").unlink()
+    assert names(f"{pool}/00002.tar") == ["00002.tar"]
+    data = resolve(f"{pool}/{{00000..00005}}.tar")
+    assert [shard.name for shard in data.shards] == ["00000.tar", "00002.tar"]
+    assert data.sources[0].missing == 4
+    assert names(f"{pool}/{{00000,00002}}.tar") == ["00000.tar", "00002.tar"]
+
+
+def test_any_url_of_fsspec(pool: Path) -> None:
+    assert names(f"file://{pool}") == names(str(pool))
+    assert names(f"file://{pool}/00002.tar") == ["00002.tar"]
+    data = resolve(f"file://{pool}/{{00000..00004}}.tar")
+    assert [shard.name for shard in data.shards] == ["00000.tar", "00001.tar", "00002.tar"] and data.sources[
+        0
+    ].missing == 2
+
+
+def test_digest_follows_content_names_and_weights_not_the_place(pool: Path, tmp_path: Path) -> None:
+    digest = resolve(str(pool)).digest
+    moved = pool.rename(tmp_path / "elsewhere")
+    assert resolve(str(moved)).digest == digest
+    assert resolve(f"file://{moved}").digest == digest
+    assert resolve([str(moved)], [2.0]).digest != digest
+    (moved / "00000.tar").rename(moved / "00009.tar")
+    assert resolve(str(moved)).digest != digest
+
+
+@pytest.mark.parametrize(
+    ("data", "weights", "message"),
+    [
+        ("{pool}/nothing", None, "nothing does not exist"),
+        ("{pool}/empty", None, "no .tar in it"),
+        ("file://{pool}/empty", None, "no .tar in it"),
+        ("{pool}/x{{0..3}}.tar", None, "none of its 4 names exists"),
+        ("{pool}/{{0..", None, "no brace pattern"),
+        ("nosuch://bucket/x", None, "cannot be listed"),
+        ([], None, "needs a folder"),
+        (["{pool}", ""], None, "needs a folder"),
+        (["{pool}"], [1.0, 2.0], "2 numbers for 1 sources"),
+        (["{pool}"], [0.0], "must be positive"),
+        (["{pool}"], [float("nan")], "must be positive"),
+    ],
+)
+def test_wrong_data_is_told_in_one_line(pool: Path, data: object, weights: list[float] | None, message: str) -> None:
+    (pool / "empty").mkdir()
+    filled = data.format(pool=pool) if isinstance(data, str) else [one.format(pool=pool) for one in data]  # type: ignore[attr-defined]
+    with pytest.raises(UserError, match=message) as caught:
+        resolve(filled, weights)
+    assert "\n" not in str(caught.value)
+
+
+def test_subset_counts_repeats(tmp_path: Path) -> None:
+    uids = [uid_of(n) for n in range(500)] + [uid_of(7)] * 2
+    write_subset(tmp_path / "s.npy", uids)
+    subset = Subset(str(tmp_path / "s.npy"))
+    subset.check_sorted()
+    assert subset.size == 502
+    assert [subset.count(uid_of(n)) for n in (0, 7, 499, 500)] == [1, 3, 1, 0]
+    assert subset.count(uid_of(7).upper()) == 3
+    assert subset.count("0" * 31 + "1") == 0 and subset.count("f" * 32) == 0
+
+
+def test_subset_file_is_the_formats(tmp_path: Path) -> None:
+    write_subset(tmp_path / "s.npy", ["0" * 15 + "2" + "f" * 16, "0" * 15 + "1" + "0" * 16])
+    array = np.load(tmp_path / "s.npy")
+    assert array.dtype == DTYPE and array.tolist() == [(1, 0), (2, 2**64 - 1)]
+
+
+@pytest.mark.parametrize("uid", ["", "abc", "g" * 32, "0" * 33, None, 5])
+def test_malformed_uids_are_refused(uid: object) -> None:
+    with pytest.raises(ValueError, match="32 hex digits"):
+        split_uid(uid)  # type: ignore[arg-type]
+
+
+def test_wrong_subset_files_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "s.npy"
+    for array, message in (
+        (np.zeros(3), "a subset is a list of u8,u8"),
+        (np.zeros((2, 2), DTYPE), "a subset is a list of u8,u8"),
+        (np.zeros(0, DTYPE), "is empty"),
+    ):
+        np.save(path, array)
+        with pytest.raises(UserError, match=message):
+            Subset(str(path))
+    path.write_text("no array")
+    with pytest.raises(UserError, match="cannot be read"):
+        Subset(str(path))
+    np.save(path, np.array([(1, 5), (1, 4), (2, 0)], DTYPE))
+    with pytest.raises(UserError, match="not sorted at row 1"):
+        Subset(str(path)).check_sorted()

@@ -1,0 +1,1 @@
+"""Train CLIP with a pinned recipe: recipe -> model, data stream, step, loop, checkpoint."""

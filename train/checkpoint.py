@@ -1,0 +1,74 @@
+"""Checkpoints: written whole or not at all, known by digest, and weights that open_clip loads as they are."""
+
+import pickle
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from conf.errors import UserError
+from conf.files import atomic, digest_file
+
+_PATTERN = "step_*.pt"
+
+
+class Found(NamedTuple):
+    """A checkpoint whose bytes are the ones that were written."""
+
+    path: Path
+    sha256: str
+    state: dict[str, Any]
+
+
+def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> tuple[Path, str]:
+    """Write `state` as the checkpoint of `step`, then drop all but the newest `keep`.
+
+    `state` must hold nothing but tensors, numbers, strings and containers of them: it loads with weights_only=True.
+    The digest is written after the file it vouches for: a crash between the two leaves a checkpoint that is not
+    trusted.
+
+    Returns:
+        The file and its SHA-256.
+
+    Raises:
+        UserError: the disk is full or cannot be written; the checkpoints before are left as they are.
+    """
+    path = folder / f"step_{step:09d}.pt"
+    try:
+        with atomic(path, "wb") as file:
+            torch.save(state, file)
+        sha256 = digest_file(path)
+        with atomic(_digest_path(path)) as file:
+            file.write(sha256 + "\n")
+    except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
+        raise UserError(f"checkpoint {path} cannot be written: {error}; the ones before it are intact") from None
+    for old in _newest_first(folder)[keep:]:
+        _digest_path(old).unlink(missing_ok=True)
+        old.unlink()
+    return path, sha256
+
+
+def newest(folder: Path, say: Any) -> Found | None:
+    """The newest checkpoint whose content matches its digest; `say` is told of each that does not."""
+    for path in _newest_first(folder):
+        try:
+            expected = _digest_path(path).read_text(encoding="utf-8").strip()
+        except FileNotFoundError:
+            say(f"{path} has no digest: its writing was interrupted; using the one before")
+            continue
+        if digest_file(path) != expected:
+            say(f"{path} is damaged: its content does not match its digest; using the one before")
+            continue
+        try:
+            return Found(path, expected, torch.load(path, map_location="cpu", weights_only=True))
+        except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
+            raise UserError(f"checkpoint {path} cannot be read: {str(error).splitlines()[0]}") from None
+    return None
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    return sorted(folder.glob(_PATTERN), reverse=True)
+
+
+def _digest_path(path: Path) -> Path:
+    return path.with_suffix(".sha256")

@@ -1,0 +1,30 @@
+"""What `python -m train` does with its configuration."""
+
+from functools import partial
+
+from conf.errors import UserError, status_of
+from train.config import TrainConfig
+from train.distributed import launch
+from train.loop import train
+
+
+def run(config: TrainConfig) -> int:
+    """Train as configured, on all GPUs of this machine or in the processes that torchrun or srun started.
+
+    Raises:
+        UserError: no data for a scale that has no embedded default.
+    """
+    if config.data is None:
+        if config.scale != "tiny":
+            raise UserError(
+                f"scale={config.scale} needs data=<folder, tar or pattern>; only scale=tiny has a pool of its own"
+            )
+        from curate.demo import build
+
+        config.data = str(build().pool)
+    return launch(partial(_train, config))
+
+
+def _train(config: TrainConfig) -> int:
+    """One process's part, with a mistake told here: launched processes cannot hand it to the one that started them."""
+    return status_of(partial(train, config))

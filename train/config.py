@@ -1,0 +1,147 @@
+"""What `python -m train` can be told, typed. Keys of `recipe` change the result, keys of `efficiency` must not."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import MISSING
+
+from conf import recipes
+from conf.errors import UserError, nearest
+
+PRECISIONS = ("fp32", "amp", "amp_bf16")
+WANDB_MODES = ("online", "offline", "disabled")
+
+
+@dataclass
+class Recipe:
+    """A training recipe; conf/scale/*.yaml pins one per scale."""
+
+    model: str = MISSING  # open_clip's name
+    batch_size: int = MISSING  # samples of a step, over all processes
+    samples: int = MISSING  # samples seen in the whole run
+    learning_rate: float = MISSING
+    warmup: int = MISSING  # steps
+    beta1: float = MISSING
+    beta2: float = MISSING
+    eps: float = MISSING
+    weight_decay: float = MISSING
+    crop_scale: list[float] = MISSING  # least and most share of the area kept
+    shuffle_buffer: int = MISSING  # samples
+    streams: int = MISSING
+
+
+@dataclass
+class Efficiency:
+    """Speed and safety; conf/efficiency/default.yaml explains each key."""
+
+    workers: int | None = None
+    checkpoint_every: int = 1000
+    keep_checkpoints: int = 2
+    compile: bool = False
+    accumulate: int = 1
+    activation_checkpointing: bool = False
+
+
+@dataclass
+class Wandb:
+    mode: str = "disabled"
+    project: str = "poolbench"
+
+
+@dataclass
+class TrainConfig:
+    """The whole command; conf/train.yaml explains each key."""
+
+    scale: str = MISSING
+    recipe: Recipe = field(default_factory=Recipe)
+    data: Any = None  # str or list of str
+    weights: list[float] | None = None
+    subset: str | None = None
+    name: str | None = None
+    out: str = "runs"
+    seed: int = 0
+    precision: str = "amp_bf16"
+    resume: bool = True
+    max_bad_share: float = 0.01
+    efficiency: Efficiency = field(default_factory=Efficiency)
+    wandb: Wandb = field(default_factory=Wandb)
+
+    @property
+    def folder(self) -> Path:
+        """Where the run lives."""
+        return Path(self.out) / (self.name or f"{self.scale}-seed{self.seed}")
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the whole run; the last batch may be smaller, so that the budget is exact."""
+        return -(-self.recipe.samples // self.recipe.batch_size)
+
+    @property
+    def recipe_values(self) -> dict[str, Any]:
+        """The recipe as plain values, as run.json and its digest hold it."""
+        return asdict(self.recipe)
+
+    @property
+    def deviations(self) -> list[str]:
+        """Why this run is not official, a line each; [] where it is."""
+        lines = recipes.deviations(self.scale, self.recipe_values)
+        if self.scale == "xlarge" and self.precision == "amp":
+            lines.append("precision is amp: float16 loses accuracy at xlarge, pinned at amp_bf16 or fp32")
+        return lines
+
+
+def check(config: TrainConfig, world_size: int) -> None:
+    """Refuse what cannot run, before anything is written.
+
+    Raises:
+        UserError: a value out of its range, or a batch that the processes cannot share evenly.
+    """
+    recipe = config.recipe
+    _one_of("precision", config.precision, PRECISIONS)
+    _one_of("wandb.mode", config.wandb.mode, WANDB_MODES)
+    for key in ("batch_size", "samples", "shuffle_buffer", "streams"):
+        if getattr(recipe, key) < 1:
+            raise UserError(f"recipe.{key}={getattr(recipe, key)} must be at least 1")
+    low, high = (*recipe.crop_scale, 0.0, 0.0)[:2]
+    if len(recipe.crop_scale) != 2 or not 0 < low <= high <= 1:
+        raise UserError(f"recipe.crop_scale={recipe.crop_scale} must be [least, most] with 0 < least <= most <= 1")
+    if recipe.warmup < 0 or recipe.warmup > config.steps:
+        raise UserError(f"recipe.warmup={recipe.warmup} must lie between 0 and the {config.steps} steps of the run")
+    if config.efficiency.checkpoint_every < 1 or config.efficiency.keep_checkpoints < 1:
+        raise UserError("efficiency.checkpoint_every and efficiency.keep_checkpoints must be at least 1")
+    if config.efficiency.workers is not None and config.efficiency.workers < 0:
+        raise UserError(f"efficiency.workers={config.efficiency.workers} must be 0 or more")
+    if not 0 <= config.max_bad_share <= 1:
+        raise UserError(f"max_bad_share={config.max_bad_share} must lie between 0 and 1")
+    if config.name is not None and (not config.name or "/" in config.name or config.name.startswith(".")):
+        raise UserError(f"name={config.name!r} must be a plain folder name")
+    _check_shares(config, world_size)
+
+
+def _check_shares(config: TrainConfig, world_size: int) -> None:
+    """Every batch, the smaller last one too, must fall to the processes and their micro-batches in equal parts."""
+    accumulate = config.efficiency.accumulate
+    if accumulate < 1:
+        raise UserError(f"efficiency.accumulate={accumulate} must be at least 1")
+    batch, last = config.recipe.batch_size, config.recipe.samples % config.recipe.batch_size
+
+    def fits(parts: int) -> bool:
+        return batch % parts == 0 and last % parts == 0
+
+    if fits(world_size * accumulate):
+        return
+    what = f"batches of {batch}" + (f" and a last one of {last}" if last else "")
+    sizes = [n for n in range(1, max(batch, 2 * world_size) + 1) if fits(n * accumulate)]
+    if not sizes:
+        raise UserError(f"efficiency.accumulate={accumulate} does not divide {what}")
+    below = max((n for n in sizes if n <= world_size), default=None)
+    above = min((n for n in sizes if n >= world_size), default=None)
+    near = " or ".join(str(n) for n in sorted({below, above} - {None}))  # type: ignore[type-var]
+    micro = f" with efficiency.accumulate={accumulate}" if accumulate > 1 else ""
+    raise UserError(f"{world_size} processes{micro} cannot share {what} evenly; use {near} processes")
+
+
+def _one_of(key: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise UserError(f"{key}={value} is not known; {nearest(value, known)}")

@@ -1,0 +1,185 @@
+"""From streams to batches: workers decode the samples of their streams, the process puts its share of each batch
+together."""
+
+import math
+import os
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from conf.errors import UserError
+from train.images import decode, draw_box, resized_crop
+from train.shards import Problem
+from train.stream import CROP, SPARE, Cursor, Item, Plan, Stream, Taken, keyed
+
+MAX_WORKERS = 12  # more of them per process ask for more memory than they give speed
+
+
+class Share(NamedTuple):
+    """Which part of every batch belongs to this process, and where the run begins."""
+
+    rank: int
+    world_size: int
+    batch_size: int  # of all processes together
+    samples: int  # of the whole run
+    streams: int
+    first_step: int
+    cursors: dict[int, Cursor]  # by stream, of the streams already begun
+
+
+class Batch(NamedTuple):
+    """This process's share of one global batch, in the order of the batch."""
+
+    images: torch.Tensor  # uint8 [n, 3, size, size]
+    texts: torch.Tensor  # int64 [n, context length]
+    cursors: dict[int, Cursor]  # where this process's streams can be taken up behind this batch
+    problems: list[Problem]
+    shards: int  # opened by this process since the last batch
+
+
+class _Chunk(NamedTuple):
+    """What one worker contributes to a batch. `failure` is an error that ends the run."""
+
+    rows: list[int]
+    images: torch.Tensor
+    texts: torch.Tensor
+    cursors: dict[int, Cursor]
+    problems: list[Problem]
+    shards: int
+    failure: str
+
+
+class _Chunks(IterableDataset[_Chunk]):
+    """The chunks of one worker, one for each batch from `share.first_step` on."""
+
+    def __init__(self, plan: Plan, share: Share, size: int, crop_scale: tuple[float, float], tokenizer: Any) -> None:
+        self.plan, self.share, self.size, self.crop_scale, self.tokenizer = (
+            plan,
+            share,
+            size,
+            crop_scale,
+            tokenizer,
+        )
+
+    def __iter__(self) -> Iterator[_Chunk]:
+        info = get_worker_info()
+        worker, workers = (info.id, info.num_workers) if info else (0, 1)
+        try:
+            yield from self._chunks(worker, workers)
+        except UserError as error:
+            # A worker's exception would reach the user wrapped in two tracebacks.
+            yield _Chunk([], torch.empty(0), torch.empty(0), {}, [], 0, str(error))
+
+    def _chunks(self, worker: int, workers: int) -> Iterator[_Chunk]:
+        share, streams = self.share, dict[int, Stream]()
+        for step in range(share.first_step, -(-share.samples // share.batch_size)):
+            first = step * share.batch_size
+            count = min(share.batch_size, share.samples - first)
+            rows, images, captions, problems, shards = [], [], [], [], 0
+            for row, position in enumerate(range(share.rank, count, share.world_size)):
+                place, index = divmod(first + position, share.streams)
+                if self._worker_of(index, row, workers) != worker:
+                    continue
+                if index not in streams:
+                    streams[index] = Stream(self.plan, index, share.cursors.get(index))
+                taken = streams[index].take(place)
+                image, caption, bad = self._decode(taken, index, place)
+                rows.append(row)
+                images.append(image)
+                captions.append(caption)
+                problems += bad
+                shards += taken.shards
+            cursors = {index: stream.cursor for index, stream in streams.items()}
+            pixels = torch.stack(images) if images else torch.empty((0, 3, self.size, self.size), dtype=torch.uint8)
+            texts = self.tokenizer(captions) if captions else torch.empty((0, 0), dtype=torch.int64)
+            yield _Chunk(rows, pixels, texts, cursors, problems, shards, "")
+
+    def _worker_of(self, index: int, row: int, workers: int) -> int:
+        """Who serves a row. A process meets every gcd-th stream; each is read by one worker as long as there are
+        enough of them
+        for all, else every worker reads them and decodes its share of the rows."""
+        common = math.gcd(self.share.world_size, self.share.streams)
+        if self.share.streams // common < workers:
+            return row % workers
+        return index // common % workers
+
+    def _decode(self, taken: Taken, stream: int, place: int) -> tuple[torch.Tensor, str, list[Problem]]:
+        """Decode and crop a sample, or the first of its block's reserve that can be decoded."""
+        problems = list(taken.problems)
+        for item in (taken.item, *self._spares(taken.spares, stream, place)):
+            try:
+                image = decode(item.image)
+            except ValueError as error:
+                problems.append(Problem(item.shard, item.key, str(error)))
+                continue
+            rng = keyed(self.plan.seed, CROP, stream, place)
+            box = draw_box(image.shape[1], image.shape[2], self.crop_scale, rng)
+            return resized_crop(image, box, self.size), item.caption, problems
+        raise UserError(f"no image near {taken.item.key} of {taken.item.shard} can be decoded: {problems[-1].reason}")
+
+    def _spares(self, spares: list[Item], stream: int, place: int) -> Iterator[Item]:
+        start = int(keyed(self.plan.seed, SPARE, stream, place).random() * len(spares))
+        yield from spares[start:] + spares[:start]
+
+
+def batches(
+    plan: Plan,
+    share: Share,
+    *,
+    size: int,
+    crop_scale: tuple[float, float],
+    tokenizer: Any,
+    workers: int,
+    pin: bool,
+) -> Iterator[Batch]:
+    """Yield this process's share of every batch from `share.first_step` to the end of the budget.
+
+    Args:
+        size: side of the images in pixels.
+        workers: processes that read and decode; 0 does it in this one. The batches are the same for any number.
+        pin: page-locked memory, from which a GPU copies without waiting.
+
+    Raises:
+        UserError: the data have nothing to train on.
+    """
+    loader = DataLoader(
+        _Chunks(plan, share, size, crop_scale, tokenizer),
+        batch_size=None,
+        num_workers=workers,
+        prefetch_factor=2 if workers else None,
+    )
+    chunks = iter(loader)
+    cursors = dict(share.cursors)
+    for step in range(share.first_step, -(-share.samples // share.batch_size)):
+        count = min(share.batch_size, share.samples - step * share.batch_size) // share.world_size
+        parts = [next(chunks) for _ in range(max(1, workers))]
+        for part in parts:
+            if part.failure:
+                raise UserError(part.failure)
+            cursors.update(part.cursors)
+        problems = [problem for part in parts for problem in part.problems]
+        images, texts = _join(parts, count, pin)
+        yield Batch(images, texts, dict(cursors), problems, sum(part.shards for part in parts))
+
+
+def _join(parts: list[_Chunk], count: int, pin: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Put the chunks of a batch in its order, in one copy; a single whole chunk needs none."""
+    parts = [part for part in parts if part.rows]
+    assert sum(len(part.rows) for part in parts) == count
+    if len(parts) == 1 and not pin:
+        return parts[0].images, parts[0].texts
+    images = torch.empty((count, *parts[0].images.shape[1:]), dtype=torch.uint8, pin_memory=pin)
+    texts = torch.empty((count, *parts[0].texts.shape[1:]), dtype=torch.int64, pin_memory=pin)
+    for part in parts:
+        images[part.rows] = part.images
+        texts[part.rows] = part.texts
+    return images, texts
+
+
+def default_workers(world_size: int) -> int:
+    """Data workers for each of `world_size` processes on this machine: the cores there are, one left to each
+    process."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(0, min(MAX_WORKERS, cores // world_size - 1))

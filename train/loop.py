@@ -1,0 +1,276 @@
+"""A training run from its configuration to its last checkpoint, in every process that takes part."""
+
+import math
+import time
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+from conf.errors import UserError
+from conf.files import digest_file
+from train import checkpoint
+from train.config import TrainConfig, check
+from train.distributed import World, gather, joined, on_first
+from train.loader import Batch, Share, batches, default_workers
+from train.model import check_name, create, preprocess_of, tokenizer_of
+from train.record import BadLog, Recorder, describe, differences, now, read_run, say
+from train.sources import Data, resolve
+from train.step import Stepper, learning_rate, make_optimizer
+from train.stream import Cursor, Plan
+from train.subset import Subset
+
+JUDGED_AFTER = (1000, 100)  # samples and shards; before, a single bad one would be too large a share
+
+
+class Totals(NamedTuple):
+    """Sums over all processes and steps, as checkpoints keep them. A shard counts each time it is drawn."""
+
+    bad_samples: int = 0
+    bad_shards: int = 0
+    shards: int = 0
+
+
+def train(config: TrainConfig) -> int:
+    """Run `config` to its end, from its newest checkpoint where there is one, and return the exit status.
+
+    Raises:
+        UserError: anything the user can mend; on all processes alike.
+    """
+    with joined() as world:
+        check(config, world.size)
+        check_name(config.recipe.model)
+        data, start = on_first(world, partial(_prepare, config, world))
+        if start["status"] == "complete":
+            return 0
+        _Run(config, world, data, start).finish()
+    return 0
+
+
+def _prepare(config: TrainConfig, world: World) -> tuple[Data, dict[str, Any]]:
+    """List the data and decide what this start is: a new run, the continuation of one, or nothing left to do."""
+    data = resolve(config.data, config.weights)
+    subset = None
+    if config.subset is not None:
+        chosen = Subset(config.subset)
+        chosen.check_sorted()
+        subset = {"path": config.subset, "digest": digest_file(config.subset), "size": chosen.size}
+    run = describe(config, data, subset, world.size, world.device)
+    before = read_run(config.folder)
+    if before is not None:
+        if not config.resume:
+            raise UserError(f"{config.folder} exists and resume=false; choose another name= or remove it")
+        changed = differences(before, run)
+        if changed:
+            raise UserError(f"{config.folder} is another run, choose another name=; what differs: {'; '.join(changed)}")
+        if before["status"] == "complete":
+            say(f"{config.folder} is complete; nothing to do")
+            return data, before
+        run |= {key: before[key] for key in ("started", "seconds", "samples_seen", "steps", "bad")}
+    for source in data.sources:
+        gaps = f", {source.missing} names of the pattern do not exist" if source.missing else ""
+        say(f"data: {source.spec}: {source.shards} shards, {source.bytes / 1e9:.3g} GB{gaps}")
+    for line in run["deviations"]:
+        say(f"unofficial: {line}")
+    (config.folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+    return data, run
+
+
+class _Run:
+    """The state of a run in one process."""
+
+    def __init__(self, config: TrainConfig, world: World, data: Data, run: dict[str, Any]) -> None:
+        self.config, self.world = config, world
+        recipe, efficiency = config.recipe, config.efficiency
+        model = create(recipe.model, seed=config.seed, device=world.device)
+        if efficiency.activation_checkpointing:
+            model.set_grad_checkpointing()  # type: ignore[operator]
+        self.model = model
+        self.optimizer = make_optimizer(model, recipe)
+        self.preprocess = preprocess_of(model)
+        self.step, self.totals, self.cursors = 0, Totals(), dict[int, Cursor]()
+        scaler_state = self._resume()
+        wrapped: torch.nn.Module = torch.compile(model) if efficiency.compile else model  # type: ignore[assignment]
+        if world.size > 1:
+            ids = [world.device.index] if world.device.type == "cuda" else None
+            wrapped = DistributedDataParallel(wrapped, device_ids=ids, broadcast_buffers=False)
+        self.stepper = Stepper(
+            wrapped,
+            self.optimizer,
+            self.preprocess,
+            precision=config.precision,
+            accumulate=efficiency.accumulate,
+            rank=world.rank,
+            world_size=world.size,
+        )
+        if scaler_state:
+            self.stepper.scaler.load_state_dict(scaler_state)
+        self.plan = Plan(
+            data.shards, Subset(config.subset) if config.subset else None, config.seed, recipe.shuffle_buffer
+        )
+        self.bad_log = BadLog(config.folder, world.rank)
+        self.recorder: Recorder | None = None
+        on_first(world, partial(self._record, run))
+
+    def _record(self, run: dict[str, Any]) -> None:
+        self.recorder = Recorder(self.config, run, self.step)
+
+    def finish(self) -> None:
+        """Train to the end of the budget. Whatever ends the run early, what is recorded until then is closed in
+        order."""
+        try:
+            self._train()
+        finally:
+            if self.recorder is not None:
+                self.recorder.close()
+
+    def _train(self) -> None:
+        config, pending = self.config, None
+        before = time.perf_counter()
+        for batch in self._batches():
+            waited = time.perf_counter() - before
+            rate = learning_rate(self.step, config.steps, config.recipe)
+            loss = self.stepper.step(batch.images, batch.texts, rate)
+            self.step += 1
+            self.cursors = batch.cursors
+            sums = self._sum(loss, batch, waited)
+            # The sums of a step are read while the next one runs, so that the device never waits for the log.
+            if pending is not None:
+                self._log(*pending)
+            pending = (self.step, rate, sums, time.perf_counter() - before)
+            if self.step % config.efficiency.checkpoint_every == 0 and self.step < config.steps:
+                self._log(*pending)
+                pending = None
+                self._save()
+            before = time.perf_counter()
+        if pending is not None:
+            self._log(*pending)
+        self._judge(self._samples(self.step), (0, 0))
+        path, sha256 = self._save()
+        if self.recorder is not None:
+            relative = path.relative_to(config.folder).as_posix()
+            self.recorder.write(status="complete", finished=now(), checkpoint={"path": relative, "sha256": sha256})
+            say(f"{config.folder}: {self._samples(self.step):,} samples seen in {self.step:,} steps, checkpoint {path}")
+
+    def _batches(self) -> Iterator[Batch]:
+        config, world = self.config, self.world
+        share = Share(
+            rank=world.rank,
+            world_size=world.size,
+            batch_size=config.recipe.batch_size,
+            samples=config.recipe.samples,
+            streams=config.recipe.streams,
+            first_step=self.step,
+            cursors=self.cursors,
+        )
+        workers = config.efficiency.workers
+        yield from batches(
+            self.plan,
+            share,
+            size=self.preprocess.size,
+            crop_scale=(config.recipe.crop_scale[0], config.recipe.crop_scale[1]),
+            tokenizer=tokenizer_of(config.recipe.model),
+            workers=default_workers(world.local_size) if workers is None else workers,
+            pin=world.device.type == "cuda",
+        )
+
+    def _sum(self, loss: torch.Tensor, batch: Batch, waited: float) -> torch.Tensor:
+        """Loss, bad samples, bad shards, shards and seconds waited for data, summed over the processes, and the logit
+        scale; still on the device."""
+        self.bad_log.add(batch.problems)
+        bad_shards = sum(not problem.key for problem in batch.problems)
+        mine = [len(batch.problems) - bad_shards, bad_shards, batch.shards, waited]
+        sums = torch.cat(
+            [
+                loss.double().view(1),
+                torch.tensor(mine, dtype=torch.float64).to(loss.device, non_blocking=True),
+            ]
+        )
+        if self.world.size > 1:
+            dist.all_reduce(sums)
+        return torch.cat([sums, self.stepper.logit_scale.double().view(1)])
+
+    def _log(self, step: int, rate: float, sums: torch.Tensor, seconds: float) -> None:
+        loss, bad_samples, bad_shards, shards, waited, logit_scale = sums.tolist()
+        if not math.isfinite(loss):
+            raise UserError(
+                f"the loss is {loss} at step {step}: the training diverged; the checkpoints before are intact"
+            )
+        counts = (bad_samples, bad_shards, shards)
+        self.totals = Totals(*(total + round(count) for total, count in zip(self.totals, counts, strict=True)))
+        samples = self._samples(step)
+        if self.recorder is not None:
+            self.recorder.log(
+                {
+                    "step": step,
+                    "loss": loss / self.world.size,
+                    "learning_rate": rate,
+                    "logit_scale": logit_scale,
+                    "samples": samples,
+                    "samples_per_second": round((samples - self._samples(step - 1)) / seconds, 3),
+                    "data_wait": round(waited / self.world.size, 6),
+                    "bad_samples": self.totals.bad_samples,
+                    "bad_shards": self.totals.bad_shards,
+                }
+            )
+        self._judge(samples, JUDGED_AFTER)
+
+    def _judge(self, samples: int, least: tuple[int, int]) -> None:
+        """Stop, on all processes at the same step, when too much of the data cannot be read."""
+        limit, totals = self.config.max_bad_share, self.totals
+        for what, bad, of, floor in (
+            ("samples", totals.bad_samples, samples, least[0]),
+            ("shards", totals.bad_shards, totals.shards, least[1]),
+        ):
+            if bad > limit * max(of, floor):
+                names = self.config.folder / "bad_samples.jsonl"
+                raise UserError(
+                    f"{bad} of {of} {what} cannot be read, more than max_bad_share={limit}; {names} names them"
+                )
+
+    def _samples(self, step: int) -> int:
+        return min(step * self.config.recipe.batch_size, self.config.recipe.samples)
+
+    def _save(self) -> tuple[Any, str]:
+        """Write a checkpoint from the first process, with the cursors of all."""
+        cursors: dict[int, Cursor] = {}
+        for part in gather(self.world, self.cursors):
+            cursors.update(part)
+
+        def write() -> tuple[Any, str]:
+            state = {
+                "step": self.step,
+                "name": self.config.recipe.model,
+                "state_dict": self.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": self.stepper.scaler.state_dict(),
+                "totals": list(self.totals),
+                "cursors": {index: list(cursor) for index, cursor in cursors.items()},
+            }
+            written = checkpoint.save(
+                self.config.folder / "checkpoints", self.step, state, self.config.efficiency.keep_checkpoints
+            )
+            assert self.recorder is not None
+            bad = {"samples": self.totals.bad_samples, "shards": self.totals.bad_shards}
+            self.recorder.write(steps=self.step, samples_seen=self._samples(self.step), bad=bad)
+            return written
+
+        return on_first(self.world, write)
+
+    def _resume(self) -> dict[str, Any]:
+        """Take up the newest checkpoint, if any; return the state of the gradient scaler."""
+        found = checkpoint.newest(self.config.folder / "checkpoints", say if self.world.first else lambda _: None)
+        if found is None:
+            return {}
+        state = found.state
+        self.model.load_state_dict(state["state_dict"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.totals = state["step"], Totals(*state["totals"])
+        self.cursors = {int(index): Cursor(*cursor) for index, cursor in state["cursors"].items()}
+        if self.world.first:
+            say(f"continuing behind step {self.step:,} from {found.path}")
+        scaler: dict[str, Any] = state["scaler"]
+        return scaler

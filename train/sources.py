@@ -1,0 +1,133 @@
+"""From what a user calls data to a list of shards: folders, tars, brace patterns, several sources, any URL of
+fsspec."""
+
+import posixpath
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import braceexpand
+import fsspec
+
+from conf.errors import UserError
+from conf.files import digest_json
+
+
+class Shard(NamedTuple):
+    """One tar: where it lies, what it is called within its source, its bytes, and how often it is drawn."""
+
+    path: str
+    name: str
+    size: int
+    weight: float
+
+
+class Source(NamedTuple):
+    """One entry of `data=`; `missing` counts the names of a brace pattern that do not exist."""
+
+    spec: str
+    shards: int
+    bytes: int
+    weight: float
+    missing: int
+
+
+class Data(NamedTuple):
+    """Everything a run draws from."""
+
+    sources: list[Source]
+    shards: list[Shard]
+    digest: str  # of the shards' names, sizes and weights; 450 TB of content cannot be hashed before each run
+
+
+def resolve(data: Any, weights: list[float] | None = None) -> Data:
+    """List the shards of `data=` (a string or a list of strings).
+
+    A weight says how often a sample of that source is drawn relative to a sample of the others, whatever the sizes of
+    their shards. Without weights every shard is equally likely.
+
+    Raises:
+        UserError: nothing there, no tar in it, or weights that do not fit.
+    """
+    specs = [data] if isinstance(data, str) else list(data)
+    if not specs or not all(isinstance(spec, str) and spec for spec in specs):
+        raise UserError("data= needs a folder, a tar, a brace pattern, or a list of them")
+    factors = weights if weights is not None else [1.0] * len(specs)
+    if len(factors) != len(specs):
+        raise UserError(f"weights= has {len(factors)} numbers for {len(specs)} sources of data=")
+    if any(not 0 < factor < float("inf") for factor in factors):
+        raise UserError(f"weights={factors} must be positive numbers")
+    sources, shards = [], []
+    for spec, factor in zip(specs, factors, strict=True):
+        found, missing = _list(spec)
+        if not found:
+            raise UserError(f"data={spec}: no .tar in it")
+        shards += [Shard(path, name, size, factor) for path, name, size in found]
+        sources.append(Source(spec, len(found), sum(size for _, _, size in found), factor, missing))
+    digest = digest_json([[shard.name, shard.size, shard.weight] for shard in shards])
+    return Data(sources, shards, digest)
+
+
+class _Found(NamedTuple):
+    path: str
+    name: str
+    size: int
+
+
+def _list(spec: str) -> tuple[list[_Found], int]:
+    """The tars of one source, sorted by name, and how many names of a pattern are missing."""
+    if "{" in spec:
+        return _list_pattern(spec)
+    if "://" in spec:
+        return _list_remote(spec), 0
+    path = Path(spec).expanduser()
+    if path.is_file():
+        return [_Found(str(path), path.name, path.stat().st_size)], 0
+    if not path.is_dir():
+        raise UserError(f"data={spec} does not exist")
+    tars = [_Found(str(tar), tar.relative_to(path).as_posix(), tar.stat().st_size) for tar in path.rglob("*.tar")]
+    return _finished(tars), 0
+
+
+def _list_pattern(spec: str) -> tuple[list[_Found], int]:
+    """Expand a brace pattern. Gaps are fine (a pool loses shards), but counted; nothing at all is an error."""
+    try:
+        names = list(dict.fromkeys(braceexpand.braceexpand(spec)))
+    except ValueError as error:
+        raise UserError(f"data={spec} is no brace pattern: {error}") from None
+    if "://" in spec:
+        sizes = {}
+        for folder in dict.fromkeys(posixpath.dirname(name) for name in names):
+            sizes.update({found.path: found.size for found in _list_remote(folder, empty_is_fine=True)})
+        found = [_Found(name, posixpath.basename(name), sizes[name]) for name in names if name in sizes]
+    else:
+        paths = [Path(name).expanduser() for name in names]
+        found = [_Found(str(path), path.name, path.stat().st_size) for path in paths if path.is_file()]
+    if not found:
+        raise UserError(f"data={spec}: none of its {len(names)} names exists, the first is {names[0]}")
+    return found, len(names) - len(found)
+
+
+def _list_remote(spec: str, empty_is_fine: bool = False) -> list[_Found]:
+    """The tars at or below a URL, in one listing."""
+    try:
+        system, root = fsspec.core.url_to_fs(spec)
+        entries = system.find(root, detail=True)
+    except (ImportError, OSError, ValueError) as error:
+        raise UserError(f"data={spec} cannot be listed: {error}") from None
+    found = [
+        _Found(system.unstrip_protocol(name), posixpath.relpath(name, root), int(entry["size"] or 0))
+        for name, entry in entries.items()
+        if name.endswith(".tar")
+    ]
+    found = _finished(found)
+    if not found and not empty_is_fine:
+        raise UserError(f"data={spec}: no .tar in it")
+    if len(found) == 1 and found[0].name == ".":
+        return [found[0]._replace(name=posixpath.basename(spec))]
+    return found
+
+
+def _finished(found: list[_Found]) -> list[_Found]:
+    """Sorted by name, the same wherever the data lie; without hidden files, which are what a download has not
+    finished."""
+    return sorted((one for one in found if not posixpath.basename(one.path).startswith(".")), key=lambda one: one.name)

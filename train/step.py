@@ -1,0 +1,146 @@
+"""One optimizer step: the contrastive loss over the global batch, its gradients, AdamW, the schedule."""
+
+import contextlib
+import math
+from collections.abc import Callable
+from typing import Any
+
+import open_clip
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from train.config import Recipe
+from train.model import Preprocess
+
+MAX_LOGIT_SCALE = math.log(100)
+
+
+def learning_rate(step: int, steps: int, recipe: Recipe) -> float:
+    """The rate of a step (from 0): linear warm-up, then a cosine to 0 at the end of the run."""
+    if step < recipe.warmup:
+        return recipe.learning_rate * (step + 1) / recipe.warmup
+    progress = (step - recipe.warmup) / (steps - recipe.warmup)
+    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def make_optimizer(model: nn.Module, recipe: Recipe, *, fused: bool = True) -> torch.optim.AdamW:
+    """AdamW with weight decay on matrices only: gains, biases, embeddings of one vector and the logit scale have
+    none."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": recipe.weight_decay},
+    ]
+    return torch.optim.AdamW(
+        groups, lr=recipe.learning_rate, betas=(recipe.beta1, recipe.beta2), eps=recipe.eps, fused=fused
+    )
+
+
+class Stepper:
+    """Trains a model batch by batch.
+
+    `model` is an open_clip model, in DistributedDataParallel where there are several processes. `accumulate` splits
+    this process's share of a batch in so many micro-batches: memory falls, the loss stays that of the global batch.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        preprocess: Preprocess,
+        *,
+        precision: str,
+        accumulate: int = 1,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.model, self.optimizer, self.accumulate = model, optimizer, accumulate
+        plain: Any = model.module if isinstance(model, DistributedDataParallel) else model
+        self._logit_scale: Tensor = plain.logit_scale
+        self._device = self._logit_scale.device
+        self._loss = open_clip.ClipLoss(
+            local_loss=True, gather_with_grad=True, cache_labels=True, rank=rank, world_size=world_size
+        )
+        self.scaler = torch.amp.GradScaler(self._device.type, enabled=precision == "amp")
+        kinds = {"amp": torch.float16, "amp_bf16": torch.bfloat16}
+        self._autocast: Callable[[], Any] = (
+            contextlib.nullcontext
+            if precision == "fp32"
+            else lambda: torch.autocast(self._device.type, dtype=kinds[precision])
+        )
+        shape = (1, 3, 1, 1)
+        self._mean = torch.tensor(preprocess.mean, device=self._device).view(shape)
+        self._std = torch.tensor(preprocess.std, device=self._device).view(shape)
+
+    @property
+    def logit_scale(self) -> Tensor:
+        """The factor of the logits, float32 [], still on the device."""
+        return self._logit_scale.detach().exp()
+
+    def step(self, images: Tensor, texts: Tensor, rate: float) -> Tensor:
+        """Train on this process's share of a batch; return its loss, float32 [], still on the device.
+
+        Args:
+            images: uint8 [n, 3, side, side].
+            texts: int64 [n, context length].
+            rate: learning rate of this step.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        pixels = self._normalised(images.to(self._device, non_blocking=True))
+        tokens = texts.to(self._device, non_blocking=True)
+        loss = self._backward_whole(pixels, tokens) if self.accumulate == 1 else self._backward_parts(pixels, tokens)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        with torch.no_grad():
+            self._logit_scale.clamp_(0, MAX_LOGIT_SCALE)
+        return loss.detach()
+
+    def _normalised(self, images: Tensor) -> Tensor:
+        return images.float().div_(255).sub_(self._mean).div_(self._std)
+
+    def _backward_whole(self, pixels: Tensor, tokens: Tensor) -> Tensor:
+        with self._autocast():
+            loss: Tensor = self._loss(**self.model(pixels, tokens))
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    def _backward_parts(self, pixels: Tensor, tokens: Tensor) -> Tensor:
+        """The same gradient with the memory of one micro-batch (gradient caching, Gao et al. 2021, arXiv 2101.06983).
+
+        The features of all micro-batches come first, without a graph; the loss over the global batch gives the
+        gradient of each feature; each micro-batch then runs again and carries its features' gradient to the weights.
+        """
+        parts = list(zip(pixels.chunk(self.accumulate), tokens.chunk(self.accumulate), strict=True))
+        with torch.no_grad(), self._autocast():
+            outputs = [self.model(*part) for part in parts]
+        leaves = {
+            name: torch.cat([output[name] for output in outputs]).requires_grad_()
+            for name in ("image_features", "text_features")
+        }
+        scale = outputs[0]["logit_scale"].detach().requires_grad_()
+        with self._autocast():
+            loss: Tensor = self._loss(**leaves, logit_scale=scale)
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        gradients = [leaf.grad for leaf in leaves.values()]
+        assert scale.grad is not None and gradients[0] is not None and gradients[1] is not None
+        pieces = zip(parts, gradients[0].chunk(self.accumulate), gradients[1].chunk(self.accumulate), strict=True)
+        for number, (part, image_gradient, text_gradient) in enumerate(pieces, start=1):
+            last = number == self.accumulate
+            with self._unsynchronised(last), self._autocast():
+                output = self.model(*part)
+                carried = (output["image_features"] * image_gradient).sum() + (
+                    output["text_features"] * text_gradient
+                ).sum()
+                # The logit scale enters the loss once, not once a micro-batch.
+                carried = carried + output["logit_scale"] * (scale.grad if last else 0.0)
+                carried.backward()
+        return loss
+
+    def _unsynchronised(self, last: bool) -> Any:
+        """Processes exchange gradients once a step, with the last micro-batch."""
+        if last or not isinstance(self.model, DistributedDataParallel):
+            return contextlib.nullcontext()
+        return self.model.no_sync()
