@@ -1,0 +1,57 @@
+"""Training under a real srun, on two nodes."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import slurm_cluster
+from pools import write_pool
+
+from conf.files import read_json, read_lines
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[dict[str, str]]:
+    with slurm_cluster.cluster() as environment:
+        yield environment
+
+
+@pytest.mark.slow
+@pytest.mark.system("slurm-wlm munge", slurm_cluster.missing)
+def test_two_nodes_train_as_one_process(cluster: dict[str, str], tmp_path: Path) -> None:
+    """Rank, world size and the master's address come from SLURM's variables; the node names do not resolve."""
+    options = [
+        "scale=tiny",
+        f"data={write_pool(tmp_path / 'pool')}",
+        f"out={tmp_path}/runs",
+        "precision=fp32",
+        "recipe.batch_size=16",
+        "recipe.samples=64",
+        "recipe.warmup=1",
+        "efficiency.workers=0",
+    ]
+    environment = cluster | {"OMP_NUM_THREADS": "1", "PYTHON": sys.executable}
+    submit = ["sbatch", "--wait", f"--output={tmp_path}/log", "--nodes=2", "--ntasks-per-node=1", "slurm/train.sbatch"]
+    alone = [sys.executable, "-m", "train"]
+    for name, command in (("two", submit), ("one", alone)):
+        words = [*command, *options, f"name={name}"]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=240, env=environment, cwd=ROOT)
+        log = (tmp_path / "log").read_text() if (tmp_path / "log").exists() else ""
+        assert done.returncode == 0, done.stderr[-3000:] + log[-3000:]
+    assert read_json(tmp_path / "runs/two/run.json")["world_size"] == 2
+    two, one = ([row["loss"] for row in read_lines(tmp_path / f"runs/{name}/metrics.jsonl")] for name in ("two", "one"))
+    assert two == pytest.approx(one, abs=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.system("slurm-wlm munge", slurm_cluster.missing)
+def test_a_mistake_fails_the_job(cluster: dict[str, str], tmp_path: Path) -> None:
+    submit = ["sbatch", "--wait", f"--output={tmp_path}/log", "--nodes=2", "--ntasks-per-node=1", "slurm/train.sbatch"]
+    environment = cluster | {"OMP_NUM_THREADS": "1", "PYTHON": sys.executable}
+    done = subprocess.run([*submit, "scale=small", "data=/nowhere"], timeout=120, env=environment, cwd=ROOT)
+    assert done.returncode != 0
+    assert "error: data=/nowhere does not exist" in (tmp_path / "log").read_text()
