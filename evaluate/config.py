@@ -1,0 +1,121 @@
+"""The options of `python -m evaluate`, typed and checked."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from conf.errors import UserError, nearest
+from curate.demo import build
+from tasks.registry import Task
+from train.loader import default_workers
+
+PRECISIONS = ("fp32", "amp_bf16")
+
+
+@dataclass
+class EvaluateConfig:
+    """See conf/evaluate.yaml for what each key means."""
+
+    run: str | None = None
+    model: str | None = None
+    checkpoint: str | None = None
+    data: str | None = None
+    out: str | None = None
+    tasks: Any = None
+    limit: int | None = None
+    part: str = "1/1"
+    precision: str = "fp32"
+    workers: int | None = None
+    batch_size: int = 256
+    device: str = "auto"
+
+
+def check(config: EvaluateConfig) -> None:
+    """Raise UserError for options that contradict each other or are out of range."""
+    if config.run is None and config.model is None:
+        raise UserError("run= is needed, or model= and checkpoint=")
+    if config.run is not None and (config.model is not None or config.checkpoint is not None):
+        raise UserError("run= already says which model and checkpoint; leave model= and checkpoint= out")
+    if config.run is None and config.checkpoint is None:
+        raise UserError("checkpoint= is needed with model=: a file or one of open_clip's pretrained tags")
+    if config.run is None and config.out is None:
+        raise UserError("out= is needed with model=: the folder for the results")
+    if config.precision not in PRECISIONS:
+        raise UserError(f"unknown precision {config.precision!r}; {nearest(config.precision, PRECISIONS)}")
+    if config.limit is not None and config.limit < 1:
+        raise UserError(f"limit={config.limit}: at least one sample a task is needed")
+    if config.workers is not None and config.workers < 0:
+        raise UserError(f"workers={config.workers}: 0 or more")
+    if config.batch_size < 1:
+        raise UserError(f"batch_size={config.batch_size}: at least 1")
+
+
+def patterns(value: Any) -> list[str]:
+    """The value of `tasks=` as a list of words; [] for none.
+
+    Raises:
+        UserError: it holds something else than words.
+    """
+    words = [] if value is None else [value] if isinstance(value, str) else value
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise UserError(f"tasks={value} is not a word or a list of words such as [vtab,imagenet1k]")
+    return words
+
+
+def deal(tasks: list[Task], part: str) -> list[Task]:
+    """The tasks of part "i/n" (i from 1), the same on every machine, in their old order.
+
+    Largest first, each task goes to the part that has the fewest samples so far.
+
+    Raises:
+        UserError: `part` is not of the form i/n with 1 <= i <= n.
+    """
+    index, _, count = part.partition("/")
+    if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
+        raise UserError(f"part={part} is not i/n with i from 1 to n, such as part=1/4")
+    loads = [0] * int(count)
+    chosen = set()
+    for task in sorted(tasks, key=lambda task: (-task.samples, task.key)):
+        lightest = loads.index(min(loads))
+        loads[lightest] += task.samples
+        if lightest == int(index) - 1:
+            chosen.add(task.key)
+    return [task for task in tasks if task.key in chosen]
+
+
+def device_of(name: str) -> torch.device:
+    """The torch device of `device=`; "auto" takes a GPU where there is one.
+
+    Raises:
+        UserError: no such device on this machine.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError):
+        raise UserError(f"device={name} is not there; try device=cpu") from None
+    return device
+
+
+def worker_count(workers: int | None) -> int:
+    """`workers=`, or one fewer than the cores this process may use: the model needs one as well."""
+    return default_workers(1) if workers is None else workers
+
+
+def data_folder(data: str | None, suite: str) -> Path:
+    """The folder of `data=`; without it, the embedded evaluation sets of the demo suite, made if need be.
+
+    Raises:
+        UserError: it does not exist, or is needed and not given.
+    """
+    if data is None:
+        if suite != "demo":
+            raise UserError("data= is needed: the folder that holds the tasks' folders")
+        return build().evaluation
+    if not Path(data).is_dir():
+        raise UserError(f"data={data} is not a folder")
+    return Path(data)

@@ -1,0 +1,114 @@
+"""Evaluate many tasks with one model and one pool of workers, giving each task's scores as soon as it is through."""
+
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from tqdm import tqdm
+
+from conf.errors import UserError, nearest
+from evaluate.encoder import Encoder
+from evaluate.evaluators import EVALUATORS, Evaluator
+from evaluate.results import Scored
+from evaluate.stream import Batch, EvaluationStream, Message, Unit, UnitEnd, UnitFailed, loader_of, units_of
+from tasks.readers import Bad, TaskData
+from tasks.registry import Task
+
+
+class TaskError(UserError):
+    """A task that cannot be evaluated; the others go on."""
+
+
+def scores(
+    tasks: Mapping[str, tuple[Task, TaskData]],
+    encoder: Encoder,
+    *,
+    workers: int,
+    batch_size: int,
+    limit: int | None = None,
+) -> Iterator[tuple[str, Scored | TaskError]]:
+    """Yield (key, scores or why there are none) for every task, in the order in which they get through.
+
+    Args:
+        tasks: key -> the task and its data; each task's kind has an evaluator.
+        limit: only the first so many samples of each task.
+
+    Raises:
+        UserError: a worker was killed, or a batch does not fit the device.
+    """
+    units = [
+        unit for key, (task, data) in tasks.items() for unit in units_of(key, data, EVALUATORS[task.kind].needs, limit)
+    ]
+    running = {key: _Running(task, data, encoder, units) for key, (task, data) in tasks.items()}
+    stream = EvaluationStream(units, encoder.pixels, batch_size)
+    loader = loader_of(stream, min(workers, len(units)), encoder.device)
+    total = sum(min(task.samples, limit or task.samples) for task, _ in tasks.values())
+    with tqdm(total=total, unit="sample", disable=None, leave=False) as bar:
+        for message in _readable_errors(iter(loader)):
+            if message.task not in running:
+                continue  # it failed before
+            bar.update(len(message.keys) if isinstance(message, Batch) else 0)
+            try:
+                outcome: Scored | TaskError | None = running[message.task].take(message)
+            except UserError as error:
+                outcome = TaskError(str(error))
+            if outcome is not None:
+                del running[message.task]
+                yield message.task, outcome
+    assert not running, running
+
+
+class _Running:
+    """One task while its shards come in."""
+
+    def __init__(self, task: Task, data: TaskData, encoder: Encoder, units: list[Unit]) -> None:
+        self._task = task
+        self._data = data
+        self._encoder = encoder
+        self._left = {unit.index for unit in units if unit.task == task.key}
+        self._evaluator: Evaluator | None = None
+        self._digests: dict[str, str] = {}
+        self._bad: list[tuple[int, Bad]] = []
+        self._started = 0.0
+
+    def take(self, message: Message) -> Scored | None:
+        """Take in a message; the scores with the last one, else None.
+
+        Raises:
+            UserError: the task cannot be evaluated.
+        """
+        self._started = self._started or time.perf_counter()
+        if isinstance(message, UnitFailed):
+            raise TaskError(message.reason)
+        if isinstance(message, UnitEnd):
+            return self._end(message)
+        features = self._encoder.encode_images(message.images)
+        if self._evaluator is None:
+            self._evaluator = EVALUATORS[self._task.kind](self._task, self._data, self._encoder)
+        self._evaluator.add(message, features)
+        return None
+
+    def _end(self, end: UnitEnd) -> Scored | None:
+        self._left.remove(end.unit)
+        self._digests |= {self._data.name_of(Path(name)): value for name, value in end.digests.items()}
+        self._bad += [(end.unit, bad) for bad in end.bad]
+        if self._left:
+            return None
+        bad = [item for _, item in sorted(self._bad, key=lambda pair: pair[0])]
+        if self._evaluator is None:
+            reason = f"; {bad[0].shard}: {bad[0].reason}" if bad else ""
+            raise TaskError(f"{self._data.folder} holds no sample that can be read{reason}")
+        result = self._evaluator.result()
+        main = self._task.main_metric
+        if main is not None and main not in result.metrics:
+            raise TaskError(f"there is no metric {main!r} for its main_metric; {nearest(main, result.metrics)}")
+        return Scored(result, self._digests, bad, time.perf_counter() - self._started)
+
+
+def _readable_errors(messages: Iterator[Message]) -> Iterator[Message]:
+    try:
+        yield from messages
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise UserError("a worker was killed, probably for memory; lower workers= or batch_size=") from error

@@ -1,0 +1,85 @@
+"""The table at the end of an evaluation."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from evaluate.results import Line
+from tasks.aggregates import aggregates, members
+from tasks.registry import Task
+
+_HEADINGS = ("task", "metric", "score", "± stderr", "samples", "official")
+
+
+def brief(task: Task, line: Line) -> str:
+    """One line for a task that has just finished."""
+    metric = task.main_metric or "no main metric"
+    score = _number(line["metrics"]["main_metric"])
+    return f"{task.key}: {metric} {score} over {line['samples']:,} samples in {line['seconds']:.1f} s"
+
+
+def summary(
+    tasks: Sequence[Task],
+    lines: Mapping[str, Line],
+    problems: Mapping[str, str],
+    stored: Mapping[str, Line],
+    results: Path,
+) -> str:
+    """The table of the chosen tasks, the groups' means over all stored results, what has no result, and where all lies.
+
+    Args:
+        tasks: the chosen ones, in order.
+        lines: key -> result, of the chosen tasks that have one.
+        problems: key -> why a chosen task has none.
+        stored: key -> last result in the file for this checkpoint, of chosen tasks and others.
+        results: the results file.
+    """
+    parts = []
+    if lines:
+        rows = [_row(task, lines[task.key]) for task in tasks if task.key in lines]
+        parts.append(_table([_HEADINGS, *rows]))
+        parts.append(_table([row for suite in _suites(tasks) for row in _aggregates(suite, stored)]))
+    if problems:
+        parts.append("\n".join(f"{key}: {reason}" for key, reason in problems.items()))
+    bad = [f"{key}: {len(line['bad'])} unreadable, listed in its line" for key, line in lines.items() if line["bad"]]
+    if bad:
+        parts.append("\n".join(bad))
+    done = f"{len(lines)} of {len(tasks)} tasks have results"
+    parts.append(f"{done}: {results}\npredictions: {results.parent / 'predictions'}" if lines else done)
+    return "\n" + "\n\n".join(parts)
+
+
+def _suites(tasks: Sequence[Task]) -> list[str]:
+    return list(dict.fromkeys(task.suite for task in tasks))
+
+
+def _row(task: Task, line: Line) -> tuple[str, ...]:
+    stderr = "-" if line["stderr"] is None else f"{line['stderr']:.4f}"
+    official = "yes" if line["official"] else "no: " + "; ".join(line["deviations"])
+    score = _number(line["metrics"]["main_metric"])
+    return task.key, task.main_metric or "-", score, stderr, f"{line['samples']:,}", official
+
+
+def _aggregates(suite: str, stored: Mapping[str, Line]) -> list[tuple[str, ...]]:
+    """Name, mean and remark of each aggregate; a mean over tasks of which one is not official is not official."""
+    values = aggregates({key: line["metrics"]["main_metric"] for key, line in stored.items()}, suite)
+    rows: list[tuple[str, ...]] = []
+    for name, keys in members(suite).items():
+        missing = [key for key in keys if stored.get(key, {}).get("metrics", {}).get("main_metric") is None]
+        remark = f"{len(missing)} of {len(keys)} tasks missing" if missing else f"{len(keys)} tasks"
+        if not missing and not all(stored[key]["official"] for key in keys):
+            remark += ", not official"
+        label = name if suite == "main" else f"{suite} {name}"
+        rows.append((label, _number(values[name]), remark))
+    return rows
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> str:
+    """Columns aligned, the last one as long as it is."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )

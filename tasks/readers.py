@@ -1,0 +1,278 @@
+"""Read a task's evaluation data as they lie on disk: webdataset folders and parquet folders.
+
+    data = open_data(task, Path("evalsets"))        # finds the folder, reads its small text files, lists its shards
+    for item in read_examples(data.shards[0], frozenset({"label"}), len(data.classnames)):
+        ...                                         # an Example, or a Bad sample with the reason
+
+What makes a whole task meaningless (no class names, a label that is not an integer) raises; what concerns one sample
+or the rest of one shard is yielded as Bad, so that the caller can count and list it.
+"""
+
+import io
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from conf.errors import UserError
+from conf.files import digest_file, digest_json
+from tasks.registry import Task
+from train.shards import Problem, Sample, read_shard
+
+IMAGE_EXTENSIONS = ("webp", "png", "jpg", "jpeg")  # the first one that a sample has is its image
+CLASSNAMES = "classnames.txt"
+TEMPLATES = "zeroshot_classification_templates.txt"
+DATASET_TYPE = "dataset_type.txt"
+NSHARDS = "test/nshards.txt"
+
+_PARQUET_ROWS = 64  # rows held in memory at a time; a row holds a whole compressed picture
+
+
+class MissingDataError(UserError):
+    """The task's folder does not exist. It need not, where only some tasks were downloaded."""
+
+
+class Example(NamedTuple):
+    """One sample: the compressed picture and what was asked for with `needs`.
+
+    `label` is -1, `captions` and `metadata` are empty where they were not asked for. `metadata` is an int64 vector.
+    """
+
+    key: str
+    image: bytes
+    label: int
+    captions: tuple[str, ...]
+    metadata: npt.NDArray[np.int64]
+
+
+class Bad(NamedTuple):
+    """A sample that cannot be used, or with an empty key a whole rest of a shard. `shard` is the file's name."""
+
+    shard: str
+    key: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """A task's folder as it was found.
+
+    Attributes:
+        folder: where it lies.
+        texts: its small text files that count for the result.
+        shards: its tar or parquet files in order; the order of samples in all outputs follows from it.
+        classnames: class names in the order of the labels, () for tasks without classes.
+        templates: prompt templates that hold "{c}", () for tasks without classes.
+        surplus: names of shards beyond the number that nshards.txt tells, which are not read.
+    """
+
+    folder: Path
+    texts: tuple[Path, ...]
+    shards: tuple[Path, ...]
+    classnames: tuple[str, ...] = ()
+    templates: tuple[str, ...] = ()
+    surplus: tuple[str, ...] = ()
+
+    def digest(self, shard_digests: Mapping[str, str]) -> str:
+        """SHA-256 over the sorted (file name relative to the folder, SHA-256 of content) of all files read.
+
+        Args:
+            shard_digests: relative name -> SHA-256 of the shards that were read; the text files are added here.
+        """
+        texts = {self.name_of(path): digest_file(path) for path in self.texts}
+        return digest_json(sorted([name, value] for name, value in {**texts, **shard_digests}.items()))
+
+    def name_of(self, path: Path) -> str:
+        """The name under which a file of the folder enters the digest."""
+        return path.relative_to(self.folder).as_posix()
+
+
+def open_data(task: Task, root: Path) -> TaskData:
+    """Find the folder of `task` below `root` and read all but its shards.
+
+    Raises:
+        MissingDataError: there is no such folder.
+        UserError: the folder lacks a file, has fewer shards than it says, or is of another kind than the task.
+    """
+    folder = _folder(task, root)
+    retrieval = task.kind in ("retrieval", "winogavil")
+    if not (folder / NSHARDS).is_file() and (parquet := tuple(sorted(folder.glob("*.parquet")))):
+        if not retrieval:
+            raise UserError(f"{folder} holds parquet files, but {task.key} is read from webdataset shards")
+        return TaskData(folder, (), parquet)
+    shards, surplus = _tars(folder)
+    texts = [folder / NSHARDS]
+    declared = "classification"
+    if (folder / DATASET_TYPE).is_file():
+        texts.append(folder / DATASET_TYPE)
+        declared = _text(folder / DATASET_TYPE).strip().lower()
+    if (declared == "retrieval") != retrieval:
+        raise UserError(f"{folder / DATASET_TYPE} has to say 'retrieval' for a retrieval task and only there")
+    if retrieval:
+        return TaskData(folder, tuple(texts), shards, surplus=surplus)
+    return TaskData(
+        folder,
+        (*texts, folder / CLASSNAMES, folder / TEMPLATES),
+        shards,
+        _lines(folder / CLASSNAMES),
+        _templates(folder / TEMPLATES),
+        surplus,
+    )
+
+
+def read_examples(path: Path, needs: frozenset[str], classes: int) -> Iterator[Example | Bad]:
+    """Yield the samples of one tar or parquet file in order.
+
+    Args:
+        path: the shard.
+        needs: which of "label", "captions", "metadata" every sample has to bring.
+        classes: labels have to lie in 0 .. classes-1 (looked at only where "label" is needed).
+
+    Raises:
+        UserError: something that is needed is missing from a sample or cannot be understood.
+    """
+    if path.suffix == ".parquet":
+        yield from _read_parquet(path)
+        return
+    cut_off = False
+    for item in read_shard(str(path)):
+        if isinstance(item, Problem):
+            cut_off |= not item.key
+            yield Bad(path.name, item.key, item.reason)
+            continue
+        try:
+            yield _example(path.name, item, needs, classes)
+        except UserError as error:
+            if not cut_off:
+                raise
+            # The last sample of a shard that was cut off lacks members for that reason, told above.
+            yield Bad(path.name, item.key, str(error))
+
+
+def _folder(task: Task, root: Path) -> Path:
+    """The folder named in the registry, or the one that an export of the task as webdataset has."""
+    exported = f"wds_{task.key.removeprefix('fairness/').replace('/', '-')}_test"
+    for name in (task.folder, exported):
+        if (root / name).is_dir():
+            return root / name
+    raise MissingDataError(f"{root / task.folder} does not exist")
+
+
+def _tars(folder: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+    """The shards test/0.tar .. test/<n-1>.tar, n from nshards.txt, and the names of tars beyond them."""
+    text = _text(folder / NSHARDS).strip()
+    if not text.isdecimal() or int(text) == 0:
+        raise UserError(f"{folder / NSHARDS} has to hold the number of shards, not {text[:40]!r}")
+    shards = tuple(folder / "test" / f"{index}.tar" for index in range(int(text)))
+    for shard in shards:
+        if not shard.is_file():
+            raise UserError(f"{shard} is missing: {NSHARDS} says that there are {len(shards)} shards")
+    known = {shard.name for shard in shards}
+    surplus = sorted(path.name for path in (folder / "test").glob("*.tar") if path.name not in known)
+    return shards, tuple(surplus)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8 text") from None
+
+
+def _lines(path: Path) -> tuple[str, ...]:
+    """Stripped lines. Blank ones at the end are dropped; one in between counts, as it shifts what follows."""
+    lines = [line.strip() for line in _text(path).rstrip().splitlines()]
+    if not lines:
+        raise UserError(f"{path} is empty")
+    return tuple(lines)
+
+
+def _templates(path: Path) -> tuple[str, ...]:
+    templates = _lines(path)
+    for number, template in enumerate(templates, start=1):
+        if "{c}" not in template:
+            raise UserError(f"{path}, line {number}, has no {{c}} for the class name")
+    return templates
+
+
+def _example(shard: str, sample: Sample, needs: frozenset[str], classes: int) -> Example | Bad:
+    image = next((sample.members[name] for name in IMAGE_EXTENSIONS if name in sample.members), None)
+    label = _label(shard, sample, classes) if "label" in needs else -1
+    captions = _captions(shard, sample) if "captions" in needs else ()
+    metadata = _metadata(shard, sample) if "metadata" in needs else np.empty(0, np.int64)
+    if image is None:
+        return Bad(shard, sample.key, f"no picture (.{', .'.join(IMAGE_EXTENSIONS)})")
+    return Example(sample.key, image, label, captions, metadata)
+
+
+def _label(shard: str, sample: Sample, classes: int) -> int:
+    text = _member(shard, sample, "cls").decode("utf-8", "replace").strip()
+    try:
+        label = int(text)
+    except ValueError:
+        raise UserError(f"{shard}: {sample.key}.cls holds {text[:40]!r}, not an integer") from None
+    if not 0 <= label < classes:
+        raise UserError(f"{shard}: {sample.key}.cls says {label}, but there are {classes} class names")
+    return label
+
+
+def _captions(shard: str, sample: Sample) -> tuple[str, ...]:
+    """One caption a line; lines end where `str.splitlines` says, as in the tools that export such sets."""
+    text = _member(shard, sample, "txt").decode("utf-8", "replace")
+    captions = tuple(line.strip() for line in text.splitlines() if line.strip())
+    if not captions:
+        raise UserError(f"{shard}: {sample.key}.txt holds no caption")
+    return captions
+
+
+def _metadata(shard: str, sample: Sample) -> npt.NDArray[np.int64]:
+    data = _member(shard, sample, "npy")
+    try:
+        vector = np.load(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise UserError(f"{shard}: {sample.key}.npy is not a NumPy array: {error}") from None
+    if vector.ndim != 1 or not np.issubdtype(vector.dtype, np.integer):
+        raise UserError(f"{shard}: {sample.key}.npy is not a vector of integers")
+    return np.asarray(vector, np.int64)
+
+
+def _member(shard: str, sample: Sample, extension: str) -> bytes:
+    if extension not in sample.members:
+        raise UserError(f"{shard}: sample {sample.key} has no .{extension}")
+    return sample.members[extension]
+
+
+def _read_parquet(path: Path) -> Iterator[Example | Bad]:
+    """Image-text pairs of the Hub's parquet conversion: `image` {bytes, path} and `caption`, a list of strings."""
+    try:
+        with pq.ParquetFile(path) as file:
+            missing = {"image", "caption"} - set(file.schema_arrow.names)
+            if missing:
+                raise UserError(f"{path} has no column {sorted(missing)[0]!r}")
+            row = 0
+            for batch in file.iter_batches(_PARQUET_ROWS, columns=["image", "caption"], use_threads=False):
+                for record in batch.to_pylist():
+                    yield _record(path, row, record)
+                    row += 1
+    except pa.ArrowException as error:
+        raise UserError(f"{path} is not a parquet file: {str(error).splitlines()[0]}") from None
+
+
+def _record(path: Path, row: int, record: Mapping[str, Any]) -> Example | Bad:
+    image, captions = record["image"] or {}, record["caption"]
+    key = image.get("path") or f"{path.stem}-{row}"
+    if isinstance(captions, str):
+        captions = [captions]
+    captions = tuple(caption.strip() for caption in captions or () if caption and caption.strip())
+    if not captions:
+        raise UserError(f"{path}, row {row}, holds no caption")
+    if not image.get("bytes"):
+        return Bad(path.name, key, "no picture in the column 'image'")
+    return Example(key, image["bytes"], -1, captions, np.empty(0, np.int64))

@@ -1,0 +1,196 @@
+"""Evaluation against the reference implementation (CLIP_benchmark) and against plain float64 code."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from clip_benchmark.datasets.builder import build_wds_dataset, image_captions_collate_fn
+from clip_benchmark.metrics import zeroshot_retrieval
+from clip_benchmark.metrics.zeroshot_classification import run_classification, zero_shot_classifier
+from evalsets import (
+    MODEL,
+    classification_samples,
+    encoded,
+    noise,
+    picture,
+    retrieval_samples,
+    scored,
+    write_checkpoint,
+    write_classification,
+    write_parquet,
+    write_retrieval,
+)
+from PIL import Image
+from sklearn.metrics import balanced_accuracy_score
+
+from evaluate.encoder import Encoder
+from evaluate.evaluators.classification import mean_per_class_recall, rank_of
+from evaluate.evaluators.retrieval import hits_at, rank
+from evaluate.images import Pixels, Scale, evaluation_transform
+from tasks.registry import load_tasks
+from train.model import load
+
+CPU = torch.device("cpu")
+FLICKR = load_tasks()["retrieval/flickr_1k_test_image_text_retrieval"]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp("model") / "model.pt")
+
+
+@pytest.fixture
+def reference(checkpoint: Path) -> tuple[torch.nn.Module, Any, Any]:
+    """Model, transform and tokenizer as a user of open_clip gets them."""
+    model, _, transform = open_clip.create_model_and_transforms(MODEL, pretrained=str(checkpoint))
+    return model.eval(), transform, open_clip.get_tokenizer(MODEL)
+
+
+# 10 classes; 37 classes and mean per class recall; 4 classes, so that there is no top 5.
+@pytest.mark.parametrize("key", ["vtab/eurosat", "vtab/pets", "vtab/kitti_closest_vehicle_distance"])
+def test_classification_is_the_reference(
+    key: str, tmp_path: Path, checkpoint: Path, reference: tuple[torch.nn.Module, Any, Any]
+) -> None:
+    model, transform, tokenizer = reference
+    task = load_tasks()[key]
+    assert task.classes is not None
+    folder = write_classification(tmp_path, task, classification_samples(90, task.classes))
+    ours = scored(checkpoint, tmp_path, tmp_path / "out", [key])
+
+    dataset = build_wds_dataset(key, transform, data_dir=str(folder))
+    weights = zero_shot_classifier(model, tokenizer, dataset.classes, dataset.templates, "cpu", amp=False)
+    loader = torch.utils.data.DataLoader(dataset.batched(32), batch_size=None)
+    scores, labels = run_classification(model, weights, loader, "cpu", amp=False)
+    logits, target = scores.double().numpy(), labels.numpy()
+    predictions = logits.argmax(axis=1)
+    top5 = (np.argsort(-logits, axis=1, kind="stable")[:, :5] == target[:, None]).any(axis=1)
+
+    assert len(set(predictions.tolist())) > 2, "the model has to tell pictures apart for this test to mean anything"
+    assert ours.predictions[key]["prediction"] == predictions.tolist()
+    assert ours.predictions[key]["label"] == target.tolist()
+    assert ours.predictions[key]["top5"] == (top5.tolist() if task.classes >= 5 else [None] * 90)
+    metrics = ours.line(key)["metrics"]
+    assert metrics["acc1"] == pytest.approx(np.mean(predictions == target), abs=1e-6)
+    assert metrics["mean_per_class_recall"] == pytest.approx(balanced_accuracy_score(target, predictions), abs=1e-6)
+    if task.classes < 5:
+        assert metrics["acc5"] is None
+    else:
+        assert metrics["acc5"] == pytest.approx(top5.mean(), abs=1e-6)
+    assert metrics["main_metric"] == metrics[task.main_metric or ""]
+
+
+@pytest.mark.parametrize("form", ["tars", "parquet"])
+def test_retrieval_is_the_reference(
+    form: str, tmp_path: Path, checkpoint: Path, reference: tuple[torch.nn.Module, Any, Any]
+) -> None:
+    model, transform, tokenizer = reference
+    samples = retrieval_samples(50)
+    folder = write_retrieval(tmp_path / "tars", FLICKR, samples)
+    write_parquet(tmp_path / "parquet" / FLICKR.folder / "0.parquet", samples[:21])
+    write_parquet(tmp_path / "parquet" / FLICKR.folder / "1.parquet", samples[21:])
+    ours = scored(checkpoint, tmp_path / form, tmp_path / "out", [FLICKR.key])
+
+    dataset = build_wds_dataset(FLICKR.key, transform, data_dir=str(folder))
+    loader = torch.utils.data.DataLoader(dataset, batch_size=50, collate_fn=image_captions_collate_fn)
+    theirs = zeroshot_retrieval.evaluate(model, loader, tokenizer, "cpu", amp=False, recall_k_list=[1, 5, 10])
+    metrics = dict(ours.line(FLICKR.key)["metrics"])
+    assert metrics.pop("main_metric") == metrics["mean_recall@1"]
+    mean = (theirs["image_retrieval_recall@1"] + theirs["text_retrieval_recall@1"]) / 2
+    assert metrics == pytest.approx({**theirs, "mean_recall@1": mean}, abs=1e-6)
+    assert 0 < metrics["image_retrieval_recall@5"] < 1 and 0 < metrics["text_retrieval_recall@10"] < 1
+    rows = ours.predictions[FLICKR.key]
+    assert rows["captions"] == [members["txt"].decode().split("\n") for _, members in samples]
+    for captions, text_rank, top in zip(rows["captions"], rows["text_rank"], rows["top_captions"], strict=True):
+        assert len(top) == 3
+        first = next((place for place, caption in enumerate(top, start=1) if caption in captions), None)
+        assert text_rank == first or (first is None and text_rank > 3)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_retrieval_ranks_are_the_plain_float64_ones(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    counts = rng.integers(1, 6, 700)  # more than one chunk of queries
+    images, texts = rng.standard_normal((700, 8)), rng.standard_normal((counts.sum(), 8))
+    if seed == 0:
+        images[5], texts[3] = images[6], texts[2]  # equal scores: the earlier one ranks first
+    images, texts = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (images, texts))
+    ranks = rank(torch.from_numpy(images), torch.from_numpy(texts), counts)
+    owners = np.repeat(np.arange(700), counts)
+    order = np.argsort(-(texts @ images.T), axis=1, kind="stable")
+    assert (ranks.image == [list(row).index(owner) for row, owner in zip(order, owners, strict=True)]).all()
+    order = np.argsort(-(images @ texts.T), axis=1, kind="stable")
+    assert (ranks.text == [np.flatnonzero(owners[row] == image)[0] for image, row in enumerate(order)]).all()
+    assert (owners[ranks.best] == np.arange(700)).all()
+    assert (np.take_along_axis(order, ranks.text[:, None], 1)[:, 0] == ranks.best).all()
+    assert (ranks.top == order[:, :3]).all()
+    for name, ratios in hits_at(ranks, counts).items():
+        value = np.mean([a.sum() / b.sum() for a, b in ratios])
+        direction, k = name.split("_")[0], int(name.split("@")[1])
+        expected = {
+            "image": np.mean(ranks.image < k),
+            "text": np.mean(ranks.text < k),
+            "mean": (np.mean(ranks.image < 1) + np.mean(ranks.text < 1)) / 2,
+        }[direction]
+        assert value == pytest.approx(expected, abs=1e-12)
+
+
+def test_equal_scores_rank_by_column() -> None:
+    scores = torch.tensor([[2.0, 2.0, 1.0, 2.0]] * 4)
+    assert rank_of(scores, torch.arange(4)).tolist() == [0, 1, 3, 2]
+    assert scores.argmax(dim=1).tolist() == [0] * 4
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_mean_per_class_recall_is_balanced_accuracy(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    labels, predictions = rng.integers(0, 9, (2, 60)) * 2  # classes that never occur, in labels or predictions
+    labels[labels == 4] = 6
+    present = labels.max() + 2
+    predictions = np.minimum(predictions, present)
+    with pytest.warns(UserWarning, match="y_pred contains classes not in y_true"):
+        expected = balanced_accuracy_score(labels, predictions)
+    assert mean_per_class_recall(labels, predictions) == pytest.approx(expected, abs=1e-12)
+
+
+def test_pixels_are_those_of_open_clips_transform(
+    checkpoint: Path, reference: tuple[torch.nn.Module, Any, Any]
+) -> None:
+    _, transform, _ = reference
+    model = load(MODEL, str(checkpoint))
+    pixels, scale = Pixels(evaluation_transform(model)), Scale(evaluation_transform(model))
+    for number in range(20):
+        _, data = picture(number)
+        with Image.open(io.BytesIO(data)) as image:
+            expected = transform(image.convert("RGB"))
+        assert torch.equal(scale(pixels(data)[None])[0], expected), number
+
+
+def test_orientation_is_not_applied_and_alpha_is_dropped(checkpoint: Path) -> None:
+    pixels = Pixels(evaluation_transform(load(MODEL, str(checkpoint))))
+    upright = pixels(encoded(Image.fromarray(noise(15)), "PNG")).float()
+    tagged = pixels(picture(15)[1]).float()  # a JPEG whose EXIF data say to turn it
+    assert (tagged - upright).abs().mean() < 6  # JPEG's loss only; a turned picture differs by far more
+    assert (tagged - upright.transpose(1, 2).flip(2)).abs().mean() > 20
+    rgba = noise(11, channels=4)
+    with_alpha, without = (encoded(Image.fromarray(pixel), "PNG") for pixel in (rgba, rgba[..., :3].copy()))
+    assert torch.equal(pixels(with_alpha), pixels(without))
+
+
+def test_the_classifier_is_the_normalised_mean_of_normalised_prompts(checkpoint: Path) -> None:
+    model: Any = load(MODEL, str(checkpoint))
+    encoder = Encoder(model, MODEL, CPU, "fp32", batch_size=3)
+    names, templates = ["dog", "cat", "dog", "{c}"], ["a {c}", "{c} and {c}", "no class, but {c}"]
+    weights = encoder.classifier(names, templates).double().numpy()
+    again = encoder.classifier(names[1:], templates).double().numpy()
+    tokenizer = open_clip.get_tokenizer(MODEL)
+    for column, name in enumerate(names):
+        prompts = [f"a {name}", f"{name} and {name}", f"no class, but {name}"]
+        with torch.no_grad():
+            vectors = model.encode_text(tokenizer(prompts)).double().numpy()
+        mean = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).mean(axis=0)
+        assert weights[:, column] == pytest.approx(mean / np.linalg.norm(mean), abs=1e-6)
+    assert np.array_equal(again, weights[:, 1:])
