@@ -1,0 +1,1 @@
+"""From a run's files to a submission, and from submissions to a leaderboard. Reads files only."""

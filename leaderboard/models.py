@@ -1,0 +1,308 @@
+"""What the leaderboard reads and writes, typed: run.json, eval_results.jsonl, submission.json, leaderboard.json.
+
+The first two are read leniently (other programs may add fields), the last two are ours and strict. Their JSON
+Schemas lie in leaderboard/schema/ and are written anew by `python -m leaderboard schema`.
+"""
+
+import re
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
+
+from conf.files import write_json
+
+FORMAT: Literal[1] = 1  # of submission.json and leaderboard.json
+SCHEMAS = Path(__file__).parent / "schema"
+
+Track = Literal["filtering", "byod"]
+TRACKS: tuple[Track, ...] = ("filtering", "byod")
+
+AnyModel = TypeVar("AnyModel", bound=BaseModel)
+
+
+def _one_line(text: str) -> str:
+    if not text.strip() or len(text) > 200 or not text.isprintable():
+        raise ValueError("must be one line of text, 1 to 200 characters")
+    return text
+
+
+def _web_address(text: str) -> str:
+    # Anything else (javascript:, data:) would run in the reader's browser when the page links to it.
+    if not re.fullmatch(r"https?://[^\s<>\"']{1,2000}", text):
+        raise ValueError("must be a http:// or https:// address")
+    return text
+
+
+def _iso(text: str) -> str:
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError("must be a time in ISO 8601") from None
+    return text
+
+
+Line = Annotated[str, AfterValidator(_one_line), Field(json_schema_extra={"minLength": 1, "maxLength": 200})]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256, hexadecimal")]
+Url = Annotated[str, AfterValidator(_web_address), Field(json_schema_extra={"pattern": "^https?://"})]
+Time = Annotated[str, AfterValidator(_iso), Field(description="ISO 8601")]
+Count = Annotated[int, Field(ge=0)]
+
+
+class Lenient(BaseModel):
+    """An input of ours that may hold more than is looked at."""
+
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False, frozen=True, strict=True)
+
+
+class Strict(BaseModel):
+    """A published file: an unknown field is refused."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True, strict=True)
+
+
+class SourceOfRun(Lenient):
+    shards: Count
+    bytes: Count
+
+
+class DataOfRun(Lenient):
+    sources: list[SourceOfRun]
+    shards: Count
+    digest: Digest
+
+
+class SubsetOfRun(Lenient):
+    digest: Digest
+    size: Count
+
+
+class CheckpointOfRun(Lenient):
+    sha256: Digest
+
+
+class Bad(Strict):
+    """How much of the training data could not be read."""
+
+    samples: Count
+    shards: Count
+
+
+class Code(Strict):
+    """The version of this program; `commit` and `dirty` are null outside a git checkout."""
+
+    version: str
+    commit: str | None
+    dirty: bool | None
+
+
+class Run(Lenient):
+    """run.json, as far as the leaderboard needs it."""
+
+    format: Literal[1]
+    name: str
+    scale: str
+    status: Literal["running", "complete"]
+    official: bool
+    deviations: list[str]
+    recipe: dict[str, JsonValue]
+    recipe_digest: Digest
+    precision: str
+    seed: int
+    data: DataOfRun
+    subset: SubsetOfRun | None
+    samples_seen: Count
+    steps: Count
+    world_size: int
+    bad: Bad
+    code: Code
+    packages: dict[str, str]
+    device: str
+    started: Time
+    finished: Time | None
+    seconds: float
+    checkpoint: CheckpointOfRun | None
+
+
+class ResultLine(Lenient):
+    """One line of eval_results.jsonl."""
+
+    key: str
+    dataset: str
+    metrics: dict[str, float | None]
+    samples: Count
+    stderr: float | None
+    seconds: float
+    data_digest: Digest
+    precision: str
+    official: bool
+    deviations: list[str]
+    checkpoint_sha256: Digest
+    limit: int | None
+
+
+class TaskResult(Strict):
+    """What one task measured. `metrics` holds `main_metric` and every metric by its own name."""
+
+    key: str
+    dataset: str
+    metrics: dict[str, float | None]
+    stderr: Annotated[float, Field(ge=0)] | None = Field(description="Standard error of the main metric")
+    samples: Count
+    seconds: Annotated[float, Field(ge=0)]
+    data_digest: Digest
+    precision: str
+    limit: int | None
+    official: bool
+    deviations: list[str]
+
+
+class Data(Strict):
+    """The shards that were trained on. `digest` is over their names, sizes and weights."""
+
+    sources: Count
+    shards: Count
+    bytes: Count
+    digest: Digest
+
+
+class Subset(Strict):
+    """The subset file that chose among the data's samples."""
+
+    digest: Digest
+    size: Count
+
+
+class Aggregates(Strict):
+    """Means of main metrics; null where one of the tasks is missing."""
+
+    version: int = Field(description="of the aggregates' definition")
+    values: dict[str, float | None]
+
+
+class Private(Strict):
+    """Never copied into leaderboard.json or the page."""
+
+    contact: Line | None
+
+
+class Submission(Strict):
+    """submission.json: one run's claim to a place, with everything that is needed to judge it."""
+
+    format: Literal[1]
+    method: Line
+    author: Line
+    writeup: Url | None
+    track: Track
+    scale: Line
+    run: Line
+    official: bool = Field(description="true exactly where `deviations` is empty")
+    deviations: list[str]
+    dataset_size: Annotated[int, Field(ge=1)] | None = Field(description="image-text pairs in the dataset")
+    subset: Subset | None
+    data: Data
+    recipe: dict[str, JsonValue]
+    recipe_digest: Digest
+    precision: str
+    seed: int
+    samples_seen: Count
+    steps: Count
+    world_size: Annotated[int, Field(ge=1)]
+    bad: Bad
+    checkpoint_sha256: Digest
+    tasks: list[TaskResult]
+    aggregates: Aggregates
+    code: Code
+    packages: dict[str, str]
+    device: str
+    started: Time
+    finished: Time | None
+    seconds: Annotated[float, Field(ge=0)]
+    private: Private
+
+    def public(self) -> dict[str, Any]:
+        """The submission as plain values, without what is private."""
+        return self.model_dump(mode="json", exclude={"private"})
+
+
+class Score(Strict):
+    """A task's main metric and its standard error."""
+
+    value: float | None
+    stderr: float | None
+
+
+class Entry(Strict):
+    """One row of a board. `rank` is null below the ranking, and `deviations` says why."""
+
+    rank: Annotated[int, Field(ge=1)] | None
+    method: Line
+    author: Line
+    writeup: Url | None
+    aggregates: dict[str, float | None]
+    scores: dict[str, Score] = Field(description="by task key")
+    dataset_size: int | None
+    samples_seen: int
+    seed: int
+    precision: str
+    official: bool
+    deviations: list[str]
+    recipe_digest: Digest
+    data_digest: Digest
+    subset_digest: Digest | None
+    checkpoint_sha256: Digest
+    version: str = Field(description="of the program that trained")
+    finished: Time | None
+
+
+class BoardTask(Strict):
+    """A column of the per-task table."""
+
+    key: str
+    name: str
+    main_metric: str | None
+    groups: list[str]
+
+
+class Board(Strict):
+    """All entries of a track at a scale. Those with a rank come best first, equals share one."""
+
+    track: Track
+    scale: str
+    aggregates: list[str] = Field(description="names of the aggregates, in the order of the columns")
+    tasks: list[BoardTask]
+    ranked: list[Entry]
+    unranked: list[Entry]
+
+
+class Leaderboard(Strict):
+    """leaderboard.json: the same bytes for the same submissions."""
+
+    format: Literal[1]
+    aggregates_version: int
+    boards: list[Board]
+
+
+def problems(error: ValidationError) -> list[str]:
+    """One line "field: what is wrong" for each thing a model refused."""
+    lines = []
+    for item in error.errors(include_url=False, include_context=False):
+        field = ".".join(str(part) for part in item["loc"]) or "the file"
+        lines.append(f"{field}: {' '.join(item['msg'].removeprefix('Value error, ').split())}")
+    return lines
+
+
+def write_schemas(folder: Path = SCHEMAS) -> list[Path]:
+    """Write the JSON Schemas of the two published files."""
+    paths = []
+    for model in (Submission, Leaderboard):
+        path = folder / f"{model.__name__.lower()}.schema.json"
+        write_json(path, schema(model))
+        paths.append(path)
+    return paths
+
+
+def schema(model: type[BaseModel]) -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of a published file."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **model.model_json_schema()}

@@ -1,0 +1,173 @@
+"""A submission from a run and its results.
+
+    python -m leaderboard submit run=runs/mine method="CLIP score, top 30 %" author="A. Name" track=filtering
+
+`writeup=` (a URL), `contact=` (private: it stays in the file and is never published) and `dataset_size=` (where no
+subset file says it) may be added.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import MISSING
+from pydantic import BaseModel, ValidationError
+
+from conf import recipes
+from conf.errors import UserError, nearest
+from conf.files import read_json, read_lines, write_json
+from leaderboard.models import FORMAT, TRACKS, AnyModel, ResultLine, Run, Submission, problems
+from leaderboard.validate import check, main_metrics, results_deviations, suite_tasks
+from tasks.aggregates import AGGREGATES_VERSION, aggregates
+from tasks.registry import suite_of
+
+
+@dataclass
+class SubmitOptions:
+    """The options of `submit`."""
+
+    run: str = MISSING
+    method: str = MISSING
+    author: str = MISSING
+    track: str = MISSING
+    writeup: str | None = None
+    contact: str | None = None
+    dataset_size: int | None = None
+
+
+def submit(options: SubmitOptions) -> Path:
+    """Write `<run>/submission.json` and say whether it is official; nothing is written that validate would refuse.
+
+    Raises:
+        UserError: an option, run.json or eval_results.jsonl is missing or wrong.
+    """
+    folder = Path(options.run)
+    if options.track not in TRACKS:
+        raise UserError(f"track={options.track} is no known track; {nearest(options.track, TRACKS)}")
+    run = read_run(folder)
+    submission = compose(options, run, read_results(folder, run))
+    refusals = check(submission)
+    if refusals:
+        raise UserError(f"{folder}: {refusals[0]}")
+    path = folder / "submission.json"
+    write_json(path, submission.model_dump(mode="json"))
+    print(f"{path}: {'official' if submission.official else 'not official'}")
+    for line in submission.deviations:
+        print(f"  {line}")
+    return path
+
+
+def read_run(folder: Path) -> Run:
+    """run.json of a run that has a checkpoint.
+
+    Raises:
+        UserError: there is none, or it is not what training writes.
+    """
+    path = folder / "run.json"
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; run= names the folder of a training run")
+    run = _typed(read_json(path), Run, str(path))
+    if run.scale not in recipes.scales():
+        raise UserError(f"{path}: unknown scale {run.scale!r}; {nearest(run.scale, recipes.scales())}")
+    if run.checkpoint is None:
+        raise UserError(f"{path} names no checkpoint; finish the training first")
+    return run
+
+
+def read_results(folder: Path, run: Run) -> list[ResultLine]:
+    """The last result of each task of the suite for the run's checkpoint, in the registry's order.
+
+    Lines that do not count are said on stderr: another checkpoint's, and those of tasks outside the suite.
+
+    Raises:
+        UserError: no results for this checkpoint, or a line that is not one of evaluation.
+    """
+    path = folder / "eval_results.jsonl"
+    again = f"python -m evaluate run={folder} data=<evaluation sets>"
+    lines = [_typed(value, ResultLine, f"{path}, line {n}") for n, value in enumerate(read_lines(path), start=1)]
+    if not lines:
+        raise UserError(f"{path} holds no results; first run {again}")
+    assert run.checkpoint is not None
+    ours = [line for line in lines if line.checkpoint_sha256 == run.checkpoint.sha256]
+    if not ours:
+        raise UserError(f"{path} holds results of other checkpoints only; first run {again}")
+    if len(ours) < len(lines):
+        _note(f"{path}: {len(lines) - len(ours)} lines of another checkpoint are left out")
+    last = {line.key: line for line in ours}
+    results = [last.pop(task.key) for task in suite_tasks(run.scale) if task.key in last]
+    for key in last:
+        _note(f"{path}: {key} is no task of the scale {run.scale} and is left out")
+    if not results:
+        raise UserError(f"{path} holds no result of a task of the scale {run.scale}; first run {again}")
+    return results
+
+
+def compose(options: SubmitOptions, run: Run, results: list[ResultLine]) -> Submission:
+    """The submission, with every reason why it is not official.
+
+    Raises:
+        UserError: an option that a submission cannot hold.
+    """
+    deviations = [*_run_deviations(run), *results_deviations(run.scale, results)]
+    assert run.checkpoint is not None
+    copied = run.model_dump(mode="json", exclude={"name", "format", "status", "official", "deviations", "checkpoint"})
+    value = {
+        **copied,
+        "format": FORMAT,
+        "method": options.method,
+        "author": options.author,
+        "writeup": options.writeup,
+        "track": options.track,
+        "run": run.name,
+        "official": not deviations,
+        "deviations": deviations,
+        "dataset_size": _dataset_size(options, run),
+        "data": {
+            "sources": len(run.data.sources),
+            "shards": run.data.shards,
+            "bytes": sum(source.bytes for source in run.data.sources),
+            "digest": run.data.digest,
+        },
+        "checkpoint_sha256": run.checkpoint.sha256,
+        "tasks": [_plain(result, "checkpoint_sha256") for result in results],
+        "aggregates": {
+            "version": AGGREGATES_VERSION,
+            "values": aggregates(main_metrics(results), suite_of(run.scale)),
+        },
+        "private": {"contact": options.contact},
+    }
+    return _typed(value, Submission, "submission")
+
+
+def _run_deviations(run: Run) -> list[str]:
+    lines = list(run.deviations)
+    if not run.official and not lines:
+        lines.append("run marked unofficial without a reason")
+    if run.status != "complete":
+        lines.append("run not complete")
+    return lines
+
+
+def _dataset_size(options: SubmitOptions, run: Run) -> int | None:
+    """Samples of the dataset: the subset's size, else what the participant says."""
+    if run.subset is None:
+        return options.dataset_size
+    if options.dataset_size not in (None, run.subset.size):
+        raise UserError(f"dataset_size={options.dataset_size}: the run's subset has {run.subset.size}; leave it out")
+    return run.subset.size
+
+
+def _plain(model: BaseModel, *without: str) -> dict[str, Any]:
+    return model.model_dump(mode="json", exclude=set(without))
+
+
+def _typed(value: Any, model: type[AnyModel], where: str) -> AnyModel:
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise UserError(f"{where}: {problems(error)[0]}") from None
+
+
+def _note(message: str) -> None:
+    print(f"note: {message}", file=sys.stderr)
