@@ -4,6 +4,7 @@ import contextlib
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import hydra
@@ -18,8 +19,6 @@ Schema = TypeVar("Schema")
 
 _GROUPS = ("scale", "efficiency")  # folders of conf/, of whose files one is chosen
 _HYDRA_FLAGS = (
-    "-h",
-    "--help",
     "--hydra-help",
     "--version",
     "--cfg",
@@ -35,7 +34,8 @@ def hydra_command(config: str, schema: type[Schema], run: Callable[[Schema], int
     """The entry point `python -m <package> key=value ...`: compose conf/<config>.yaml, type it, run, exit.
 
     Every key on the command line is checked before Hydra sees it, so that a typing mistake costs one line and not a
-    page. `-m` (Hydra's multi-run), `--cfg job` and `--help` are Hydra's own and work as it documents them.
+    page. `-m` (Hydra's multi-run) and `--cfg job` are Hydra's own
+    and work as it documents them.
     """
     arguments = sys.argv[1:] = [quoted(argument) for argument in sys.argv[1:]]
 
@@ -46,8 +46,11 @@ def hydra_command(config: str, schema: type[Schema], run: Callable[[Schema], int
             sys.exit(status)
 
     def main() -> None:
-        overrides = [argument for argument in arguments if not argument.startswith("-")]
+        if "-h" in arguments or "--help" in arguments:
+            print(_help(config))
+            return
         if not any(argument in _HYDRA_FLAGS for argument in arguments):
+            overrides = [argument for argument in arguments if not argument.startswith("-")]
             check_overrides(config, overrides, multirun="-m" in arguments or "--multirun" in arguments)
         hydra.main(version_base="1.3", config_path="pkg://conf", config_name=config)(task)()
 
@@ -81,6 +84,9 @@ def check_overrides(config: str, overrides: Sequence[str], multirun: bool = Fals
     Raises:
         UserError: as said, or a key given twice (a shell expands an unquoted brace pattern to that).
     """
+    for word in overrides:
+        if "=" not in word and not word.startswith("~"):
+            raise UserError(f"{word!r} is not key=value; --help shows the keys")
     with _initialized(), _readable_errors():
         parsed = OverridesParser.create().parse_overrides(list(overrides))
         parsed = [override for override in parsed if not override.key_or_group.startswith("hydra")]
@@ -154,6 +160,19 @@ def parse(arguments: Sequence[str], schema: type[Schema]) -> tuple[list[str], Sc
         value_ = OmegaConf.to_object(merged)
     assert isinstance(value_, schema)
     return words, value_
+
+
+def _help(config: str) -> str:
+    """What the entry point says of itself, and the files that explain its keys."""
+    folder = Path(__file__).parent
+    text = (folder / f"{config}.yaml").read_text(encoding="utf-8")
+    parts = [(sys.modules["__main__"].__doc__ or "").strip(), text.split("\nhydra:")[0].strip()]
+    for group in _GROUPS:
+        if f"- {group}:" in text:
+            files = sorted(path for path in (folder / group).glob("[!_]*.yaml"))
+            shown = files[0].read_text(encoding="utf-8").strip()
+            parts.append(f"{group}= {' | '.join(path.stem for path in files)}; for example {files[0].stem}:\n\n{shown}")
+    return "\n\n".join(parts)
 
 
 def _flatten(node: Any, prefix: str = "") -> Iterator[str]:

@@ -1,10 +1,16 @@
 """Recipes are frozen; wrong configurations cost one line."""
 
+import subprocess
+import sys
+from dataclasses import dataclass
+
 import pytest
+from omegaconf import MISSING
 
 from conf import recipes
 from conf.command import compose, parse, quoted
 from conf.errors import UserError
+from evaluate.config import EvaluateConfig
 from train.config import TrainConfig, check
 
 COMMON = {"beta1": 0.9, "eps": 1e-6, "weight_decay": 0.2, "crop_scale": [0.9, 1.0], "shuffle_buffer": 5000}
@@ -74,6 +80,7 @@ def test_deviations_name_what_differs() -> None:
         ((), "scale= is needed: large, medium, small, tiny, xlarge"),
         (("scale=smal",), "scale=smal is not known; did you mean 'small'?"),
         (("scale=small", "recipe.batchsize=3"), "unknown key 'recipe.batchsize'; did you mean 'recipe.batch_size'?"),
+        (("scale=small", "seed"), "'seed' is not key=value"),
         (("scale=small", "sed=3"), "unknown key 'sed'; did you mean 'seed'?"),
         (("scale=small", "recipe.batch_size=many"), "recipe.batch_size: Value 'many'"),
         (("scale=small", "seed=1.5"), "seed: Value '1.5'"),
@@ -155,9 +162,29 @@ def test_budget_is_exact(scale: str) -> None:
 
 
 def test_options_of_simple_commands_are_strict() -> None:
-    words, found = parse(["folder", "seed=3", "name=x"], TrainConfig)
-    assert words == ["folder"] and (found.seed, found.name) == (3, "x")
-    with pytest.raises(UserError, match="did you mean 'name'"):
-        parse(["nme=x"], TrainConfig)
-    with pytest.raises(UserError, match="given twice"):
-        parse(["name=x", "name=y"], TrainConfig)
+    words, found = parse(["folder", "count=3", "name=x"], Options)
+    assert words == ["folder"] and (found.count, found.name) == (3, "x")
+    for arguments, message in (
+        (["nme=x"], "did you mean 'name'"),
+        (["name=x", "name=y"], "given twice"),
+        (["count=3"], "name= is needed"),
+        (["name=x", "count=many"], "count: Value 'many'"),
+    ):
+        with pytest.raises(UserError, match=message):
+            parse(arguments, Options)
+
+
+@dataclass
+class Options:
+    name: str = MISSING
+    count: int = 1
+
+
+@pytest.mark.parametrize("package", ["train", "evaluate"])
+def test_help_explains_every_key(package: str) -> None:
+    done = subprocess.run([sys.executable, "-m", package, "--help"], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and done.stderr == ""
+    assert f"python -m {package}" in done.stdout
+    schema = {"train": TrainConfig, "evaluate": EvaluateConfig}[package]
+    for key in schema.__dataclass_fields__:
+        assert f"{key}:" in done.stdout

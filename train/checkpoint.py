@@ -1,8 +1,9 @@
 """Checkpoints: written whole or not at all, known by digest, and weights that open_clip loads as they are."""
 
 import pickle
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -10,14 +11,6 @@ from conf.errors import UserError
 from conf.files import atomic, digest_file
 
 _PATTERN = "step_*.pt"
-
-
-class Found(NamedTuple):
-    """A checkpoint whose bytes are the ones that were written."""
-
-    path: Path
-    sha256: str
-    state: dict[str, Any]
 
 
 def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> tuple[Path, str]:
@@ -48,7 +41,7 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> tuple[Pat
     return path, sha256
 
 
-def newest(folder: Path, say: Any) -> Found | None:
+def newest(folder: Path, say: Callable[[str], None]) -> Path | None:
     """The newest checkpoint whose content matches its digest; `say` is told of each that does not."""
     for path in _newest_first(folder):
         try:
@@ -56,14 +49,23 @@ def newest(folder: Path, say: Any) -> Found | None:
         except FileNotFoundError:
             say(f"{path} has no digest: its writing was interrupted; using the one before")
             continue
-        if digest_file(path) != expected:
-            say(f"{path} is damaged: its content does not match its digest; using the one before")
-            continue
-        try:
-            return Found(path, expected, torch.load(path, map_location="cpu", weights_only=True))
-        except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
-            raise UserError(f"checkpoint {path} cannot be read: {str(error).splitlines()[0]}") from None
+        if digest_file(path) == expected:
+            return path
+        say(f"{path} is damaged: its content does not match its digest; using the one before")
     return None
+
+
+def load(path: Path) -> dict[str, Any]:
+    """The state that `save` was given, on the CPU.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        return state
+    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
+        raise UserError(f"checkpoint {path} cannot be read: {str(error).splitlines()[0]}") from None
 
 
 def _newest_first(folder: Path) -> list[Path]:

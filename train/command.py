@@ -22,7 +22,7 @@ def run(config: TrainConfig) -> int:
         from curate.demo import build
 
         config.data = str(build().pool)
-    return launch(partial(_train, config))
+    return launch(_train, config)
 
 
 def _train(config: TrainConfig) -> int:

@@ -30,8 +30,8 @@ class World(NamedTuple):
         return self.rank == 0
 
 
-def launch(run: Callable[[], int]) -> int:
-    """Call `run` in every process of the job and return its exit status; `run` must be picklable.
+def launch(run: Callable[..., int], *arguments: Any) -> int:
+    """Call `run(*arguments)` in every process of the job and return its exit status; `run` is a module's function.
 
     Under torchrun or srun the processes are there already. Otherwise one is started per GPU of this machine; on a
     machine
@@ -39,7 +39,7 @@ def launch(run: Callable[[], int]) -> int:
     """
     gpus = torch.cuda.device_count()
     if _from_environment() is not None or gpus < 2:
-        return run()
+        return run(*arguments)
     settings = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -48,7 +48,7 @@ def launch(run: Callable[[], int]) -> int:
         rdzv_endpoint="localhost:0",
         max_restarts=0,
     )
-    return max(int(status) for status in elastic_launch(settings, run)().values())
+    return max(int(status) for status in elastic_launch(settings, run)(*arguments).values())
 
 
 @contextmanager

@@ -262,15 +262,18 @@ class _Run:
 
     def _resume(self) -> dict[str, Any]:
         """Take up the newest checkpoint, if any; return the state of the gradient scaler."""
-        found = checkpoint.newest(self.config.folder / "checkpoints", say if self.world.first else lambda _: None)
-        if found is None:
+        folder = self.config.folder / "checkpoints"
+        path = on_first(self.world, partial(checkpoint.newest, folder, say))
+        if path is None:
             return {}
-        state = found.state
+        if not all(gather(self.world, path.is_file())):
+            raise UserError(f"{path} is not there for every process; out= must be a folder that all nodes share")
+        state = checkpoint.load(path)
         self.model.load_state_dict(state["state_dict"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.totals = state["step"], Totals(*state["totals"])
         self.cursors = {int(index): Cursor(*cursor) for index, cursor in state["cursors"].items()}
         if self.world.first:
-            say(f"continuing behind step {self.step:,} from {found.path}")
+            say(f"continuing behind step {self.step:,} from {path}")
         scaler: dict[str, Any] = state["scaler"]
         return scaler

@@ -58,10 +58,9 @@ def load(name: str, checkpoint: str, *, device: torch.device | str = "cpu") -> t
         )
     try:
         model: torch.nn.Module = open_clip.create_model(name, pretrained=checkpoint, precision="fp32", output_dict=True)
-    except RuntimeError as error:
-        raise UserError(f"checkpoint {checkpoint} is not of architecture {name}: {_first_mismatch(error)}") from None
-    except Exception as error:
-        raise UserError(f"checkpoint {checkpoint} cannot be loaded: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # open_clip, torch, pickle and safetensors each raise their own
+        reason = f"{_first_mismatch(error)}; is it damaged, or of another architecture?"
+        raise UserError(f"checkpoint {checkpoint} cannot be loaded as {name}: {reason}") from None
     return model.to(device).eval()
 
 
@@ -83,7 +82,7 @@ def tokenizer_of(name: str) -> Any:
     return open_clip.get_tokenizer(name)
 
 
-def _first_mismatch(error: RuntimeError) -> str:
+def _first_mismatch(error: Exception) -> str:
     """torch lists every key that differs; the first line that names one is enough to see what is wrong."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[1] if len(lines) > 1 else lines[0]
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return lines[1] if lines[0].startswith("Error(s) in loading") and len(lines) > 1 else lines[0]
