@@ -26,9 +26,9 @@ from evaluate.results import predictions_path
 from tasks.readers import Example, open_data, read_examples
 from tasks.registry import select
 
-COLUMNS = 8
+COLUMNS = 6
 SIDE = 144  # pixels of a picture's square
-WIDTH = 190  # pixels for a line of text
+WIDTH = 290  # pixels for a line of text
 LINE = 18  # pixels of a line of text
 MARGIN = 10
 FONT_SIZE = 13
@@ -44,7 +44,7 @@ class SheetOptions:
     run: str = MISSING
     data: str | None = None
     task: str = MISSING
-    count: int = 40
+    count: int = 42
     out: str | None = None
 
 
