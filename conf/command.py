@@ -34,8 +34,7 @@ def hydra_command(config: str, schema: type[Schema], run: Callable[[Schema], int
     """The entry point `python -m <package> key=value ...`: compose conf/<config>.yaml, type it, run, exit.
 
     Every key on the command line is checked before Hydra sees it, so that a typing mistake costs one line and not a
-    page. `-m` (Hydra's multi-run) and `--cfg job` are Hydra's own
-    and work as it documents them.
+    page. `-m` (Hydra's multi-run) and `--cfg job` are Hydra's own and work as it documents them.
     """
     arguments = sys.argv[1:] = [quoted(argument) for argument in sys.argv[1:]]
 
@@ -115,11 +114,13 @@ def check_overrides(config: str, overrides: Sequence[str], multirun: bool = Fals
 def quoted(argument: str) -> str:
     """A key=value that Hydra's grammar cannot read (a brace pattern, blanks, an = in a path) with its value in quotes.
 
-    A list `[a,b]` is quoted element by element.
+    A list `[a,b]` is quoted element by element. A leading ~ becomes the home folder, which no shell does behind a `=`.
     """
     key, equals, value = argument.partition("=")
     if not equals or argument.startswith("-"):
         return argument
+    value = _at_home(value)
+    argument = f"{key}={value}"
     try:
         OverridesParser.create().parse_override(argument)
         return argument
@@ -128,6 +129,10 @@ def quoted(argument: str) -> str:
             elements = re.split(r",(?![^{]*})", value[1:-1])  # commas, but for those within braces
             return f"{key}=[{','.join(_quote(element.strip()) for element in elements)}]"
         return f"{key}={_quote(value)}"
+
+
+def _at_home(value: str) -> str:
+    return str(Path(value).expanduser()) if value.startswith("~/") else value
 
 
 def _quote(value: str) -> str:
@@ -151,7 +156,7 @@ def parse(arguments: Sequence[str], schema: type[Schema]) -> tuple[list[str], Sc
             raise UserError(f"unknown key {key!r}: {nearest(key, known)}")
         if key in options:
             raise UserError(f"{key}= is given twice")
-        options[key] = value
+        options[key] = _at_home(value)
     with _readable_errors():
         merged = OmegaConf.merge(OmegaConf.structured(schema), options)
         missing = [key for key in known if OmegaConf.is_missing(merged, key)]

@@ -111,6 +111,13 @@ def test_data_may_be_written_as_in_a_shell(override: str, value: object) -> None
     assert config("scale=small", override).data == value
 
 
+def test_a_leading_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    found = config("scale=small", "data=~/pool/{0..3}.tar", "out=~/runs", "subset=/a~/b.npy")
+    assert (found.data, found.out, found.subset) == ("/home/me/pool/{0..3}.tar", "/home/me/runs", "/a~/b.npy")
+    assert parse(["name=~/x"], Options)[1].name == "/home/me/x"
+
+
 def test_flags_and_plain_values_are_left_alone() -> None:
     assert [quoted(word) for word in ("-m", "--cfg", "seed=1,2", "job")] == ["-m", "--cfg", "seed=1,2", "job"]
 
