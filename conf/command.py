@@ -94,11 +94,14 @@ def check_overrides(config: str, overrides: Sequence[str], multirun: bool = Fals
                 if override.key_or_group == group and not multirun and override.value() not in _choices(group):
                     choices = nearest(str(override.value()), _choices(group))
                     raise UserError(f"{group}={override.value()} is not known; {choices}")
-        chosen = [override.input_line or "" for override in parsed if override.key_or_group in _GROUPS and not multirun]
-        if config == "train" and not any(override.key_or_group == "scale" for override in parsed):
-            raise UserError(f"scale= is needed: {', '.join(_choices('scale'))}")
-        defaults = hydra.compose(config, overrides=chosen or (["scale=tiny"] if multirun else []))
-        known = set(_flatten(defaults))
+        given = {override.key_or_group: override.input_line or "" for override in parsed}
+        for group in _required_groups(config):
+            if group not in given:
+                raise UserError(f"{group}= is needed: {', '.join(_choices(group))}")
+        chosen = {group: given[group] for group in _GROUPS if group in given}
+        if multirun:  # a sweep over choices; all of a group have the same keys
+            chosen = {group: f"{group}={_choices(group)[0]}" for group in chosen}
+        known = set(_flatten(hydra.compose(config, overrides=list(chosen.values()))))
         seen: set[str] = set()
         for override in parsed:
             key = override.key_or_group
@@ -165,6 +168,12 @@ def parse(arguments: Sequence[str], schema: type[Schema]) -> tuple[list[str], Sc
         value_ = OmegaConf.to_object(merged)
     assert isinstance(value_, schema)
     return words, value_
+
+
+def _required_groups(config: str) -> list[str]:
+    """The groups of which a command has to name a choice, `???` in the defaults of its file."""
+    text = (Path(__file__).parent / f"{config}.yaml").read_text(encoding="utf-8")
+    return [group for group in _GROUPS if f"- {group}: ???" in text]
 
 
 def _help(config: str) -> str:

@@ -31,7 +31,7 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from conf.errors import UserError
-from conf.files import digest_bytes
+from conf.files import digest_bytes, umask
 from curate.demo_emoji import SIDE, TWEMOJI, Picture, class_names, pictures, render, varied_look
 
 VERSION = "demo-v1"  # of the content: another pool or other evaluation sets get another name, never this one
@@ -235,9 +235,7 @@ def _folder_in_the_making(final: Path) -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(dir=final.parent, prefix=f".{final.name}."))
     try:
         yield folder
-        umask = os.umask(0)
-        os.umask(umask)
-        folder.chmod(0o777 & ~umask)  # mkdtemp makes folders that only their owner can enter
+        folder.chmod(0o777 & ~umask())  # mkdtemp makes folders that only their owner can enter
         try:
             folder.rename(final)
         except OSError as error:

@@ -102,7 +102,7 @@ def device_of(name: str) -> torch.device:
 
 
 def worker_count(workers: int | None) -> int:
-    """`workers=`, or one fewer than the cores this process may use: the model needs one as well."""
+    """`workers=`, or what the cores of this machine allow."""
     return default_workers(1) if workers is None else workers
 
 

@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import open_clip
 
-from conf.errors import UserError, nearest
+from conf.errors import UserError
 from conf.files import digest_file, read_json
 from evaluate.config import EvaluateConfig
-from train.model import check_name
+from train.model import check_checkpoint
 
 
 class Subject(NamedTuple):
@@ -73,7 +73,7 @@ def _from_run(config: EvaluateConfig, run: Path) -> Subject:
 
 def _from_names(config: EvaluateConfig) -> Subject:
     assert config.model is not None and config.checkpoint is not None and config.out is not None
-    check_name(config.model)
+    check_checkpoint(config.model, config.checkpoint)
     file = _weights_file(config.model, config.checkpoint)
     tag = None if Path(config.checkpoint).is_file() else config.checkpoint
     return Subject(config.model, config.checkpoint, tag, digest_file(file), Path(config.out), None, ())
@@ -83,10 +83,6 @@ def _weights_file(model: str, checkpoint: str) -> Path:
     """The file behind a checkpoint; the weights of a pretrained tag are downloaded into open_clip's cache."""
     if Path(checkpoint).is_file():
         return Path(checkpoint)
-    tags = open_clip.list_pretrained_tags_by_model(model)
-    if checkpoint not in tags:
-        known = nearest(checkpoint, tags) if tags else f"{model} has no tags"
-        raise UserError(f"checkpoint {checkpoint} is neither a file nor a pretrained tag of {model}; {known}")
     try:
         return Path(open_clip.download_pretrained(open_clip.get_pretrained_cfg(model, checkpoint)))
     except Exception as error:  # network libraries raise many kinds; all mean the same to the user

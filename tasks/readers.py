@@ -203,7 +203,7 @@ def _templates(path: Path) -> tuple[str, ...]:
 
 
 def _example(shard: str, sample: Sample, needs: frozenset[str], classes: int) -> Example | Bad:
-    image = next((sample.members[name] for name in IMAGE_EXTENSIONS if name in sample.members), None)
+    image = sample.first_of(IMAGE_EXTENSIONS)
     label = _label(shard, sample, classes) if "label" in needs else -1
     captions = _captions(shard, sample) if "captions" in needs else ()
     metadata = _metadata(shard, sample) if "metadata" in needs else np.empty(0, np.int64)

@@ -28,6 +28,15 @@ class Share(NamedTuple):
     first_step: int
     cursors: dict[int, Cursor]  # by stream, of the streams already begun
 
+    @property
+    def steps(self) -> range:
+        """The steps to come, up to the end of the budget."""
+        return range(self.first_step, -(-self.samples // self.batch_size))
+
+    def size(self, step: int) -> int:
+        """Samples of the batch of a step over all processes; the last batch may be smaller."""
+        return min(self.batch_size, self.samples - step * self.batch_size)
+
 
 class Batch(NamedTuple):
     """This process's share of one global batch, in the order of the batch."""
@@ -55,13 +64,8 @@ class _Chunks(IterableDataset[_Chunk]):
     """The chunks of one worker, one for each batch from `share.first_step` on."""
 
     def __init__(self, plan: Plan, share: Share, size: int, crop_scale: tuple[float, float], tokenizer: Any) -> None:
-        self.plan, self.share, self.size, self.crop_scale, self.tokenizer = (
-            plan,
-            share,
-            size,
-            crop_scale,
-            tokenizer,
-        )
+        self.plan, self.share, self.tokenizer = plan, share, tokenizer
+        self.size, self.crop_scale = size, crop_scale
 
     def __iter__(self) -> Iterator[_Chunk]:
         info = get_worker_info()
@@ -74,11 +78,10 @@ class _Chunks(IterableDataset[_Chunk]):
 
     def _chunks(self, worker: int, workers: int) -> Iterator[_Chunk]:
         share, streams = self.share, dict[int, Stream]()
-        for step in range(share.first_step, -(-share.samples // share.batch_size)):
+        for step in share.steps:
             first = step * share.batch_size
-            count = min(share.batch_size, share.samples - first)
             rows, images, captions, problems, shards = [], [], [], [], 0
-            for row, position in enumerate(range(share.rank, count, share.world_size)):
+            for row, position in enumerate(range(share.rank, share.size(step), share.world_size)):
                 place, index = divmod(first + position, share.streams)
                 if self._worker_of(index, row, workers) != worker:
                     continue
@@ -97,9 +100,11 @@ class _Chunks(IterableDataset[_Chunk]):
             yield _Chunk(rows, pixels, texts, cursors, problems, shards, "")
 
     def _worker_of(self, index: int, row: int, workers: int) -> int:
-        """Who serves a row. A process meets every gcd-th stream; each is read by one worker as long as there are
-        enough of them
-        for all, else every worker reads them and decodes its share of the rows."""
+        """Who serves a row.
+
+        A process meets every gcd-th stream. Each is read by one worker as long as there are enough of them for all,
+        else every worker reads them and decodes its share of the rows.
+        """
         common = math.gcd(self.share.world_size, self.share.streams)
         if self.share.streams // common < workers:
             return row % workers
@@ -152,15 +157,14 @@ def batches(
     )
     chunks = iter(loader)
     cursors = dict(share.cursors)
-    for step in range(share.first_step, -(-share.samples // share.batch_size)):
-        count = min(share.batch_size, share.samples - step * share.batch_size) // share.world_size
+    for step in share.steps:
         parts = [next(chunks) for _ in range(max(1, workers))]
         for part in parts:
             if part.failure:
                 raise UserError(part.failure)
             cursors.update(part.cursors)
         problems = [problem for part in parts for problem in part.problems]
-        images, texts = _join(parts, count, pin)
+        images, texts = _join(parts, share.size(step) // share.world_size, pin)
         yield Batch(images, texts, dict(cursors), problems, sum(part.shards for part in parts))
 
 

@@ -43,19 +43,13 @@ def create(name: str, *, seed: int = 0, device: torch.device | str = "cpu") -> t
 def load(name: str, checkpoint: str, *, device: torch.device | str = "cpu") -> torch.nn.Module:
     """The model `name` with the weights of `checkpoint`: a file, or one of open_clip's pretrained tags.
 
-    Files: ours, `{"state_dict": ...}` with or without a `module.` prefix, a bare state dict, safetensors. Files are
-    opened
-    with `weights_only=True`: a checkpoint from a stranger cannot run code.
+    Files: ours, `{"state_dict": ...}` with or without a `module.` prefix, a bare state dict, safetensors. They are
+    opened with `weights_only=True`: a checkpoint from a stranger cannot run code.
 
     Raises:
         UserError: no such model, no such file or tag, or weights of another architecture.
     """
-    check_name(name)
-    tags = open_clip.list_pretrained_tags_by_model(name)
-    if not Path(checkpoint).is_file() and checkpoint not in tags:
-        raise UserError(
-            f"checkpoint {checkpoint} is neither a file nor a pretrained tag of {name}; {nearest(checkpoint, tags)}"
-        )
+    check_checkpoint(name, checkpoint)
     try:
         model: torch.nn.Module = open_clip.create_model(name, pretrained=checkpoint, precision="fp32", output_dict=True)
     except Exception as error:  # open_clip, torch, pickle and safetensors each raise their own
@@ -68,6 +62,15 @@ def check_name(name: str) -> None:
     """Raise UserError, naming the nearest model, where open_clip knows no model `name`."""
     if name not in open_clip.list_models():
         raise UserError(f"unknown model {name!r}; {nearest(name, open_clip.list_models())}")
+
+
+def check_checkpoint(name: str, checkpoint: str) -> None:
+    """Raise UserError where `checkpoint` is neither a file nor a pretrained tag that open_clip has of model `name`."""
+    check_name(name)
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    if not Path(checkpoint).is_file() and checkpoint not in tags:
+        known = nearest(checkpoint, tags) if tags else f"{name} has no tags"
+        raise UserError(f"checkpoint {checkpoint} is neither a file nor a pretrained tag of {name}; {known}")
 
 
 def preprocess_of(model: torch.nn.Module) -> Preprocess:

@@ -5,7 +5,7 @@ because a shard that ends early changes what is trained on.
 """
 
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import IO, NamedTuple
 
 import fsspec
@@ -19,6 +19,10 @@ class Sample(NamedTuple):
 
     key: str
     members: dict[str, bytes]
+
+    def first_of(self, extensions: Sequence[str]) -> bytes | None:
+        """The member with the first of `extensions` that the sample has, None where it has none of them."""
+        return next((self.members[extension] for extension in extensions if extension in self.members), None)
 
 
 class Problem(NamedTuple):

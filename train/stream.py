@@ -10,12 +10,14 @@ of any block with nothing but a Cursor of four integers.
 """
 
 import bisect
+import functools
 import hashlib
 import itertools
 import json
 import random
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from conf.errors import UserError
@@ -48,13 +50,19 @@ class Cursor(NamedTuple):
     offset: int = 0
 
 
-class Plan(NamedTuple):
+@dataclass(frozen=True)
+class Plan:
     """What determines the order."""
 
     shards: list[Shard]
     subset: Subset | None
     seed: int
     buffer: int
+
+    @functools.cached_property
+    def totals(self) -> list[float]:
+        """The running sum of the shards' weights, which all streams draw by."""
+        return list(itertools.accumulate(shard.weight for shard in self.shards))
 
 
 class Taken(NamedTuple):
@@ -80,7 +88,6 @@ class Stream:
 
     def __init__(self, plan: Plan, index: int, cursor: Cursor | None = None) -> None:
         self._plan, self._index = plan, index
-        self._totals = list(itertools.accumulate(shard.weight for shard in plan.shards))
         cursor = cursor or Cursor()
         self._at = cursor  # where reading stands: the draw and the items taken from it
         self._opened = 0  # shards, since the last item or problem
@@ -164,8 +171,9 @@ class Stream:
                 raise UserError(f"{futile} shards in a row held no sample {what}, the last was {self._shard(draw)}")
 
     def _shard(self, draw: int) -> str:
-        point = keyed(self._plan.seed, _SHARD, self._index, draw).random() * self._totals[-1]
-        place = min(bisect.bisect_right(self._totals, point), len(self._totals) - 1)
+        totals = self._plan.totals
+        point = keyed(self._plan.seed, _SHARD, self._index, draw).random() * totals[-1]
+        place = min(bisect.bisect_right(totals, point), len(totals) - 1)
         return self._plan.shards[place].path
 
     def _read_shard(self, draw: int) -> Iterator[Item | Problem]:
@@ -227,7 +235,7 @@ def _uid(sample: Sample) -> str:
 
 def _item(shard: str, sample: Sample) -> Item | Problem:
     """The image and caption of a sample, or what it lacks."""
-    image = next((sample.members[ext] for ext in IMAGE_EXTENSIONS if ext in sample.members), None)
+    image = sample.first_of(IMAGE_EXTENSIONS)
     if not image:
         return Problem(shard, sample.key, "no image" if image is None else "empty image")
     if "txt" not in sample.members:
