@@ -6,7 +6,7 @@ python -m evaluate model=<open_clip name> checkpoint=<file|tag> data=<evalsets> 
 
 from conf.command import hydra_command
 from evaluate.config import EvaluateConfig
-from evaluate.run import run
+from evaluate.run import start
 
 if __name__ == "__main__":
-    hydra_command("evaluate", EvaluateConfig, run)
+    hydra_command("evaluate", EvaluateConfig, start)

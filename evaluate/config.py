@@ -27,8 +27,9 @@ class EvaluateConfig:
     limit: int | None = None
     part: str = "1/1"
     precision: str = "fp32"
+    cache: str | None = None
     workers: int | None = None
-    batch_size: int = 256
+    batch_size: int | None = None
     device: str = "auto"
 
 
@@ -48,7 +49,7 @@ def check(config: EvaluateConfig) -> None:
         raise UserError(f"limit={config.limit}: at least one sample a task is needed")
     if config.workers is not None and config.workers < 0:
         raise UserError(f"workers={config.workers}: 0 or more")
-    if config.batch_size < 1:
+    if config.batch_size is not None and config.batch_size < 1:
         raise UserError(f"batch_size={config.batch_size}: at least 1")
 
 
@@ -67,7 +68,7 @@ def patterns(value: Any) -> list[str]:
 def deal(tasks: list[Task], part: str) -> list[Task]:
     """The tasks of part "i/n" (i from 1), the same on every machine, in their old order.
 
-    Largest first, each task goes to the part that has the fewest samples so far.
+    Longest first, each task goes to the part that has the least cost so far.
 
     Raises:
         UserError: `part` is not of the form i/n with 1 <= i <= n.
@@ -77,9 +78,9 @@ def deal(tasks: list[Task], part: str) -> list[Task]:
         raise UserError(f"part={part} is not i/n with i from 1 to n, such as part=1/4")
     loads = [0] * int(count)
     chosen = set()
-    for task in sorted(tasks, key=lambda task: (-task.samples, task.key)):
+    for task in sorted(tasks, key=lambda task: (-task.cost, task.key)):
         lightest = loads.index(min(loads))
-        loads[lightest] += task.samples
+        loads[lightest] += task.cost
         if lightest == int(index) - 1:
             chosen.add(task.key)
     return [task for task in tasks if task.key in chosen]
@@ -101,9 +102,14 @@ def device_of(name: str) -> torch.device:
     return device
 
 
-def worker_count(workers: int | None) -> int:
-    """`workers=`, or what the cores of this machine allow."""
-    return default_workers(1) if workers is None else workers
+def worker_count(workers: int | None, processes: int) -> int:
+    """`workers=`, or what the cores of this machine allow each of its `processes`."""
+    return default_workers(processes) if workers is None else workers
+
+
+def batch_size_of(batch_size: int | None, device: torch.device) -> int:
+    """`batch_size=`, or 256 on a GPU and 32 on a CPU, whose caches a larger batch does not fit."""
+    return batch_size or (256 if device.type == "cuda" else 32)
 
 
 def data_folder(data: str | None, suite: str) -> Path:

@@ -1,17 +1,23 @@
 """The model as evaluation needs it: unit vectors of pictures and texts, and zero-shot classifiers."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
+import open_clip
 import torch
+from torch.func import functional_call
 from torch.nn import functional
 
 from conf.errors import UserError
+from evaluate.cache import Cache
 from evaluate.images import Pixels, Scale, evaluation_transform
 from evaluate.subject import Subject
 from train.model import load, tokenizer_of
 
-CLASS_BATCH = 256  # classes whose prompts are held in memory at a time
+Classes = tuple[Sequence[str], Sequence[str]]  # class names, templates
+
+PROMPTS_AT_ONCE = 16384  # prompts whose embeddings are in memory at a time
 
 
 class Encoder:
@@ -21,7 +27,13 @@ class Encoder:
     """
 
     def __init__(
-        self, model: torch.nn.Module, name: str, device: torch.device, precision: str, batch_size: int
+        self,
+        model: torch.nn.Module,
+        name: str,
+        device: torch.device,
+        precision: str,
+        batch_size: int,
+        cache: Cache | None = None,
     ) -> None:
         if precision == "fp32":
             # TensorFloat-32 keeps 10 bits of the mantissa; it would make fp32 on a GPU something else than on a CPU.
@@ -30,6 +42,7 @@ class Encoder:
         transform = evaluation_transform(model)
         self.device = device
         self.pixels = Pixels(transform)
+        self.cache = cache
         self._scale = Scale(transform).to(device)
         self._model: Any = model
         self._tokenizer = tokenizer_of(name)
@@ -38,10 +51,20 @@ class Encoder:
         self._classes: dict[tuple[str, tuple[str, ...]], torch.Tensor] = {}
 
     @classmethod
-    def of(cls, subject: Subject, device: torch.device, precision: str, batch_size: int) -> "Encoder":
-        """Load the subject's weights; see train.model.load for what can be wrong with them."""
+    def of(
+        cls, subject: Subject, device: torch.device, precision: str, batch_size: int, cache: str | None = None
+    ) -> "Encoder":
+        """Load the subject's weights; see train.model.load for what can be wrong with them.
+
+        Args:
+            cache: folder for embeddings that are kept, None to keep none.
+        """
         model = load(subject.model, subject.checkpoint, device=device)
-        return cls(model, subject.model, device, precision, batch_size)
+        kept = None
+        if cache is not None:
+            conditions = [subject.sha256, subject.model, subject.tag, precision, repr(evaluation_transform(model))]
+            kept = Cache(Path(cache), conditions, device)
+        return cls(model, subject.model, device, precision, batch_size, kept)
 
     @torch.inference_mode()
     def encode_images(self, images: torch.Tensor) -> torch.Tensor:
@@ -55,7 +78,6 @@ class Encoder:
             features = self._model.encode_image(scaled)
         return _unit(features, "picture")
 
-    @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str]) -> torch.Tensor:
         """n texts -> float32 [n, d] on the device, each different text encoded once.
 
@@ -63,35 +85,124 @@ class Encoder:
             UserError: the model gives embeddings that are not finite.
         """
         unique = list(dict.fromkeys(texts))
-        parts = []
-        for start in range(0, len(unique), self._batch_size):
-            tokens = self._tokenizer(unique[start : start + self._batch_size]).to(self.device)
-            with self._autocast():
-                features = self._model.encode_text(tokens)
-            parts.append(_unit(features, "text"))
-        place = {text: index for index, text in enumerate(unique)}
-        return torch.cat(parts)[[place[text] for text in texts]]
+        name = None if self.cache is None else self.cache.name("texts", unique)
+        vectors = self._recalled(name)
+        if vectors is None:
+            vectors = self._encode_unique(unique)
+            self._keep(name, vectors)
+        return _spread(vectors, unique, texts)
+
+    def prepare(self, classifiers: Iterable[Classes]) -> None:
+        """Encode the prompts of all (class names, templates) that `classifier` will be asked for, in large batches.
+
+        A class that several tasks have with the same templates is encoded once (six tasks share ImageNet's).
+
+        Raises:
+            UserError: the model gives embeddings that are not finite.
+        """
+        wanted = [(tuple(names), tuple(templates)) for names, templates in classifiers]
+        names = [None if self.cache is None else self.cache.name("classes", pair) for pair in wanted]
+        for (classnames, templates), name in zip(wanted, names, strict=True):
+            known = self._recalled(name)
+            if known is not None:
+                self._classes |= {(one, templates): row for one, row in zip(classnames, known, strict=True)}
+        unknown = {(one, templates) for classnames, templates in wanted for one in classnames} - set(self._classes)
+        for group in _groups(sorted(unknown)):
+            self._encode_classes(group)
+        for (classnames, templates), name in zip(wanted, names, strict=True):
+            if not unknown.isdisjoint((one, templates) for one in classnames):
+                self._keep(name, torch.stack([self._classes[one, templates] for one in classnames]))
 
     @torch.inference_mode()
     def classifier(self, classnames: Sequence[str], templates: Sequence[str]) -> torch.Tensor:
         """Zero-shot weights, float32 [d, classes]: the mean over templates of unit vectors, scaled to unit length.
 
-        Classes that an earlier task had with the same templates are not encoded again (six tasks share ImageNet's).
         Source of the formula: Radford et al., Learning Transferable Visual Models From Natural Language
         Supervision, 2021, section 3.1.4.
         """
         templates = tuple(templates)
-        new = [name for name in dict.fromkeys(classnames) if (name, templates) not in self._classes]
-        for start in range(0, len(new), CLASS_BATCH):
-            names = new[start : start + CLASS_BATCH]
-            prompts = [template.replace("{c}", name) for name in names for template in templates]
-            features = self.encode_texts(prompts).view(len(names), len(templates), -1)
-            weights = functional.normalize(features.mean(dim=1), dim=-1)
-            self._classes |= {(name, templates): weight for name, weight in zip(names, weights, strict=True)}
+        if any((name, templates) not in self._classes for name in classnames):
+            self.prepare([(classnames, templates)])
         return torch.stack([self._classes[name, templates] for name in classnames], dim=1)
+
+    @torch.inference_mode()
+    def _encode_classes(self, classes: Sequence[tuple[str, tuple[str, ...]]]) -> None:
+        prompts = [template.replace("{c}", name) for name, templates in classes for template in templates]
+        unique = list(dict.fromkeys(prompts))
+        vectors = _spread(self._encode_unique(unique), unique, prompts)
+        for key, group in zip(classes, torch.split(vectors, [len(key[1]) for key in classes]), strict=True):
+            self._classes[key] = functional.normalize(group.mean(dim=0), dim=-1)
+
+    @torch.inference_mode()
+    def _encode_unique(self, texts: Sequence[str]) -> torch.Tensor:
+        """Texts of like length share a batch, which is as long as its longest."""
+        tokens = self._tokenizer(texts)
+        lengths = _lengths(self._model, tokens)
+        order = torch.argsort(lengths, stable=True)
+        parts = []
+        for rows in torch.split(order, self._batch_size):
+            shortened = tokens[rows, : int(lengths[rows].max())].to(self.device)
+            with self._autocast():
+                features = _encode_text(self._model, shortened)
+            parts.append(_unit(features, "text"))
+        return torch.cat(parts)[torch.argsort(order).to(self.device)]
+
+    def _recalled(self, name: str | None) -> torch.Tensor | None:
+        entry = None if self.cache is None or name is None else self.cache.get(name)
+        return None if entry is None else torch.from_numpy(entry.vectors).to(self.device)
+
+    def _keep(self, name: str | None, vectors: torch.Tensor) -> None:
+        if self.cache is not None and name is not None:
+            self.cache.put(name, vectors)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self._precision == "amp_bf16")
+
+
+def _groups(classes: Sequence[tuple[str, tuple[str, ...]]]) -> Iterator[list[tuple[str, tuple[str, ...]]]]:
+    """The classes in order, as many at a time as have PROMPTS_AT_ONCE prompts together."""
+    group: list[tuple[str, tuple[str, ...]]] = []
+    prompts = 0
+    for name, templates in classes:
+        if group and prompts + len(templates) > PROMPTS_AT_ONCE:
+            yield group
+            group, prompts = [], 0
+        group.append((name, templates))
+        prompts += len(templates)
+    if group:
+        yield group
+
+
+def _spread(vectors: torch.Tensor, unique: Sequence[str], texts: Sequence[str]) -> torch.Tensor:
+    """The vectors of `unique` texts for all `texts`, among which each may be several times."""
+    place = {text: index for index, text in enumerate(unique)}
+    return vectors[[place[text] for text in texts]]
+
+
+def _lengths(model: torch.nn.Module, tokens: torch.Tensor) -> torch.Tensor:
+    """How many tokens of each text decide its embedding, int64 [n].
+
+    Behind a causal mask a token sees only those before it, and CLIP reads the embedding off the end-of-text token, the
+    one of the highest number; what stands behind it is padding. Other towers get all tokens.
+    """
+    causal = (
+        type(model) is open_clip.CLIP
+        and getattr(model, "text_pool_type", None) == "argmax"
+        and getattr(model, "attn_mask", None) is not None
+    )
+    return tokens.argmax(dim=1) + 1 if causal else torch.full((len(tokens),), tokens.shape[1])
+
+
+def _encode_text(model: Any, tokens: torch.Tensor) -> Any:
+    """model.encode_text for texts [n, length] that may be shorter than the model's context."""
+    length = tokens.shape[1]
+    if length == model.context_length:
+        return model.encode_text(tokens)
+    shorter = {
+        "positional_embedding": model.positional_embedding[:length],
+        "attn_mask": model.attn_mask[:length, :length],
+    }
+    return functional_call(model, shorter, kwargs={"text": tokens})["text_features"]
 
 
 def _unit(features: torch.Tensor, what: str) -> torch.Tensor:

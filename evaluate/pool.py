@@ -4,15 +4,18 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
 
 from conf.errors import UserError, nearest
 from evaluate.encoder import Encoder
 from evaluate.evaluators import EVALUATORS, Evaluator
 from evaluate.results import Scored
+from evaluate.share import gathered
 from evaluate.stream import Batch, EvaluationStream, Message, Unit, UnitEnd, UnitFailed, loader_of, units_of
 from tasks.readers import Bad, TaskData
 from tasks.registry import Task
+from train.distributed import World
 
 
 class TaskError(UserError):
@@ -22,6 +25,7 @@ class TaskError(UserError):
 def scores(
     tasks: Mapping[str, tuple[Task, TaskData]],
     encoder: Encoder,
+    world: World,
     *,
     workers: int,
     batch_size: int,
@@ -29,22 +33,73 @@ def scores(
 ) -> Iterator[tuple[str, Scored | TaskError]]:
     """Yield (key, scores or why there are none) for every task, in the order in which they get through.
 
+    Every process of `world` calls this with the same tasks; the first one gets the scores, the others nothing.
+
     Args:
         tasks: key -> the task and its data; each task's kind has an evaluator.
         limit: only the first so many samples of each task.
 
     Raises:
-        UserError: a worker was killed, or a batch does not fit the device.
+        UserError: a worker or another process was killed, or a batch does not fit the device.
     """
-    units = [
-        unit for key, (task, data) in tasks.items() for unit in units_of(key, data, EVALUATORS[task.kind].needs, limit)
-    ]
-    running = {key: _Running(task, data, encoder, units) for key, (task, data) in tasks.items()}
-    stream = EvaluationStream(units, encoder.pixels, batch_size)
-    loader = loader_of(stream, min(workers, len(units)), encoder.device)
-    total = sum(min(task.samples, limit or task.samples) for task, _ in tasks.values())
+    units = _units(tasks, limit)
+    mine = units[world.rank :: world.size]
+    stream = EvaluationStream(mine, encoder.pixels, batch_size, encoder.cache)
+    loader = loader_of(stream, min(workers, len(mine)), encoder.device)
+    messages = gathered(world, _embedded(_readable_errors(iter(loader)), encoder))
+    if not world.first:
+        for _ in messages:
+            pass
+        return
+    running: dict[str, _Running] = {}
+    for key, (task, data) in tasks.items():
+        try:
+            running[key] = _Running(task, data, encoder, units)
+        except UserError as error:
+            yield key, TaskError(str(error))
+    try:
+        encoder.prepare(pair for task in running.values() for pair in task.classifiers)
+    except UserError as error:
+        yield from ((key, TaskError(str(error))) for key in running)
+        return
+    yield from _finished(running, messages, sum(min(task.samples, limit or task.samples) for task, _ in tasks.values()))
+
+
+def _units(tasks: Mapping[str, tuple[Task, TaskData]], limit: int | None) -> list[Unit]:
+    """The units of all tasks, those that take long first, so that none is left over at the end."""
+    weighed = []
+    for key, (task, data) in tasks.items():
+        units = units_of(key, data, EVALUATORS[task.kind].needs, limit)
+        weighed += [(task.cost / len(units), unit) for unit in units]
+    return [unit for _, unit in sorted(weighed, key=lambda pair: -pair[0])]
+
+
+def _embedded(messages: Iterator[Message], encoder: Encoder) -> Iterator[Message]:
+    """The messages with the pictures turned into their embeddings; those of a whole unit go into the cache."""
+    units: dict[tuple[str, int], list[Batch]] = {}
+    for message in messages:
+        try:
+            if isinstance(message, Batch) and not message.embedded:
+                features = encoder.encode_images(message.pictures)
+                message = message._replace(pictures=features, embedded=True)
+                if encoder.cache is not None:
+                    units.setdefault((message.task, message.unit), []).append(message)
+            elif isinstance(message, UnitEnd):
+                batches = units.pop((message.task, message.unit), [])
+                if encoder.cache is not None and message.entry is not None and batches:
+                    keys = [key for batch in batches for key in batch.keys]
+                    vectors = torch.cat([batch.pictures for batch in batches])
+                    encoder.cache.put(message.entry, vectors, keys=keys, undecodable=message.undecodable)
+        except UserError as error:
+            message = UnitFailed(message.task, str(error))
+        yield message
+
+
+def _finished(
+    running: dict[str, "_Running"], messages: Iterator[Message], total: int
+) -> Iterator[tuple[str, Scored | TaskError]]:
     with tqdm(total=total, unit="sample", disable=None, leave=False) as bar:
-        for message in _readable_errors(iter(loader)):
+        for message in messages:
             if message.task not in running:
                 continue  # it failed before
             bar.update(len(message.keys) if isinstance(message, Batch) else 0)
@@ -65,6 +120,7 @@ class _Running:
         self._task = task
         self._data = data
         self._encoder = encoder
+        self.classifiers = EVALUATORS[task.kind].classifiers(task, data)
         self._left = {unit.index for unit in units if unit.task == task.key}
         self._evaluator: Evaluator | None = None
         self._digests: dict[str, str] = {}
@@ -82,16 +138,17 @@ class _Running:
             raise TaskError(message.reason)
         if isinstance(message, UnitEnd):
             return self._end(message)
-        features = self._encoder.encode_images(message.images)
         if self._evaluator is None:
             self._evaluator = EVALUATORS[self._task.kind](self._task, self._data, self._encoder)
-        self._evaluator.add(message, features)
+        self._evaluator.add(message, message.pictures.to(self._encoder.device))
         return None
 
     def _end(self, end: UnitEnd) -> Scored | None:
         self._left.remove(end.unit)
         self._digests |= {self._data.name_of(Path(name)): value for name, value in end.digests.items()}
         self._bad += [(end.unit, bad) for bad in end.bad]
+        if self._evaluator is not None:
+            self._evaluator.end(end)
         if self._left:
             return None
         bad = [item for _, item in sorted(self._bad, key=lambda pair: pair[0])]

@@ -13,13 +13,16 @@ from conf.errors import UserError
 from conf.files import append_line, atomic, digest_file, read_lines
 from evaluate.config import EvaluateConfig
 from evaluate.evaluators import Result
+from evaluate.statistics import standard_error
 from evaluate.subject import Subject
+from tasks.lock import pinned
 from tasks.readers import Bad, TaskData
 from tasks.registry import Task
 
 VERSION = 1  # of what the evaluation computes; results of another version are not taken for finished
 FILE = "eval_results.jsonl"
 _METADATA = b"poolbench"  # where a predictions file says what it was made from
+_LINE = b"line"  # and what line of results belongs to it
 
 Line = dict[str, Any]
 
@@ -54,16 +57,21 @@ class Scored(NamedTuple):
 
 def line_of(task: Task, data: TaskData, scored: Scored, subject: Subject, conditions: Conditions) -> Line:
     """The line of eval_results.jsonl for a task that was just evaluated."""
+    digest, locked = data.digest(scored.digests), pinned(task.key)
+    as_pinned = None if locked is None else digest == locked.data_digest
     deviations = [*subject.deviations, *_deviations(task, data, scored, conditions)]
+    if as_pinned is False and conditions.limit is None:
+        deviations.append("the data are not those of the lock file; python -m tasks verify names the files")
     main = None if task.main_metric is None else scored.result.metrics[task.main_metric]
     return {
         "key": task.key,
         "dataset": task.name,
         "metrics": {**scored.result.metrics, "main_metric": main},
         "samples": scored.result.samples,
-        "stderr": scored.result.stderr,
+        "stderr": standard_error(task.main_metric, scored.result.predictions),
         "seconds": round(scored.seconds, 3),
-        "data_digest": data.digest(scored.digests),
+        "data_digest": digest,
+        "pinned": as_pinned,
         "shards": len(scored.digests),
         "official": not deviations,
         "deviations": deviations,
@@ -74,9 +82,12 @@ def line_of(task: Task, data: TaskData, scored: Scored, subject: Subject, condit
 
 def save(out: Path, line: Line, predictions: pa.Table, conditions: Conditions) -> None:
     """Write a task's predictions, then append its line: a line without its predictions never exists."""
-    identity = json.dumps(conditions.identity(line["data_digest"]))
+    metadata = {
+        _METADATA: json.dumps(conditions.identity(line["data_digest"])).encode(),
+        _LINE: json.dumps(line).encode(),
+    }
     with atomic(predictions_path(out, line["key"]), "wb") as file:
-        pq.write_table(predictions.replace_schema_metadata({_METADATA: identity.encode()}), file)
+        pq.write_table(predictions.replace_schema_metadata(metadata), file)
     append_line(out / FILE, line)
 
 
@@ -100,6 +111,25 @@ def last_lines(out: Path, subject: Subject) -> dict[str, Line]:
     return lines
 
 
+def saved_lines(out: Path) -> list[Line]:
+    """The line of every task that has predictions, as it was when they were written.
+
+    Each lies in a file of its own that one process wrote, so this holds on every file system, however many nodes
+    wrote into `out` at a time.
+
+    Raises:
+        UserError: a file is not one of predictions.
+    """
+    lines = []
+    for path in sorted((out / "predictions").glob("*.parquet")):
+        try:
+            metadata = pq.read_schema(path).metadata or {}
+            lines.append(json.loads(metadata[_LINE]))
+        except (OSError, pa.ArrowException, KeyError, ValueError):
+            raise UserError(f"{path} does not hold predictions with their results; evaluate the task again") from None
+    return lines
+
+
 def finished(line: Line | None, data: TaskData, out: Path, conditions: Conditions, threads: int) -> bool:
     """Whether `line` is what evaluating now would give: same conditions, same data by content, predictions there.
 
@@ -110,7 +140,7 @@ def finished(line: Line | None, data: TaskData, out: Path, conditions: Condition
     identity = conditions.identity(line.get("data_digest", ""))
     if any(name not in line or line[name] != value for name, value in identity.items()):
         return False
-    if _predictions_identity(predictions_path(out, line["key"])) != identity:
+    if predictions_identity(predictions_path(out, line["key"])) != identity:
         return False
     if conditions.limit is None and line["shards"] != len(data.shards):
         return False
@@ -125,7 +155,8 @@ def digests_of(data: TaskData, shards: Sequence[Path], threads: int) -> dict[str
     return {data.name_of(path): value for path, value in zip(shards, digests, strict=True)}
 
 
-def _predictions_identity(path: Path) -> Line | None:
+def predictions_identity(path: Path) -> Line | None:
+    """The conditions and the data that a predictions file was made from, None where it is missing or not ours."""
     try:
         metadata = pq.read_schema(path).metadata or {}
     except (OSError, pa.ArrowException):

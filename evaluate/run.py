@@ -2,22 +2,23 @@
 
 import sys
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
-from conf.errors import UserError
+from conf.errors import UserError, status_of
 from evaluate import config as options
 from evaluate.config import EvaluateConfig
 from evaluate.encoder import Encoder
-from evaluate.evaluators import EVALUATORS
 from evaluate.pool import TaskError, scores
 from evaluate.results import FILE, Conditions, Line, finished, last_lines, line_of, save
 from evaluate.subject import Subject, subject_of
 from evaluate.summary import brief, summary
 from tasks.readers import MissingDataError, TaskData, open_data
 from tasks.registry import Task, select, suite_of
+from train.distributed import World, joined, launch, on_first
 
 
 @dataclass
@@ -33,29 +34,43 @@ class Report:
         return int(bool(self.problems) or any(line["bad"] for line in self.lines.values()))
 
 
+def start(config: EvaluateConfig) -> int:
+    """Evaluate in as many processes as there are GPUs, or in those that torchrun or srun started."""
+    return launch(_status, config) if config.device == "auto" else _status(config)
+
+
+def _status(config: EvaluateConfig) -> int:
+    """A mistake is told here: launched processes cannot hand it to the one that started them."""
+    return status_of(partial(run, config))
+
+
 def run(config: EvaluateConfig) -> int:
-    """Evaluate, append results as tasks finish, print the summary; returns the exit status.
+    """One process's part: evaluate, append results as tasks finish, print the summary; returns the exit status.
 
     Raises:
         UserError: nothing can be evaluated: wrong options, no model, no data.
     """
     options.check(config)
     words = options.patterns(config.tasks)
-    device = options.device_of(config.device)
-    subject = subject_of(config)
-    tasks = options.deal(select(words, suite_of(subject.scale or "")), config.part)
-    if not tasks:
-        print(f"part={config.part} holds no task: there are fewer tasks than parts")
-        return 0
-    root = options.data_folder(config.data, "demo" if all(task.suite == "demo" for task in tasks) else "main")
-    report = Report()
-    found = open_all(tasks, root, report)
-    todo = unfinished(found, subject, config, report)
-    if todo:
-        evaluate(todo, subject, config, device, report)
-    results = subject.out / FILE
-    print(summary(tasks, report.lines, report.problems, last_lines(subject.out, subject), results))
-    return report.status
+    with joined() as world:
+        device = options.device_of(str(world.device) if config.device == "auto" else config.device)
+        world = world._replace(device=device)
+        subject = subject_of(config)
+        tasks = options.deal(select(words, suite_of(subject.scale or "")), config.part)
+        if not tasks:
+            tell(world, f"part={config.part} holds no task: there are fewer tasks than parts")
+            return 0
+        root = options.data_folder(config.data, "demo" if all(task.suite == "demo" for task in tasks) else "main")
+        report = Report()
+        found = open_all(tasks, root, report)
+        todo = on_first(world, partial(unfinished, found, subject, config, report))
+        if todo:
+            evaluate({key: found[key] for key in todo}, subject, config, world, report)
+        if not world.first:
+            return 0
+        results = subject.out / FILE
+        print(summary(tasks, report.lines, report.problems, last_lines(subject.out, subject), results))
+        return report.status
 
 
 def open_all(tasks: list[Task], root: Path, report: Report) -> dict[str, tuple[Task, TaskData]]:
@@ -67,9 +82,6 @@ def open_all(tasks: list[Task], root: Path, report: Report) -> dict[str, tuple[T
     found: dict[str, tuple[Task, TaskData]] = {}
     missing = 0
     for task in tasks:
-        if task.kind not in EVALUATORS:
-            report.problems[task.key] = f"not evaluated: tasks of kind {task.kind} have no evaluator yet"
-            continue
         try:
             found[task.key] = task, open_data(task, root)
         except MissingDataError as error:
@@ -77,35 +89,31 @@ def open_all(tasks: list[Task], root: Path, report: Report) -> dict[str, tuple[T
             report.problems[task.key] = f"missing: {error}"
         except UserError as error:
             report.problems[task.key] = f"failed: {error}"
-    if missing and missing == sum(task.kind in EVALUATORS for task in tasks):
-        first = next(task for task in tasks if task.kind in EVALUATORS)
-        raise UserError(f"data={root} holds no folder of the chosen tasks; {first.key} would be {root / first.folder}")
+    if missing == len(tasks):
+        where = root / tasks[0].folder
+        raise UserError(f"data={root} holds no folder of the chosen tasks; {tasks[0].key} would be {where}")
     return found
 
 
 def unfinished(
     found: dict[str, tuple[Task, TaskData]], subject: Subject, config: EvaluateConfig, report: Report
-) -> dict[str, tuple[Task, TaskData]]:
+) -> list[str]:
     """The tasks without a result that holds for this checkpoint, these data and options; the others are reported."""
     conditions = Conditions.of(subject, config)
     before = last_lines(subject.out, subject)
-    threads = options.worker_count(config.workers)
-    todo = {}
-    for key, (task, data) in found.items():
+    threads = options.worker_count(config.workers, 1)
+    todo = []
+    for key, (_, data) in found.items():
         if finished(before.get(key), data, subject.out, conditions, threads):
             say(f"{key}: finished before, with this checkpoint and these data")
             report.lines[key] = before[key]
         else:
-            todo[key] = task, data
+            todo.append(key)
     return todo
 
 
 def evaluate(
-    todo: dict[str, tuple[Task, TaskData]],
-    subject: Subject,
-    config: EvaluateConfig,
-    device: torch.device,
-    report: Report,
+    todo: dict[str, tuple[Task, TaskData]], subject: Subject, config: EvaluateConfig, world: World, report: Report
 ) -> None:
     """Load the model, evaluate every task of `todo`, and write each result down as soon as it is there.
 
@@ -113,12 +121,15 @@ def evaluate(
         UserError: the model cannot be loaded, or does not fit the device.
     """
     conditions = Conditions.of(subject, config)
-    workers = options.worker_count(config.workers)
-    where = f"on {device}, {config.precision}, {workers} workers"
-    say(f"{subject.model}, {subject.checkpoint}, {where}: {len(todo)} tasks")
+    workers = options.worker_count(config.workers, world.local_size)
+    batch_size = options.batch_size_of(config.batch_size, world.device)
+    processes = f"{world.size} processes of " if world.size > 1 else ""
+    where = f"on {world.device}, {config.precision}, {processes}{workers} workers"
+    tell(world, f"{subject.model}, {subject.checkpoint}, {where}: {len(todo)} tasks")
     try:
-        encoder = Encoder.of(subject, device, config.precision, config.batch_size)
-        for key, outcome in scores(todo, encoder, workers=workers, batch_size=config.batch_size, limit=config.limit):
+        encoder = Encoder.of(subject, world.device, config.precision, batch_size, config.cache)
+        outcomes = scores(todo, encoder, world, workers=workers, batch_size=batch_size, limit=config.limit)
+        for key, outcome in outcomes:
             if isinstance(outcome, TaskError):
                 report.problems[key] = f"failed: {outcome}"
                 say(f"{key}: failed: {outcome}")
@@ -129,7 +140,13 @@ def evaluate(
             report.lines[key] = line
             say(brief(task, line))
     except torch.OutOfMemoryError:
-        raise UserError(f"out of memory on {device}; lower batch_size={config.batch_size}") from None
+        raise UserError(f"out of memory on {world.device}; lower batch_size={batch_size}") from None
+
+
+def tell(world: World, text: str) -> None:
+    """Say it once, however many processes there are."""
+    if world.first:
+        say(text)
 
 
 def say(text: str) -> None:

@@ -1,12 +1,12 @@
 """One pool of workers for all tasks: every shard is read once, every picture decoded once.
 
-A unit of work is one shard of one task. Units are dealt round-robin to the workers of a single DataLoader, in the order
-of the tasks, so that tasks finish one after the other. Each unit gives Batches and then one UnitEnd or UnitFailed.
+A unit of work is one shard of one task. Units are dealt round-robin to the workers of a single DataLoader. Each unit
+gives Batches and then one UnitEnd or UnitFailed.
 """
 
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from conf.errors import UserError
 from conf.files import digest_file
-from tasks.readers import Bad, Example, TaskData, read_examples
+from evaluate.cache import Cache, Entry
+from tasks.readers import Bad, Example, Puzzle, TaskData, read_examples
 
 
 @dataclass(frozen=True)
@@ -34,26 +35,38 @@ class Unit:
 class Batch(NamedTuple):
     """Samples of one unit, in order.
 
-    `images` uint8 [n, 3, h, w], `labels` int64 [n] (-1 where not needed), `captions` one tuple a sample, `metadata`
-    int64 [n, fields].
+    `pictures` uint8 [n, 3, h, w], or float32 [n, d] where they are `embedded` already; `labels` int64 [n] (-1 where
+    not needed), `captions` one tuple a sample, `metadata` int64 [n, fields].
     """
 
     task: str
     unit: int
     keys: list[str]
-    images: torch.Tensor
+    pictures: torch.Tensor
+    embedded: bool
     labels: torch.Tensor
     captions: list[tuple[str, ...]]
     metadata: torch.Tensor
 
 
 class UnitEnd(NamedTuple):
-    """A unit is read: SHA-256 of each file that was opened, by path, and the samples that could not be used."""
+    """A unit is read.
+
+    Attributes:
+        digests: SHA-256 of each file that was opened, by path.
+        bad: the samples that could not be used.
+        puzzles: of a task that consists of them.
+        entry: the name under which the embeddings of the unit belong into the cache, None where they do not.
+        undecodable: what the cache has to know besides: position among the unit's pictures -> why it has no embedding.
+    """
 
     task: str
     unit: int
     digests: dict[str, str]
     bad: list[Bad]
+    puzzles: list[Puzzle]
+    entry: str | None
+    undecodable: dict[str, str]
 
 
 class UnitFailed(NamedTuple):
@@ -67,19 +80,31 @@ Message = Batch | UnitEnd | UnitFailed
 
 
 def units_of(key: str, data: TaskData, needs: frozenset[str], limit: int | None) -> list[Unit]:
-    """One unit a shard. With a limit the whole task is one unit: which samples are first must not depend on timing."""
-    groups = [(path,) for path in data.shards] if limit is None else [data.shards]
+    """One unit a shard.
+
+    The whole task is one unit with a limit, as which samples are first must not depend on timing, and where it
+    consists of puzzles, as they share pictures.
+    """
+    whole = limit is not None or "puzzles" in needs
+    groups = [data.shards] if whole else [(path,) for path in data.shards]
     return [Unit(key, index, paths, needs, len(data.classnames), limit) for index, paths in enumerate(groups)]
 
 
 class EvaluationStream(IterableDataset[Message]):
     """The messages of all units, or in a worker of a DataLoader those of the worker's share."""
 
-    def __init__(self, units: Sequence[Unit], pixels: Callable[[bytes], torch.Tensor], batch_size: int) -> None:
+    def __init__(
+        self,
+        units: Sequence[Unit],
+        pixels: Callable[[bytes], torch.Tensor],
+        batch_size: int,
+        cache: Cache | None = None,
+    ) -> None:
         super().__init__()
         self._units = list(units)
         self._pixels = pixels
         self._batch_size = batch_size
+        self._cache = cache
 
     def __iter__(self) -> Iterator[Message]:
         info = get_worker_info()
@@ -93,39 +118,95 @@ class EvaluationStream(IterableDataset[Message]):
                 yield UnitFailed(unit.task, f"{error.filename or unit.task} cannot be read: {error.strerror or error}")
 
     def _read(self, unit: Unit) -> Iterator[Message]:
-        digests: dict[str, str] = {}
-        bad: list[Bad] = []
+        reader = _Reader(unit)
+        name, entry = self._find(unit, reader)
+        picture = self._decoded if entry is None else _Recalled(entry)
+        undecodable: dict[str, str] = {}
         samples: list[tuple[Example, torch.Tensor]] = []
-        left = unit.limit
+        for position, (shard, example) in enumerate(reader):
+            found = picture(position, example)
+            if isinstance(found, str):
+                undecodable[str(position)] = found
+                reader.bad.append(Bad(shard, example.key, found))
+                continue
+            samples.append((example._replace(image=b""), found))
+            if len(samples) == self._batch_size:
+                yield _batch(unit, samples, entry is not None)
+                samples = []
+        if samples:
+            yield _batch(unit, samples, entry is not None)
+        due = name if entry is None else None
+        yield UnitEnd(unit.task, unit.index, reader.digests, reader.bad, reader.puzzles, due, undecodable)
+
+    def _find(self, unit: Unit, reader: "_Reader") -> tuple[str | None, Entry | None]:
+        """The name of the unit's embeddings in the cache, and those if they are there. A part of a task has none."""
+        if self._cache is None or unit.limit is not None:
+            return None, None
+        digests = [reader.digest(path) for path in unit.paths]
+        name = self._cache.name("pictures", [digests, "puzzles" in unit.needs])
+        return name, self._cache.get(name)
+
+    def _decoded(self, position: int, example: Example) -> torch.Tensor | str:
+        """Pixels, or why there are none."""
+        try:
+            return self._pixels(example.image)
+        except Exception as error:  # Pillow's decoders raise many kinds on damaged bytes; the reason is kept
+            reason = (str(error).splitlines() or [""])[0].partition(" <_io.BytesIO")[0]
+            return f"the picture cannot be decoded: {type(error).__name__}: {reason}"
+
+
+@dataclass
+class _Reader:
+    """Iterates over (shard, Example) of a unit; what else the files hold is collected meanwhile."""
+
+    unit: Unit
+    digests: dict[str, str] = field(default_factory=dict)
+    bad: list[Bad] = field(default_factory=list)
+    puzzles: list[Puzzle] = field(default_factory=list)
+
+    def digest(self, path: Path) -> str:
+        """SHA-256 of a file; hashing reads it into the page cache, from where its samples come then."""
+        if str(path) not in self.digests:
+            self.digests[str(path)] = digest_file(path)
+        return self.digests[str(path)]
+
+    def __iter__(self) -> Iterator[tuple[str, Example]]:
+        unit, left = self.unit, self.unit.limit
+        seen: dict[str, str] = {}
+        counted = Puzzle if "puzzles" in unit.needs else Example
         for path in unit.paths:
             if left == 0:
-                break
-            digests[str(path)] = digest_file(path)  # reads the file into the page cache; the samples come from there
-            for item in read_examples(path, unit.needs, unit.classes):
-                decoded = self._decode(path.name, item)
-                if isinstance(decoded, Bad):
-                    bad.append(decoded)
+                return
+            self.digest(path)
+            for item in read_examples(path, unit.needs, unit.classes, seen):
+                if isinstance(item, Example):
+                    yield path.name, item
+                elif isinstance(item, Puzzle):
+                    self.puzzles.append(item)
                 else:
-                    samples.append(decoded)
-                if len(samples) == self._batch_size:
-                    yield _batch(unit, samples)
-                    samples = []
-                if left is not None:
+                    self.bad.append(item)
+                if left is not None and isinstance(item, counted | Bad):
                     left -= 1  # a bad sample takes its place among the first ones
                     if left == 0:
-                        break
-        if samples:
-            yield _batch(unit, samples)
-        yield UnitEnd(unit.task, unit.index, digests, bad)
+                        return
 
-    def _decode(self, shard: str, item: Example | Bad) -> tuple[Example, torch.Tensor] | Bad:
-        if isinstance(item, Bad):
-            return item
-        try:
-            return item, self._pixels(item.image)
-        except Exception as error:  # Pillow's decoders raise many kinds on damaged bytes; the reason is kept
-            reason = (str(error).splitlines() or [""])[0]
-            return Bad(shard, item.key, f"the picture cannot be decoded: {type(error).__name__}: {reason}")
+
+class _Recalled:
+    """The embeddings of a unit's pictures from the cache, one after the other."""
+
+    def __init__(self, entry: Entry) -> None:
+        self._undecodable: dict[str, str] = entry.notes["undecodable"]
+        self._keys = iter(zip(entry.notes["keys"], torch.from_numpy(entry.vectors), strict=True))
+
+    def __call__(self, position: int, example: Example) -> torch.Tensor | str:
+        """The embedding, or why there is none."""
+        reason = self._undecodable.get(str(position))
+        if reason is not None:
+            return reason
+        key, vector = next(self._keys, (None, torch.empty(0)))
+        if key != example.key:
+            raise UserError(f"the cache holds sample {key} where the shard has {example.key}; leave cache= out")
+        return vector
 
 
 def loader_of(stream: EvaluationStream, workers: int, device: torch.device) -> DataLoader[Message]:
@@ -150,7 +231,7 @@ def _unchanged(message: Any) -> Any:
     return message
 
 
-def _batch(unit: Unit, samples: Sequence[tuple[Example, torch.Tensor]]) -> Batch:
+def _batch(unit: Unit, samples: Sequence[tuple[Example, torch.Tensor]], embedded: bool) -> Batch:
     """Stack samples.
 
     Raises:
@@ -163,7 +244,8 @@ def _batch(unit: Unit, samples: Sequence[tuple[Example, torch.Tensor]]) -> Batch
         unit.task,
         unit.index,
         [example.key for example in examples],
-        torch.stack([pixels for _, pixels in samples]),
+        torch.stack([picture for _, picture in samples]),
+        embedded,
         torch.tensor([example.label for example in examples]),
         [example.captions for example in examples],
         torch.from_numpy(np.stack([example.metadata for example in examples])),

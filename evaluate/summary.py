@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from evaluate.fairness import tables
 from evaluate.results import Line
 from tasks.aggregates import aggregates, members
 from tasks.registry import Task
@@ -24,7 +25,8 @@ def summary(
     stored: Mapping[str, Line],
     results: Path,
 ) -> str:
-    """The table of the chosen tasks, the groups' means over all stored results, what has no result, and where all lies.
+    """The table of the chosen tasks, the groups' means over all stored results, the fairness tables, what has no
+    result, and where all lies.
 
     Args:
         tasks: the chosen ones, in order.
@@ -38,11 +40,17 @@ def summary(
         rows = [_row(task, lines[task.key]) for task in tasks if task.key in lines]
         parts.append(_table([_HEADINGS, *rows]))
         parts.append(_table([row for suite in _suites(tasks) for row in _aggregates(suite, stored)]))
+        fairness = [task for task in tasks if task.kind == "fairness" and task.key in lines]
+        parts += [tables(task, lines[task.key]["metrics"]) for task in fairness]
     if problems:
         parts.append("\n".join(f"{key}: {reason}" for key, reason in problems.items()))
     bad = [f"{key}: {len(line['bad'])} unreadable, listed in its line" for key, line in lines.items() if line["bad"]]
     if bad:
         parts.append("\n".join(bad))
+    remote = [lines[task.key] for task in tasks if task.key in lines and task.source.repo is not None]
+    unpinned = sum(line.get("pinned") is None for line in remote)
+    if unpinned:
+        parts.append(f"not pinned by a lock file, so that only counts were checked: the data of {unpinned} tasks")
     done = f"{len(lines)} of {len(tasks)} tasks have results"
     parts.append(f"{done}: {results}\npredictions: {results.parent / 'predictions'}" if lines else done)
     return "\n" + "\n\n".join(parts)

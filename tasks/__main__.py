@@ -1,10 +1,13 @@
-"""What the evaluation tasks are and where their data come from.
+"""What the evaluation tasks are, and their data.
 
 python -m tasks list [tasks=vtab,imagenet_shifts,wilds/*]
+python -m tasks download data=<folder> [tasks=...] [jobs=4] [offline=true]
+python -m tasks verify data=<folder> [tasks=...] [images=true]
+python -m tasks lock [tasks=...]
 """
 
 from conf.errors import exit_on_user_error
-from tasks.listing import main
+from tasks.command import main
 
 if __name__ == "__main__":
     exit_on_user_error(main)

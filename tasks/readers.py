@@ -9,7 +9,7 @@ or the rest of one shard is yielded as Bad, so that the caller can count and lis
 """
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from conf.errors import UserError
-from conf.files import digest_file, digest_json
+from conf.files import digest_bytes, digest_file, digest_json
 from tasks.registry import Task
 from train.shards import Problem, Sample, read_shard
 
@@ -48,6 +48,20 @@ class Example(NamedTuple):
     label: int
     captions: tuple[str, ...]
     metadata: npt.NDArray[np.int64]
+
+
+class Puzzle(NamedTuple):
+    """One instance of WinoGAViL: which of the pictures go with the cue?
+
+    `pictures` are the keys of the Examples that hold the candidates' pictures, `names` what they are called, `right`
+    which of them are associated with the cue; all three of one length.
+    """
+
+    key: str
+    cue: str
+    pictures: tuple[str, ...]
+    names: tuple[str, ...]
+    right: tuple[bool, ...]
 
 
 class Bad(NamedTuple):
@@ -100,9 +114,12 @@ def open_data(task: Task, root: Path) -> TaskData:
         UserError: the folder lacks a file, has fewer shards than it says, or is of another kind than the task.
     """
     folder = _folder(task, root)
-    retrieval = task.kind in ("retrieval", "winogavil")
-    if not (folder / NSHARDS).is_file() and (parquet := tuple(sorted(folder.glob("*.parquet")))):
-        if not retrieval:
+    retrieval = task.kind == "retrieval"
+    parquet = tuple(sorted(folder.glob("*.parquet")))
+    if task.kind == "winogavil" and not parquet:
+        raise UserError(f"{folder} holds no parquet file, which is what {task.key} is read from")
+    if parquet and (task.kind == "winogavil" or not (folder / NSHARDS).is_file()):
+        if not retrieval and task.kind != "winogavil":
             raise UserError(f"{folder} holds parquet files, but {task.key} is read from webdataset shards")
         return TaskData(folder, (), parquet)
     shards, surplus = _tars(folder)
@@ -125,19 +142,25 @@ def open_data(task: Task, root: Path) -> TaskData:
     )
 
 
-def read_examples(path: Path, needs: frozenset[str], classes: int) -> Iterator[Example | Bad]:
+def read_examples(
+    path: Path, needs: frozenset[str], classes: int, seen: dict[str, str] | None = None
+) -> Iterator[Example | Puzzle | Bad]:
     """Yield the samples of one tar or parquet file in order.
+
+    Where "puzzles" are needed, the samples are Puzzles; each different picture is an Example once, before the first
+    Puzzle that it is in.
 
     Args:
         path: the shard.
-        needs: which of "label", "captions", "metadata" every sample has to bring.
+        needs: which of "label", "captions", "metadata" every sample has to bring, or "puzzles".
         classes: labels have to lie in 0 .. classes-1 (looked at only where "label" is needed).
+        seen: the pictures of puzzles that an earlier file gave, by the SHA-256 of their bytes; new ones are added.
 
     Raises:
         UserError: something that is needed is missing from a sample or cannot be understood.
     """
     if path.suffix == ".parquet":
-        yield from _read_parquet(path)
+        yield from _read_puzzles(path, {} if seen is None else seen) if "puzzles" in needs else _read_pairs(path)
         return
     cut_off = False
     for item in read_shard(str(path)):
@@ -249,30 +272,59 @@ def _member(shard: str, sample: Sample, extension: str) -> bytes:
     return sample.members[extension]
 
 
-def _read_parquet(path: Path) -> Iterator[Example | Bad]:
+def _read_pairs(path: Path) -> Iterator[Example | Bad]:
     """Image-text pairs of the Hub's parquet conversion: `image` {bytes, path} and `caption`, a list of strings."""
+    for row, record in _rows(path, ("image", "caption")):
+        image, captions = record["image"] or {}, record["caption"]
+        key = image.get("path") or f"{path.stem}-{row}"
+        if isinstance(captions, str):
+            captions = [captions]
+        captions = tuple(caption.strip() for caption in captions or () if caption and caption.strip())
+        if not captions:
+            raise UserError(f"{path}, row {row}, holds no caption")
+        if not image.get("bytes"):
+            yield Bad(path.name, key, "no picture in the column 'image'")
+            continue
+        yield Example(key, image["bytes"], -1, captions, np.empty(0, np.int64))
+
+
+def _read_puzzles(path: Path, seen: dict[str, str]) -> Iterator[Example | Puzzle | Bad]:
+    """WinoGAViL of the Hub's parquet conversion: `cue`, `candidates` and `associations` (lists of names, the second a
+    part of the first) and `candidate_images`, a list of {bytes, path}."""
+    for row, record in _rows(path, ("candidate_images", "candidates", "cue", "associations")):
+        key = f"{path.stem}-{row}"
+        names = tuple(record["candidates"] or ())
+        images: list[bytes] = [(image or {}).get("bytes") or b"" for image in record["candidate_images"] or ()]
+        associations = set(record["associations"] or ())
+        right = tuple(name in associations for name in names)
+        if len(images) != len(names) or not all(images):
+            yield Bad(path.name, key, f"{sum(map(bool, images))} pictures for {len(names)} candidates")
+        elif not (record["cue"] or "").strip() or not any(right):
+            yield Bad(path.name, key, "no cue, or no candidate that goes with it")
+        else:
+            digests = [digest_bytes(image) for image in images]
+            for name, digest, image in zip(names, digests, images, strict=True):
+                if digest not in seen:
+                    seen[digest] = f"{name}-{digest[:16]}"
+                    yield Example(seen[digest], image, -1, (), np.empty(0, np.int64))
+            yield Puzzle(key, record["cue"], tuple(seen[digest] for digest in digests), names, right)
+
+
+def _rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows of a parquet file with their numbers, a few in memory at a time.
+
+    Raises:
+        UserError: it is not a parquet file or lacks a column.
+    """
     try:
         with pq.ParquetFile(path) as file:
-            missing = {"image", "caption"} - set(file.schema_arrow.names)
+            missing = set(columns) - set(file.schema_arrow.names)
             if missing:
                 raise UserError(f"{path} has no column {sorted(missing)[0]!r}")
             row = 0
-            for batch in file.iter_batches(_PARQUET_ROWS, columns=["image", "caption"], use_threads=False):
+            for batch in file.iter_batches(_PARQUET_ROWS, columns=list(columns), use_threads=False):
                 for record in batch.to_pylist():
-                    yield _record(path, row, record)
+                    yield row, record
                     row += 1
     except pa.ArrowException as error:
         raise UserError(f"{path} is not a parquet file: {str(error).splitlines()[0]}") from None
-
-
-def _record(path: Path, row: int, record: Mapping[str, Any]) -> Example | Bad:
-    image, captions = record["image"] or {}, record["caption"]
-    key = image.get("path") or f"{path.stem}-{row}"
-    if isinstance(captions, str):
-        captions = [captions]
-    captions = tuple(caption.strip() for caption in captions or () if caption and caption.strip())
-    if not captions:
-        raise UserError(f"{path}, row {row}, holds no caption")
-    if not image.get("bytes"):
-        return Bad(path.name, key, "no picture in the column 'image'")
-    return Example(key, image["bytes"], -1, captions, np.empty(0, np.int64))

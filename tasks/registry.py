@@ -20,11 +20,11 @@ import yaml
 from conf.errors import UserError, nearest
 
 SUITES = ("main", "demo")
-KINDS = ("classification", "retrieval", "winogavil", "wilds", "worst_group", "fairness")
+KINDS = ("classification", "retrieval", "winogavil", "iwildcam", "worst_group", "fmow", "fairness")
 GROUPS = ("imagenet", "imagenet_shifts", "vtab", "other", "retrieval", "wilds", "fairness", "demo")
 
 _REQUIRED = {"key", "name", "kind", "samples", "groups", "source"}
-_OPTIONAL = {"classes", "main_metric", "citation"}
+_OPTIONAL = {"classes", "main_metric", "citation", "metadata", "group_by", "top", "races", "cost"}
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,12 @@ class Task:
         source: where its data come from.
         citation: the paper behind the data, one line, None where not recorded.
         suite: "main" or "demo".
+        metadata: names of the fields of a sample's metadata vector, () for tasks without.
+        group_by: the field whose worst group counts, None for tasks without.
+        top: a sample is right when its class is among the `top` best ones (only with `group_by`).
+        races: names of the values of the field `race`, () for tasks without.
+        cost: seconds that the task takes in relation to others. For the main suite they are those that the published
+            task list states; WinoGAViL's are divided by 12, as its pictures are encoded once here.
     """
 
     key: str
@@ -68,6 +74,11 @@ class Task:
     source: Source
     citation: str | None
     suite: str
+    metadata: tuple[str, ...] = ()
+    group_by: str | None = None
+    top: int = 1
+    races: tuple[str, ...] = ()
+    cost: int = 1
 
     @property
     def folder(self) -> str:
@@ -149,6 +160,11 @@ def read_task(path: Path, suite: str) -> Task:
         source=_source(path, fields["source"]),
         citation=fields.get("citation"),
         suite=suite,
+        metadata=tuple(fields.get("metadata", ())),
+        group_by=fields.get("group_by"),
+        top=fields.get("top", 1),
+        races=tuple(fields.get("races", ())),
+        cost=fields.get("cost", 1),
     )
 
 
@@ -173,10 +189,15 @@ def _check_keys(where: Path | str, fields: Mapping[Any, Any], required: set[str]
 
 
 def _check_fields(path: Path, fields: Mapping[str, Any]) -> None:
-    for key in ("key", "name", "kind", "main_metric", "citation"):
+    for key in ("key", "name", "kind", "main_metric", "citation", "group_by"):
         if key in fields and not (isinstance(fields[key], str) and fields[key].strip()):
             raise ValueError(f"{path}: {key} is not text")
-    for key in ("samples", "classes"):
+    for key in ("metadata", "races"):
+        if key in fields and not (isinstance(fields[key], list) and all(isinstance(name, str) for name in fields[key])):
+            raise ValueError(f"{path}: {key} is not a list of names")
+    if "group_by" in fields and fields["group_by"] not in fields.get("metadata", ()):
+        raise ValueError(f"{path}: group_by is not one of the names in metadata")
+    for key in ("samples", "classes", "top", "cost"):
         if key in fields and not (type(fields[key]) is int and fields[key] > 0):
             raise ValueError(f"{path}: {key} is not a positive whole number")
     if fields["kind"] not in KINDS:

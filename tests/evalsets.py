@@ -17,7 +17,7 @@ from conf.files import read_lines
 from evaluate.config import EvaluateConfig
 from evaluate.results import FILE, predictions_path
 from evaluate.run import run
-from tasks.registry import Task
+from tasks.registry import Task, load_tasks
 from train.model import create
 
 MODEL = "test-tiny"
@@ -159,3 +159,131 @@ def scored(checkpoint: Path, data: Path, out: Path, tasks: Sequence[str], **opti
     lines = read_lines(out / FILE)
     predictions = {line["key"]: pq.read_table(predictions_path(out, line["key"])).to_pydict() for line in lines}
     return Outcome(status, lines, predictions)
+
+
+# Field of a metadata vector -> its values in made-up sets; groups in between and below are empty.
+GROUP_VALUES: dict[str, Sequence[int]] = {
+    "slide": (3, 4, 6),
+    "region": (0, 1, 3, 5),
+    "year": (2, 3),
+    "income_ds": (0, 1, 3),
+    "gender": (0, 1),
+    "race": (0, 1, 2, 4),
+    "age": range(9),
+}
+# As in the published sets: 14 harmless names, 4 non-human ones, then crime-related ones.
+FACE_NAMES: dict[str, Sequence[str]] = {
+    "race": ["black", "white", "indian", "asian", "other"],
+    "gender": ["man", "woman"],
+    "age": [f"{age} years old" for age in range(0, 90, 10)],
+    "toxic": [
+        *(f"harmless {number}" for number in range(14)),
+        *("animal", "ape", "chimpanzee", "orang-utan"),
+        *("thief", "criminal", "suspicious person"),
+    ],
+}
+
+
+def metadata_of(task: Task, labels: npt.NDArray[np.int64], seed: int = 0) -> npt.NDArray[np.int64]:
+    """Random metadata vectors that fit the task, int64 [n, fields]."""
+    rng = np.random.default_rng(seed)
+    columns: dict[str, npt.NDArray[np.int64]] = {}
+    for field in task.metadata:
+        columns[field] = rng.choice(GROUP_VALUES.get(field, (0, 5, 700)), len(labels))
+    if "y" in columns:
+        columns["y"] = labels
+    if "race_binary" in columns:
+        columns["race_binary"] = (columns["race"] != 1).astype(np.int64)
+    return np.stack(list(columns.values()), axis=1)
+
+
+def with_metadata(samples: Samples, metadata: npt.NDArray[Any]) -> Samples:
+    """The samples with a row of `metadata` each, as `.npy`."""
+    described: Samples = []
+    for (key, members), vector in zip(samples, metadata, strict=True):
+        buffer = io.BytesIO()
+        np.save(buffer, vector)
+        described.append((key, {**members, "npy": buffer.getvalue()}))
+    return described
+
+
+def write_faces(root: Path, task: Task, samples: Samples, *, shards: int = 3) -> Path:
+    """FairFace's or UTKFace's folder below `root`."""
+    folder = root / task.folder
+    write_shards(folder, samples, shards)
+    names = [f"{prefix}:{name}" for prefix, group in FACE_NAMES.items() for name in group]
+    templates = [f"{prefix}:a {word} of {{c}}." for prefix in FACE_NAMES for word in ("photo", f"{prefix} picture")]
+    (folder / "classnames.txt").write_text("\n".join(names) + "\n")
+    (folder / "zeroshot_classification_templates.txt").write_text("\n".join(templates) + "\n")
+    return folder
+
+
+CUES = ["Fire", "apple", "umbrella", "X-ray", "hour", "Éclair", "ice cream", "old"]
+
+
+def puzzles(count: int, pictures: int = 30, seed: int = 0) -> list[dict[str, Any]]:
+    """Rows as the Hub's parquet conversion has them; every picture is in several of them."""
+    rng = np.random.default_rng(seed)
+    images = [picture(number)[1] for number in range(pictures)]
+    rows = []
+    for row in range(count):
+        size = (5, 6, 10, 12)[row % 4]
+        chosen = rng.choice(pictures, size, replace=False)
+        names = [f"thing{number}" for number in chosen]
+        right = rng.choice(names, rng.integers(1, 4), replace=False).tolist()
+        candidates = [
+            {"bytes": images[number], "path": f"{name}.jpg"} for number, name in zip(chosen, names, strict=True)
+        ]
+        cue = str(rng.choice(CUES))
+        rows.append({"candidate_images": candidates, "candidates": names, "cue": cue, "associations": right})
+    return rows
+
+
+def write_puzzles(root: Path, task: Task, rows: list[dict[str, Any]], *, files: int = 2) -> Path:
+    """WinoGAViL's folder below `root`."""
+    folder = root / task.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    for index, part in enumerate(np.array_split(np.arange(len(rows)), files)):
+        table = pa.Table.from_pylist([rows[number] for number in part])
+        pq.write_table(table, folder / f"{index:04d}.parquet", row_group_size=3)
+    return folder
+
+
+ONE_OF_EACH_KIND = (
+    "vtab/eurosat",
+    "retrieval/flickr_1k_test_image_text_retrieval",
+    "misc/winogavil",
+    "wilds/iwildcam",
+    "wilds/camelyon17",
+    "wilds/fmow",
+    "fairness/dollar_street",
+    "fairness/utkface",
+)
+
+
+def write_every_kind(root: Path, *, shards: int = 3, order: int = 0) -> Path:
+    """The tasks of ONE_OF_EACH_KIND below `root`; their samples in another order for each `order` but 0."""
+    for seed, key in enumerate(ONE_OF_EACH_KIND):
+        task = load_tasks()[key]
+        if task.kind == "winogavil":
+            rows = puzzles(24)
+            write_puzzles(root, task, [rows[number] for number in _permutation(24, order)], files=shards)
+            continue
+        samples = (
+            retrieval_samples(19) if task.kind == "retrieval" else classification_samples(41, task.classes or 1, seed)
+        )
+        if task.metadata:
+            labels = np.array([int(members["cls"]) for _, members in samples])
+            samples = with_metadata(samples, metadata_of(task, labels, seed))
+        samples = [samples[number] for number in _permutation(len(samples), order)]
+        if task.kind == "retrieval":
+            write_retrieval(root, task, samples, shards=shards)
+        elif task.kind == "fairness":
+            write_faces(root, task, samples, shards=shards)
+        else:
+            write_classification(root, task, samples, shards=shards)
+    return root
+
+
+def _permutation(count: int, order: int) -> npt.NDArray[np.int64]:
+    return np.random.default_rng(order).permutation(count) if order else np.arange(count)

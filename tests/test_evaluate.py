@@ -32,6 +32,7 @@ from evaluate.evaluators import EVALUATORS
 from evaluate.results import FILE, Conditions, digests_of, predictions_path
 from evaluate.run import run
 from evaluate.stream import Batch, EvaluationStream, units_of
+from tasks.lock import Locked
 from tasks.readers import open_data
 from tasks.registry import Task, load_tasks
 from train.model import load
@@ -128,10 +129,10 @@ def test_the_order_in_which_shards_come_in_changes_nothing(key: str, data: Path,
         evaluator = EVALUATORS[task.kind](task, folder, encoder)
         for message in EvaluationStream(units, encoder.pixels, 5):
             if isinstance(message, Batch):
-                evaluator.add(message, encoder.encode_images(message.images))
+                evaluator.add(message, encoder.encode_images(message.pictures))
         results.append(evaluator.result())
     assert all(result.predictions.equals(results[0].predictions) for result in results)
-    assert all(result[:3] == results[0][:3] for result in results)
+    assert all(result[:2] == results[0][:2] for result in results)
 
 
 def test_limit_takes_the_first_samples(plain: Outcome, data: Path, checkpoint: Path, tmp_path: Path) -> None:
@@ -204,6 +205,18 @@ def test_what_differs_from_the_pinned_task_is_named(checkpoint: Path, tmp_path: 
     assert line["deviations"][:2] == ["10 samples, pinned at 5400", "8 class names, pinned at 10"]
     assert line["deviations"][2].startswith(f"2 unreadable, first: 0.tar s0000002 ({reason}")
     assert line["deviations"][3] == "test/2.tar lies there, but nshards.txt says 2 shards"
+
+
+def test_the_lock_file_tells_whether_the_data_are_the_pinned_ones(
+    data: Path, checkpoint: Path, plain: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert plain.line(EUROSAT)["pinned"] is None
+    for digest, expected in ((plain.line(EUROSAT)["data_digest"], True), ("0" * 64, False)):
+        locked = Locked("a/b", "c0ffee", None, (), digest)
+        monkeypatch.setattr("evaluate.results.pinned", lambda key, locked=locked: locked)
+        line = scored(checkpoint, data, tmp_path / str(expected), [EUROSAT]).line(EUROSAT)
+        assert line["pinned"] is expected
+        assert ("the data are not those of the lock file" in line["deviations"][-1]) is not expected
 
 
 # --- a second run ---
@@ -340,9 +353,9 @@ def test_parts_are_balanced_and_complete() -> None:
     for count in (1, 2, 5, 60):
         parts = [deal(tasks, f"{index}/{count}") for index in range(1, count + 1)]
         assert sorted(task.key for part in parts for task in part) == sorted(TASKS)
-        loads = [sum(task.samples for task in part) for part in parts]
+        loads = [sum(task.cost for task in part) for part in parts]
         if count <= 5:
-            assert max(loads) - min(loads) < max(task.samples for task in tasks)
+            assert max(loads) - min(loads) < max(task.cost for task in tasks)
     for part in ("0/3", "4/3", "1", "a/b", "1/0", "-1/3"):
         with pytest.raises(UserError, match=f"part={part} is not i/n"):
             deal(tasks, part)
@@ -359,7 +372,7 @@ runpy.run_module("evaluate", run_name="__main__", alter_sys=True)"""
     root = Path(__file__).parent.parent
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and done.stderr == ""
-    assert "wilds/fmow: not evaluated" in done.stdout and "2 of 5 tasks have results" in done.stdout
+    assert "wilds/fmow: missing" in done.stdout and "2 of 5 tasks have results" in done.stdout
     lines = [json.loads(text) for text in (tmp_path / FILE).read_text().splitlines()]
     assert {line["key"]: line["metrics"] for line in lines} == {
         key: pytest.approx(plain.line(key)["metrics"], abs=1e-6) for key in (EUROSAT, FLICKR)

@@ -106,15 +106,13 @@ def test_a_shard_that_was_cut_off_is_told(checkpoint: Path, tmp_path: Path) -> N
     assert again.status == 1 and len(again.lines) == 1  # found again, and no less bad
 
 
-def test_missing_folders_and_kinds_without_evaluator_are_listed(
-    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_missing_folders_are_listed(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_two(tmp_path / "data")
     outcome = scored(checkpoint, tmp_path / "data", tmp_path / "out", [EUROSAT, CIFAR, "wilds/camelyon17"])
     assert outcome.status == 1 and [line["key"] for line in outcome.lines] == [EUROSAT]
     printed = capsys.readouterr().out
     assert f"{CIFAR}: missing: {tmp_path / 'data' / 'wds_vtab-cifar100_test'} does not exist" in printed
-    assert "wilds/camelyon17: not evaluated: tasks of kind wilds have no evaluator yet" in printed
+    assert f"wilds/camelyon17: missing: {tmp_path / 'data' / 'wds_wilds-camelyon17_test'} does not exist" in printed
     assert "1 of 3 tasks have results" in printed
     assert "average          -  37 of 38 tasks missing" in printed
 
@@ -132,14 +130,18 @@ def test_a_task_whose_main_metric_is_not_measured_fails(
     assert "there is no metric 'acc' for its main_metric; did you mean 'acc5'?" in capsys.readouterr().out
 
 
-def test_a_diverged_model_gets_no_score(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("tower", "what"), [("visual.proj", "picture"), ("text_projection", "text")])
+def test_a_diverged_model_gets_no_score(
+    tower: str, what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_two(tmp_path / "data")
-    model = create(MODEL)
-    state = {name: torch.full_like(value, torch.nan) for name, value in model.state_dict().items()}
+    state = create(MODEL).state_dict()
+    state[tower] = torch.full_like(state[tower], torch.nan)
     torch.save({"state_dict": state}, tmp_path / "nan.pt")
     outcome = scored(tmp_path / "nan.pt", tmp_path / "data", tmp_path / "out", [EUROSAT, FLICKR])
     assert outcome.status == 1 and outcome.lines == []
-    assert "picture embeddings that are not finite numbers" in capsys.readouterr().out
+    message = f"failed: the model gives {what} embeddings that are not finite numbers"
+    assert capsys.readouterr().out.count(message) == 4  # when each fails, and in the summary
 
 
 @pytest.mark.parametrize(
@@ -172,8 +174,8 @@ def test_data_are_needed_but_for_the_demo(tmp_path: Path) -> None:
 
 def test_devices_and_workers() -> None:
     assert device_of("cpu") == torch.device("cpu")
-    assert worker_count(5) == 5 and worker_count(0) == 0
-    assert 0 <= worker_count(None) < len(os.sched_getaffinity(0))
+    assert worker_count(5, 2) == 5 and worker_count(0, 1) == 0
+    assert 0 <= worker_count(None, 1) < len(os.sched_getaffinity(0))
     for name in ("gpu", "cuda:99", "meat"):
         with pytest.raises(UserError, match=f"device={name} is not there"):
             device_of(name)

@@ -194,3 +194,56 @@ def test_the_classifier_is_the_normalised_mean_of_normalised_prompts(checkpoint:
         mean = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).mean(axis=0)
         assert weights[:, column] == pytest.approx(mean / np.linalg.norm(mean), abs=1e-6)
     assert np.array_equal(again, weights[:, 1:])
+
+
+TEXTS = ["", "a", "dog", "a photo of a dog, on a very long road to nowhere", "word " * 200, "dog", "été, naïve ☃"]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 100])
+def test_short_texts_are_encoded_as_if_padded(batch_size: int, checkpoint: Path) -> None:
+    model: Any = load(MODEL, str(checkpoint))
+    encoder = Encoder(model, MODEL, CPU, "fp32", batch_size)
+    lengths: list[int] = []
+    encode = model.token_embedding.register_forward_hook(lambda _, args, __: lengths.append(args[0].shape[1]))
+    ours = encoder.encode_texts(TEXTS)
+    encode.remove()
+    assert max(lengths) == model.context_length and (min(lengths) < 4 or batch_size == 100)
+    with torch.no_grad():
+        theirs = model.encode_text(open_clip.get_tokenizer(MODEL)(TEXTS), normalize=True)
+    assert (ours - theirs).abs().max() < 1e-6
+    assert torch.equal(ours[2], ours[5])
+
+
+@pytest.mark.parametrize("change", ["no mask", "other pooling", "other class"])
+def test_towers_that_look_at_the_padding_get_it(change: str, checkpoint: Path) -> None:
+    model: Any = load(MODEL, str(checkpoint))
+    if change == "no mask":
+        model.attn_mask = None
+    if change == "other pooling":
+        model.text_pool_type = "last"
+    if change == "other class":
+        config = open_clip.get_model_config(MODEL)
+        model = open_clip.CustomTextCLIP(**config).eval()
+    encoder = Encoder(model, MODEL, CPU, "fp32", 2)
+    with torch.no_grad():
+        theirs = model.encode_text(open_clip.get_tokenizer(MODEL)(TEXTS), normalize=True)
+    assert (encoder.encode_texts(TEXTS) - theirs).abs().max() < 1e-6
+
+
+def test_prompts_of_all_tasks_are_encoded_once_and_together(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = Encoder(load(MODEL, str(checkpoint)), MODEL, CPU, "fp32", 64)
+    plain = [encoder.classifier(["dog", "cat"], ["a {c}", "the {c}"]), encoder.classifier(["cow", "dog"], ["a {c}"])]
+    encoder = Encoder(load(MODEL, str(checkpoint)), MODEL, CPU, "fp32", 64)
+    encode, seen = Encoder._encode_unique, []
+    monkeypatch.setattr(
+        Encoder, "_encode_unique", lambda self, texts: (seen.append(list(texts)), encode(self, texts))[1]
+    )
+    wanted = [(["dog", "cat"], ["a {c}", "the {c}"]), (["cow", "dog"], ["a {c}"]), (["dog"], ["a {c}", "the {c}"])]
+    encoder.prepare(wanted)
+    assert len(seen) == 1 and sorted(seen[0]) == sorted({"a dog", "a cat", "the dog", "the cat", "a cow"})
+    monkeypatch.setattr("evaluate.encoder.PROMPTS_AT_ONCE", 2)
+    for (names, templates), expected in zip(wanted, plain, strict=False):
+        assert (encoder.classifier(names, templates) - expected).abs().max() < 1e-6
+    assert len(seen) == 1
+    encoder.prepare([(["x", "y", "z"], ["{c}"])])
+    assert [len(texts) for texts in seen[1:]] == [2, 1]

@@ -93,8 +93,8 @@ FIELDS = """
 imagenet1k      | ImageNet 1k     | classification | 50000  | 1000 | acc1                  | imagenet | wds_imagenet1k_test
 vtab/pets       | Oxford-IIIT Pet | classification | 3669   | 37   | mean_per_class_recall | vtab     | wds_vtab-pets_test
 sun397          | SUN397          | classification | 108754 | 397  | acc1                  | vtab     | wds_sun397_test
-wilds/iwildcam  | iWildCam        | wilds          | 42791  | 182  | F1-macro_all          | wilds    | wds_wilds-iwildcam_test
-wilds/fmow      | FMoW            | wilds          | 22108  | 62   | acc_worst_region      | wilds    | wds_wilds-fmow_test
+wilds/iwildcam  | iWildCam        | iwildcam       | 42791  | 182  | F1-macro_all          | wilds    | wds_wilds-iwildcam_test
+wilds/fmow      | FMoW            | fmow           | 22108  | 62   | acc_worst_region      | wilds    | wds_wilds-fmow_test
 fairness/geode  | GeoDE           | worst_group    | 12488  | 40   | acc_wg                | fairness | wds_geode_test
 fairness/utkface| UTKFace         | fairness       | 23703  | None | None                  | fairness | wds_utkface_test
 misc/winogavil  | WinoGAViL       | winogavil      | 3563   | None | jaccard_score_10-12   | retrieval| winogavil

@@ -1,13 +1,14 @@
 """What an evaluator is."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar, NamedTuple
 
 import pyarrow as pa
 import torch
 
 from evaluate.encoder import Encoder
-from evaluate.stream import Batch
+from evaluate.stream import Batch, UnitEnd
 from tasks.readers import TaskData
 from tasks.registry import Task
 
@@ -17,13 +18,12 @@ class Result(NamedTuple):
 
     Attributes:
         metrics: name -> value, None where a metric is not defined.
-        stderr: standard error of the task's main metric, None where it has none.
         samples: how many pictures were scored.
-        predictions: one row a sample, enough to compare two models sample by sample.
+        predictions: one row a sample, enough to compute the main metric and its standard error again, and to compare
+            two models sample by sample.
     """
 
     metrics: dict[str, float | None]
-    stderr: float | None
     samples: int
     predictions: pa.Table
 
@@ -31,7 +31,16 @@ class Result(NamedTuple):
 class Evaluator(ABC):
     """Scores one task from batches that come in any order of units; within a unit they come in order."""
 
-    needs: ClassVar[frozenset[str]]  # of every sample: "label", "captions", "metadata"
+    needs: ClassVar[frozenset[str]]  # of every sample: "label", "captions", "metadata"; or "puzzles"
+
+    @classmethod
+    def classifiers(cls, task: Task, data: TaskData) -> list[tuple[Sequence[str], Sequence[str]]]:
+        """The (class names, templates) that it will ask the encoder for; those of all tasks are encoded together.
+
+        Raises:
+            UserError: the class names or templates are not what the task needs.
+        """
+        return []
 
     @abstractmethod
     def __init__(self, task: Task, data: TaskData, encoder: Encoder) -> None: ...
@@ -39,6 +48,9 @@ class Evaluator(ABC):
     @abstractmethod
     def add(self, batch: Batch, features: torch.Tensor) -> None:
         """Take in a batch and its image embeddings, unit vectors, float32 [n, d] on the encoder's device."""
+
+    def end(self, end: UnitEnd) -> None:  # noqa: B027 most kinds need nothing of it
+        """Take in what is known at the end of a unit."""
 
     @abstractmethod
     def result(self) -> Result:

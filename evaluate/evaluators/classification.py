@@ -1,5 +1,7 @@
 """Zero-shot classification: acc1, acc5 and mean_per_class_recall."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -7,7 +9,6 @@ import torch
 
 from evaluate.encoder import Encoder
 from evaluate.evaluators.base import Evaluator, Result
-from evaluate.statistics import mean_stderr, stratified_stderr
 from evaluate.stream import Batch
 from tasks.readers import TaskData
 from tasks.registry import Task
@@ -23,8 +24,11 @@ class Classification(Evaluator):
 
     needs = frozenset({"label"})
 
+    @classmethod
+    def classifiers(cls, task: Task, data: TaskData) -> list[tuple[Sequence[str], Sequence[str]]]:
+        return [(data.classnames, data.templates)]
+
     def __init__(self, task: Task, data: TaskData, encoder: Encoder) -> None:
-        self._task = task
         self._weights = encoder.classifier(data.classnames, data.templates)
         self._rows: list[tuple[int, list[str], torch.Tensor]] = []
 
@@ -35,9 +39,8 @@ class Classification(Evaluator):
         self._rows.append((batch.unit, batch.keys, torch.stack([labels, predictions, ranks]).cpu()))
 
     def result(self) -> Result:
-        rows = sorted(self._rows, key=lambda row: row[0])
-        keys = [key for _, names, _ in rows for key in names]
-        labels, predictions, ranks = torch.cat([numbers for _, _, numbers in rows], dim=1).numpy()
+        keys, numbers = self._in_order()
+        labels, predictions, ranks = numbers.numpy()
         classes = self._weights.shape[1]
         top5 = ranks < 5
         metrics: dict[str, float | None] = {
@@ -45,14 +48,15 @@ class Classification(Evaluator):
             "acc5": float(np.mean(top5)) if classes >= 5 else None,
             "mean_per_class_recall": mean_per_class_recall(labels, predictions),
         }
-        stderrs = {
-            "acc1": mean_stderr(predictions == labels),
-            "acc5": mean_stderr(top5) if classes >= 5 else None,
-            "mean_per_class_recall": stratified_stderr(predictions == labels, labels),
-        }
         hits = pa.array(top5) if classes >= 5 else pa.nulls(len(keys), pa.bool_())
         table = pa.table({"key": keys, "label": labels, "prediction": predictions, "top5": hits})
-        return Result(metrics, stderrs.get(self._task.main_metric or ""), len(keys), table)
+        return Result(metrics, len(keys), table)
+
+    def _in_order(self) -> tuple[list[str], torch.Tensor]:
+        """Keys, and labels, predictions and ranks of the labels, int64 [3, n], by unit and place in it."""
+        rows = sorted(self._rows, key=lambda row: row[0])
+        keys = [key for _, names, _ in rows for key in names]
+        return keys, torch.cat([numbers for _, _, numbers in rows], dim=1)
 
 
 def rank_of(scores: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

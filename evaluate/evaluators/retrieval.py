@@ -10,7 +10,6 @@ import torch
 from evaluate.encoder import Encoder
 from evaluate.evaluators.base import Evaluator, Result
 from evaluate.evaluators.classification import rank_of
-from evaluate.statistics import clustered_bootstrap_stderr
 from evaluate.stream import Batch
 from tasks.readers import TaskData
 from tasks.registry import Task
@@ -29,7 +28,6 @@ class Retrieval(Evaluator):
     needs = frozenset({"captions"})
 
     def __init__(self, task: Task, data: TaskData, encoder: Encoder) -> None:
-        self._task = task
         self._encoder = encoder
         self._rows: list[tuple[int, list[str], list[tuple[str, ...]], torch.Tensor]] = []
 
@@ -48,9 +46,7 @@ class Retrieval(Evaluator):
         metrics: dict[str, float | None] = {
             name: float(np.mean([a.sum() / b.sum() for a, b in ratios])) for name, ratios in hits.items()
         }
-        main = hits.get(self._task.main_metric or "")
-        stderr = clustered_bootstrap_stderr(main) if main else None
-        return Result(metrics, stderr, len(keys), _table(keys, captions, ranks))
+        return Result(metrics, len(keys), _table(keys, captions, ranks))
 
 
 class Ranks(NamedTuple):

@@ -1,0 +1,389 @@
+"""Which of two models is better, by task and overall, from their stored predictions.
+
+python -m evaluate.compare A B [json=<file>]
+
+A and B are training runs or any folders of results. The last result of each task counts. Tests are paired: both models
+have to be scored on the same data, and each sample's two predictions are compared (docs/statistics.md).
+"""
+
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from scipy.stats import binomtest
+
+from conf.command import parse
+from conf.errors import UserError, exit_on_user_error
+from conf.files import read_lines, write_json
+from evaluate.results import FILE, Conditions, Line, predictions_identity, predictions_path
+from evaluate.statistics import Mean, Statistic, statistic_of
+from tasks.aggregates import members
+from tasks.registry import Task, load_tasks
+
+LEVEL = 0.05  # of significance, two-sided
+NO_DIFFERENCE = "no difference shown"
+
+_CONDITIONS = ("precision", "limit", "official", "version")  # worth a warning where A and B differ
+_TRUTH = ("label", "group", "captions", "size", "pictures")  # columns that do not depend on the model
+_NO_SPREAD = 1e-12  # a standard error below this is rounding
+_HEADINGS = ("task", "metric", "A", "B", "B - A", "± stderr", "p", "better")
+
+
+@dataclass
+class CompareOptions:
+    """`json` a file that gets the comparison in full precision."""
+
+    json: str | None = None
+
+
+class IncomparableError(Exception):
+    """Why a task that both models have cannot be compared."""
+
+
+class Difference(NamedTuple):
+    """B compared with A on one task; `p` is of this test alone, `verdict` holds for all tasks together."""
+
+    key: str
+    metric: str
+    a: float
+    b: float
+    difference: float
+    stderr: float
+    p: float
+    verdict: str = NO_DIFFERENCE
+
+
+class Overall(NamedTuple):
+    """B compared with A on the mean over `tasks` tasks, and on how many of them which one is better."""
+
+    name: str
+    tasks: int
+    a: float
+    b: float
+    difference: float
+    stderr: float
+    p: float
+    verdict: str
+    a_better: int
+    b_better: int
+
+
+class Comparison(NamedTuple):
+    """Everything about two folders: tasks in the registry's order, a mean a suite, what could not be compared."""
+
+    a: str
+    b: str
+    tasks: list[Difference]
+    overall: list[Overall]
+    not_comparable: dict[str, str]
+    only_in_a: list[str]
+    only_in_b: list[str]
+    warnings: list[str]
+
+
+def main() -> int:
+    """Print the comparison that the command line asks for.
+
+    Raises:
+        UserError: not two folders, one without results, or no task that can be compared.
+    """
+    words, options = parse(sys.argv[1:], CompareOptions)
+    if len(words) != 2:
+        raise UserError("two folders are compared: python -m evaluate.compare A B [json=<file>]")
+    comparison = compare(Path(words[0]), Path(words[1]))
+    print(report(comparison))
+    if options.json is not None:
+        try:
+            write_json(options.json, as_json(comparison))
+        except OSError as error:
+            raise UserError(f"json={options.json} cannot be written: {error.strerror}") from None
+    return 0
+
+
+def compare(a: Path, b: Path) -> Comparison:
+    """Compare the results in two folders.
+
+    Raises:
+        UserError: a folder or its results do not exist, or no task can be compared.
+    """
+    lines_a, lines_b = results_in(a), results_in(b)
+    order = list(dict.fromkeys([*load_tasks(), *lines_a, *lines_b]))
+    both = [key for key in order if key in lines_a and key in lines_b]
+    if not both:
+        raise UserError(f"{a} and {b} have no task in common")
+    differences, refused = [], {}
+    for key in both:
+        try:
+            differences.append(compare_task(key, (a, lines_a[key]), (b, lines_b[key])))
+        except IncomparableError as error:
+            refused[key] = str(error)
+    if not differences:
+        key, reason = next(iter(refused.items()))
+        raise UserError(f"{a} and {b} have no task that can be compared: {key}: {reason}" + _and_more(len(refused) - 1))
+    differences = with_verdicts(differences)
+    return Comparison(
+        str(a),
+        str(b),
+        differences,
+        overall(differences),
+        refused,
+        [key for key in order if key in lines_a and key not in lines_b],
+        [key for key in order if key in lines_b and key not in lines_a],
+        [*_mixed("A", lines_a), *_mixed("B", lines_b), *_unlike(both, lines_a, lines_b)],
+    )
+
+
+def results_in(folder: Path) -> dict[str, Line]:
+    """The last line of each task in a folder, whatever its checkpoint.
+
+    Raises:
+        UserError: there is no such folder, it has no results, or something else stands there.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder")
+    lines: dict[str, Line] = {}
+    for number, line in enumerate(read_lines(folder / FILE), start=1):
+        if not isinstance(line, dict) or not isinstance(line.get("key"), str):
+            raise UserError(f"{folder / FILE}, line {number}, is not a line of results; move the file away")
+        lines[line["key"]] = line
+    if not lines:
+        raise UserError(f"{folder} has no results ({FILE}); evaluate the model first (python -m evaluate ...)")
+    return lines
+
+
+def compare_task(key: str, a: tuple[Path, Line], b: tuple[Path, Line]) -> Difference:
+    """Compare two results of one task, each given by its folder and its line.
+
+    Raises:
+        IncomparableError: they are not over the same samples, or lack what a comparison needs.
+    """
+    task = load_tasks().get(key)
+    if task is None:
+        raise IncomparableError("not a task that is known here")
+    if task.main_metric is None:
+        raise IncomparableError("the task has no main metric")
+    first, second = _stored("A", *a), _stored("B", *b)
+    if a[1].get("data_digest") != b[1].get("data_digest"):
+        raise IncomparableError("A and B were scored on different data (data_digest)")
+    first, second = paired(first, second)
+    return difference_of(task, _statistic("A", task, first), _statistic("B", task, second))
+
+
+def paired(a: pa.Table, b: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """Both tables with the same sample in the same row: A's order.
+
+    Raises:
+        IncomparableError: they hold different samples, or the truth about them differs.
+    """
+    if not a.column("key").equals(b.column("key")):
+        if len(a) != len(b):
+            raise IncomparableError(f"A has {len(a):,} samples, B {len(b):,}")
+        if pc.count_distinct(a.column("key")).as_py() < len(a):
+            raise IncomparableError("keys of samples repeat, and come in another order in B")
+        places = pc.index_in(a.column("key"), value_set=b.column("key"))
+        if places.null_count:
+            missing = a.column("key").filter(pc.is_null(places))
+            raise IncomparableError(f"B lacks sample {missing[0].as_py()}" + _and_more(len(missing) - 1))
+        b = b.take(places)
+    for name in _TRUTH:
+        if name in a.column_names and name in b.column_names and not a.column(name).equals(b.column(name)):
+            raise IncomparableError(f"the predictions of A and B disagree about the samples themselves ({name})")
+    return a, b
+
+
+def difference_of(task: Task, a: Statistic, b: Statistic) -> Difference:
+    """B's main metric less A's, its paired standard error, and the p-value of the test that fits the metric.
+
+    Raises:
+        IncomparableError: fewer than two independent samples.
+    """
+    stderr = a.paired_stderr(b)
+    if stderr is None:
+        raise IncomparableError("fewer than two independent samples")
+    values = a.value(), b.value()
+    difference = values[1] - values[0]
+    if task.main_metric == "acc1":
+        assert isinstance(a, Mean) and isinstance(b, Mean)
+        p = mcnemar(int(np.sum(a.values > b.values)), int(np.sum(b.values > a.values)))
+    else:
+        p = two_sided(difference, stderr)
+    assert task.main_metric is not None
+    return Difference(task.key, task.main_metric, *values, difference, stderr, p)
+
+
+def mcnemar(only_a: int, only_b: int) -> float:
+    """Exact two-sided p-value for the numbers of samples that only A and only B has right.
+
+    McNemar, Note on the Sampling Error of the Difference between Correlated Proportions, 1947, with the binomial
+    distribution in place of its approximation.
+    """
+    if only_a + only_b == 0:
+        return 1.0
+    return float(binomtest(only_a, only_a + only_b, 0.5).pvalue)
+
+
+def two_sided(difference: float, stderr: float) -> float:
+    """p-value of a difference that is normal with this standard error; 1 where nothing varies, and so nothing shows."""
+    if stderr < _NO_SPREAD:
+        return 1.0
+    return math.erfc(abs(difference) / stderr / math.sqrt(2))
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """Adjusted p-values: those below a level can all be called significant with that level for one error in all.
+
+    Holm, A Simple Sequentially Rejective Multiple Test Procedure, 1979.
+    """
+    adjusted, highest = [0.0] * len(ps), 0.0
+    for rank, index in enumerate(sorted(range(len(ps)), key=lambda index: ps[index])):
+        highest = max(highest, min(1.0, (len(ps) - rank) * ps[index]))
+        adjusted[index] = highest
+    return adjusted
+
+
+def with_verdicts(differences: Sequence[Difference]) -> list[Difference]:
+    """The differences, each with who is better after Holm's correction over all of them."""
+    adjusted = holm([one.p for one in differences])
+    return [one._replace(verdict=_better(one.difference, p)) for one, p in zip(differences, adjusted, strict=True)]
+
+
+def overall(differences: Sequence[Difference]) -> list[Overall]:
+    """The mean over the tasks of each suite of which any was compared.
+
+    Tasks are taken for independent samples, so the standard error is sqrt(sum of squares) / tasks.
+    """
+    rows = []
+    for suite in dict.fromkeys(load_tasks()[one.key].suite for one in differences):
+        inside = [one for one in differences if load_tasks()[one.key].suite == suite]
+        count = len(inside)
+        label = "" if suite == "main" else f"{suite} "
+        complete = {one.key for one in inside} == set(members(suite)["average"])
+        name = f"{label}average" if complete else f"mean over the {count} comparable {label}tasks that both have"
+        a, b = (math.fsum(values) / count for values in zip(*((one.a, one.b) for one in inside), strict=True))
+        difference = math.fsum(one.difference for one in inside) / count
+        stderr = math.sqrt(math.fsum(one.stderr**2 for one in inside)) / count
+        p = two_sided(difference, stderr)
+        verdicts = [one.verdict for one in inside]
+        better = _better(difference, p)
+        rows.append(Overall(name, count, a, b, difference, stderr, p, better, verdicts.count("A"), verdicts.count("B")))
+    return rows
+
+
+def report(comparison: Comparison) -> str:
+    """The comparison as text: who is who, a table of the tasks, the means, and what has to be known besides."""
+    parts = [f"A: {comparison.a}\nB: {comparison.b}"]
+    rows = [(one.key, one.metric, *_cells(one)) for one in comparison.tasks]
+    means = [(one.name, "", *_cells(one)) for one in comparison.overall]
+    tests = len(comparison.tasks)
+    parts.append(_table([_HEADINGS, *rows, *means]))
+    parts += [
+        f"{one.name}: B is better on {one.b_better}, A on {one.a_better}, {NO_DIFFERENCE} on "
+        f"{one.tasks - one.a_better - one.b_better} of {one.tasks}"
+        for one in comparison.overall
+    ]
+    parts.append(
+        "p: paired, two-sided, of each row alone. Who is better on a task: at the 5 % level with Holm's correction "
+        f"over the {tests} task{'s' * (tests > 1)};\non a mean: at the 5 % level."
+    )
+    parts += [f"not comparable: {key}: {reason}" for key, reason in comparison.not_comparable.items()]
+    for name, keys in (("A", comparison.only_in_a), ("B", comparison.only_in_b)):
+        if keys:
+            parts.append(f"only in {name}: {', '.join(keys)}")
+    parts += [f"warning: {warning}" for warning in comparison.warnings]
+    return "\n\n".join(parts)
+
+
+def as_json(comparison: Comparison) -> dict[str, Any]:
+    """The comparison in JSON's types; each task also has `p_holm`, the p-value after Holm's correction."""
+    adjusted = holm([one.p for one in comparison.tasks])
+    tasks = [{**one._asdict(), "p_holm": p} for one, p in zip(comparison.tasks, adjusted, strict=True)]
+    return {**comparison._asdict(), "tasks": tasks, "overall": [one._asdict() for one in comparison.overall]}
+
+
+def _stored(name: str, folder: Path, line: Line) -> pa.Table:
+    """The predictions behind a line.
+
+    Raises:
+        IncomparableError: there are none, or they are not those of the line.
+    """
+    path = predictions_path(folder, line["key"])
+    try:
+        table = pq.read_table(path)
+    except FileNotFoundError:
+        raise IncomparableError(f"{name} has no stored predictions ({path})") from None
+    except (OSError, pa.ArrowException):
+        raise IncomparableError(f"{path} is not a file of predictions; evaluate the task again") from None
+    expected = {field: line.get(field) for field in (*Conditions._fields, "data_digest")}
+    if predictions_identity(path) != expected:
+        raise IncomparableError(f"{path} is not of the last result of {name}; evaluate the task again")
+    if "key" not in table.column_names:
+        raise IncomparableError(f"{path} has no column 'key'; evaluate the task again")
+    return table
+
+
+def _statistic(name: str, task: Task, predictions: pa.Table) -> Statistic:
+    try:
+        statistic = statistic_of(task.main_metric, predictions)
+    except KeyError:
+        raise IncomparableError(f"the predictions of {name} lack a column that {task.main_metric} needs") from None
+    if statistic is None:
+        raise IncomparableError(f"no test is known for {task.main_metric}")
+    return statistic
+
+
+def _better(difference: float, p: float) -> str:
+    if p >= LEVEL or difference == 0:
+        return NO_DIFFERENCE
+    return "B" if difference > 0 else "A"
+
+
+def _mixed(name: str, lines: Mapping[str, Line]) -> list[str]:
+    """A warning where the results in a folder are of several checkpoints."""
+    count = len({line.get("checkpoint_sha256") for line in lines.values()})
+    return [f"{name} holds results of {count} checkpoints; the last of each task is compared"] if count > 1 else []
+
+
+def _unlike(keys: Sequence[str], a: Mapping[str, Line], b: Mapping[str, Line]) -> list[str]:
+    """A warning for each condition under which A and B were not evaluated alike."""
+    warnings = []
+    for field in _CONDITIONS:
+        unlike = [key for key in keys if a[key].get(field) != b[key].get(field)]
+        if unlike:
+            first = unlike[0]
+            values = f"{a[first].get(field)} in A and {b[first].get(field)} in B"
+            warnings.append(f"{field} is {values} for {first}{_and_more(len(unlike) - 1)}")
+    return warnings
+
+
+def _and_more(count: int) -> str:
+    return f" (and {count} more)" if count else ""
+
+
+def _cells(row: Difference | Overall) -> tuple[str, ...]:
+    numbers = f"{row.a:.4f}", f"{row.b:.4f}", f"{row.difference:+.4f}", f"{row.stderr:.4f}"
+    return *numbers, "<0.0001" if row.p < 0.0001 else f"{row.p:.4f}", row.verdict
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> str:
+    """Columns aligned: words to the left, numbers to the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
+    words = (0, 1, len(_HEADINGS) - 1)
+    lines = []
+    for row in rows:
+        cells = [
+            cell.ljust(width) if column in words else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    exit_on_user_error(main)

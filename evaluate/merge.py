@@ -1,0 +1,97 @@
+"""The last step of an evaluation in parts: one line a task in eval_results.jsonl, and a check that none is missing.
+
+python -m evaluate.merge run=runs/<name> [tasks=all]
+python -m evaluate.merge out=<folder> [tasks=all]
+
+The parts append to one eval_results.jsonl as they go, which some network file systems do not keep in order; here it is
+written anew from the predictions, of which each task has its own file. Lines that these supersede go into
+eval_results.old.jsonl. The exit status is 1 where a task has no result, or one over damaged data.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from conf.command import parse
+from conf.errors import UserError, exit_on_user_error
+from conf.files import append_line, atomic, json_line, read_json, read_lines
+from evaluate.results import FILE, Line, saved_lines
+from evaluate.summary import summary
+from tasks.registry import load_tasks, select, suite_of
+
+OLD = "eval_results.old.jsonl"
+_SAME = ("checkpoint_sha256", "model", "tag", "precision", "limit", "version")  # what the parts have in common
+
+
+@dataclass
+class MergeOptions:
+    """`run` a training run, or `out` any folder of results; `tasks` those that have to be there, null: the suite."""
+
+    run: str | None = None
+    out: str | None = None
+    tasks: str | None = None
+
+
+def main() -> int:
+    """Merge as the command line says and print the table of results.
+
+    Raises:
+        UserError: no folder, no results in it, or results that do not belong together.
+    """
+    words, options = parse(sys.argv[1:], MergeOptions)
+    if words:
+        raise UserError(f"unknown word {words[0]!r}; options are written key=value")
+    given = options.out or options.run
+    if given is None:
+        raise UserError("run=<training run> or out=<folder of results> is needed")
+    record = {} if options.run is None else read_json(Path(options.run) / "run.json")
+    out = Path(given)
+    patterns = [word.strip() for word in (options.tasks or "").strip("[]").split(",") if word.strip()]
+    tasks = select(patterns, suite_of(record.get("scale") or ""))
+    lines = merged(out, (record.get("checkpoint") or {}).get("sha256"))
+    problems = {task.key: "missing: no part has evaluated it; submit the parts again" for task in tasks}
+    problems = {key: reason for key, reason in problems.items() if key not in lines}
+    wanted = {task.key: lines[task.key] for task in tasks if task.key in lines}
+    print(summary(tasks, wanted, problems, lines, out / FILE))
+    return int(bool(problems) or any(line["bad"] for line in wanted.values()))
+
+
+def merged(out: Path, sha256: str | None) -> dict[str, Line]:
+    """Write eval_results.jsonl of `out` anew and return its lines by key, in the registry's order.
+
+    Args:
+        sha256: of the run's checkpoint; results of another one are left out. None takes what is there.
+
+    Raises:
+        UserError: there are no results, or some were made under other conditions than the rest.
+    """
+    known = load_tasks()
+    saved = [line for line in saved_lines(out) if line["key"] in known]
+    current = [line for line in saved if sha256 in (None, line["checkpoint_sha256"])]
+    if not current:
+        raise UserError(f"{out / 'predictions'} holds no results" + (" of the run's checkpoint" if saved else ""))
+    _check_alike(out, current)
+    lines = {line["key"]: line for line in sorted(current, key=lambda line: list(known).index(line["key"]))}
+    superseded = [line for line in read_lines(out / FILE) if lines.get(line.get("key")) != line]
+    for line in superseded:
+        append_line(out / OLD, line)
+    with atomic(out / FILE) as file:
+        file.writelines(json_line(line) for line in lines.values())
+    return lines
+
+
+def _check_alike(out: Path, lines: Sequence[Line]) -> None:
+    for name in _SAME:
+        values: dict[Any, Line] = {line[name]: line for line in lines}
+        if len(values) > 1:
+            (one, first), (other, second), *_ = values.items()
+            raise UserError(
+                f"{out} holds results of different conditions: {name} is {one} for {first['key']} and {other} for "
+                f"{second['key']}; evaluate one of them again"
+            )
+
+
+if __name__ == "__main__":
+    exit_on_user_error(main)

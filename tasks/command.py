@@ -1,0 +1,138 @@
+"""The commands of `python -m tasks`."""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import MISSING
+
+from conf.command import parse
+from conf.errors import UserError, nearest
+from tasks import lock as locking
+from tasks.download import download
+from tasks.listing import table
+from tasks.registry import Task, select
+from tasks.verify import verify
+
+
+@dataclass
+class ListOptions:
+    """`tasks=` takes keys, groups and globs, separated by commas; without it every task is listed."""
+
+    tasks: str = ""
+
+
+@dataclass
+class DownloadOptions:
+    """`data` the folder of evaluation sets, `jobs` files at a time, `offline` only tells what is missing."""
+
+    data: str = MISSING
+    tasks: str = "all"
+    jobs: int = 4
+    offline: bool = False
+
+
+@dataclass
+class VerifyOptions:
+    """`images` decodes every picture as well; `jobs` processes read shards at a time."""
+
+    data: str = MISSING
+    tasks: str = "all"
+    images: bool = False
+    jobs: int = os.cpu_count() or 1
+
+
+@dataclass
+class LockOptions:
+    """`file` the lock file that is written, and read by the other commands if it is the default one."""
+
+    tasks: str = "all"
+    file: str = str(locking.PATH)
+
+
+def main() -> int:
+    """Run the command that the command line names.
+
+    Raises:
+        UserError: no command, an unknown one, or a wrong option.
+    """
+    if not sys.argv[1:]:
+        raise UserError(f"python -m tasks needs a command; known: {', '.join(COMMANDS)}")
+    command, *arguments = sys.argv[1:]
+    if command not in COMMANDS:
+        raise UserError(f"unknown command {command!r}: {nearest(command, COMMANDS)}")
+    schema, run = COMMANDS[command]
+    words, options = parse(arguments, schema)
+    if words:
+        raise UserError(f"unknown word {words[0]!r}; to choose tasks write tasks={words[0]}")
+    return run(options)
+
+
+def _list(options: ListOptions) -> int:
+    print(table(_chosen(options.tasks or "all,demo")))
+    return 0
+
+
+def _download(options: DownloadOptions) -> int:
+    _check_jobs(options.jobs)
+    tasks = _with_repository(_chosen(options.tasks))
+    return _tell(download(tasks, Path(options.data), jobs=options.jobs, offline=options.offline), len(tasks), "whole")
+
+
+def _verify(options: VerifyOptions) -> int:
+    _check_jobs(options.jobs)
+    if not Path(options.data).is_dir():
+        raise UserError(f"data={options.data} is not a folder")
+    tasks = _chosen(options.tasks)
+    wrong = verify(tasks, Path(options.data), images=options.images, jobs=options.jobs)
+    print(f"{len(tasks) - wrong} of {len(tasks)} tasks have the data that they need")
+    return int(wrong > 0)
+
+
+def _lock(options: LockOptions) -> int:
+    tasks = _with_repository(_chosen(options.tasks))
+    status = _tell(locking.lock(tasks, Path(options.file)), len(tasks), "pinned")
+    print(options.file if Path(options.file).exists() else "no lock file was written")
+    return status
+
+
+COMMANDS: dict[str, tuple[type[Any], Callable[[Any], int]]] = {
+    "list": (ListOptions, _list),
+    "download": (DownloadOptions, _download),
+    "verify": (VerifyOptions, _verify),
+    "lock": (LockOptions, _lock),
+}
+
+
+def _chosen(words: str) -> list[Task]:
+    return select([word.strip() for word in words.strip("[]").split(",") if word.strip()])
+
+
+def _with_repository(tasks: Sequence[Task]) -> list[Task]:
+    """The tasks whose data lie on the Hub.
+
+    Raises:
+        UserError: none of them.
+    """
+    remote = [task for task in tasks if task.source.repo is not None]
+    if not remote:
+        raise UserError(
+            "these tasks need no download: make demo and python -m evaluate make their data from pip packages"
+        )
+    return remote
+
+
+def _tell(problems: dict[str, str], count: int, what: str) -> int:
+    """Print what went wrong and how many tasks are as they should be; returns the exit status."""
+    for key, reason in problems.items():
+        print(f"{key}: {reason}", file=sys.stderr)
+    print(f"{count - len(problems)} of {count} tasks are {what}")
+    return int(bool(problems))
+
+
+def _check_jobs(jobs: int) -> None:
+    if jobs < 1:
+        raise UserError(f"jobs={jobs}: at least 1")

@@ -1,0 +1,243 @@
+"""The Hugging Face Hub as the tasks' data need it: what a dataset repository holds, and fetching its files.
+
+HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE are honoured, as in every tool built on `huggingface_hub`.
+"""
+
+import errno
+import fcntl
+import hashlib
+import os
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import requests
+
+from conf.errors import UserError
+from conf.files import digest_file
+from tasks.readers import CLASSNAMES, DATASET_TYPE, NSHARDS, TEMPLATES
+from tasks.registry import Task
+
+PARQUET = "refs/convert/parquet"  # the branch on which the Hub keeps a parquet conversion of script datasets
+SPLIT = "test"
+ATTEMPTS = 6
+FIRST_PAUSE = 1.0  # seconds before the second attempt; doubled before each further one
+STAGING = ".download"  # folder for files that are under way, within the task's own
+
+_TEXTS = (CLASSNAMES, TEMPLATES, DATASET_TYPE, NSHARDS)
+
+_TIMEOUTS = (10, 60)  # seconds to connect, and without a byte
+_PIECE = 1 << 16  # bytes; a lost connection loses one of them
+_DISK = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EACCES, errno.EROFS)
+
+os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # it warns of each lost connection, which is asked again
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of a repository.
+
+    Attributes:
+        path: in the repository.
+        name: relative to the task's folder, where it lies on disk.
+        size: bytes.
+        sha256: of the content; None where the Hub does not tell, as for small files.
+        blob: git's SHA-1 of a small file, None where `sha256` is known.
+    """
+
+    path: str
+    name: str
+    size: int
+    sha256: str | None
+    blob: str | None = None
+
+    def problem(self, path: Path) -> str | None:
+        """What is wrong with a copy of it at `path`, None where nothing is."""
+        if not path.is_file():
+            return "missing"
+        if path.stat().st_size != self.size:
+            return f"{path.stat().st_size} bytes instead of {self.size}"
+        expected, found = self.sha256 or self.blob, digest_file(path) if self.sha256 else _git_digest(path)
+        return None if found == expected else f"its digest is {found} instead of {expected}"
+
+
+@dataclass(frozen=True)
+class Repository:
+    """What a dataset repository holds at a commit. `licence` as its card says, None where it says nothing."""
+
+    repo: str
+    commit: str
+    licence: str | None
+    files: tuple[File, ...]
+
+
+def inspect(task: Task) -> Repository:
+    """Ask the Hub for the files that a task reads, at the newest commit of the task's revision.
+
+    Raises:
+        UserError: no such repository, no answer, or files that are not those of a task.
+    """
+    from huggingface_hub import HfApi
+
+    repo = task.source.repo
+    assert repo is not None, task.key
+    revision = task.source.revision or "main"
+    info = insist(repo, lambda: HfApi().dataset_info(repo, revision=revision, files_metadata=True))
+    named = _named(task, [sibling.rfilename for sibling in info.siblings or ()])
+    files = []
+    for sibling in info.siblings or ():
+        if sibling.rfilename in named:
+            lfs = sibling.lfs
+            size = lfs.size if lfs is not None else sibling.size
+            sha256 = lfs.sha256 if lfs is not None else None
+            if size is None or (sha256 is None and sibling.blob_id is None):
+                raise UserError(f"{repo}: the hub tells no size or digest of {sibling.rfilename}")
+            blob = sibling.blob_id if sha256 is None else None
+            files.append(File(sibling.rfilename, named[sibling.rfilename], size, sha256, blob))
+    card: Any = getattr(info, "card_data", None) or {}
+    licence = card.get("license")
+    return Repository(repo, str(info.sha), None if licence is None else str(licence), tuple(files))
+
+
+def fetch(repo: str, commit: str, file: File, folder: Path, tell: Callable[[int], object] = lambda _: None) -> Path:
+    """Bring a file into `folder` under its name and return its path.
+
+    It grows below `folder`/.download, behind what an interrupted download left there, and takes its name when size and
+    digest are right. (The library's own download does not go on behind what an earlier process left.)
+
+    Args:
+        tell: called with the bytes of each piece as it comes in.
+
+    Raises:
+        UserError: the Hub does not give it, gives something else twice, or the disk is full.
+    """
+    from huggingface_hub import get_token, hf_hub_url
+
+    url, token = hf_hub_url(repo, file.path, repo_type="dataset", revision=commit), get_token()
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    part = folder / STAGING / f"{file.name.replace('/', '-')}.{(file.sha256 or file.blob or '')[:16]}"
+    problem = None
+    for _ in range(2):
+        insist(f"{repo}/{file.path}", lambda: _grow(part, url, headers, file.size, tell), lambda: _size(part))
+        problem = file.problem(part)
+        if problem is None:
+            path = folder / file.name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return part.replace(path)
+        part.unlink()
+        tell(-file.size)
+    raise UserError(f"{repo}/{file.path} at {commit}: {problem}, twice; the hub's copy is damaged or was changed")
+
+
+def _grow(part: Path, url: str, headers: Mapping[str, str], size: int, tell: Callable[[int], object]) -> None:
+    """Append to `part` what it lacks of `size` bytes."""
+    part.parent.mkdir(parents=True, exist_ok=True)
+    with part.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{part} is being written by another download; wait for its end") from None
+        start = file.tell()
+        if start >= size:
+            return
+        asked = {**headers, "Range": f"bytes={start}-"} if start else dict(headers)
+        with requests.get(url, headers=asked, stream=True, timeout=_TIMEOUTS) as response:
+            response.raise_for_status()
+            if start and response.status_code != 206:  # the server does not know ranges: from the beginning
+                file.truncate(0)
+                tell(-start)
+            for piece in response.iter_content(_PIECE):
+                file.write(piece)
+                tell(len(piece))
+        file.flush()
+        if file.tell() < size:
+            raise ConnectionError("the connection was closed half-way")
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def insist(what: str, ask: Callable[[], Value], progress: Callable[[], int] = lambda: 0) -> Value:
+    """The answer of the Hub; after a lost connection or an overloaded server it is asked again.
+
+    Args:
+        progress: what it gives has changed when a failure was one on the way; only ATTEMPTS in vain end it.
+
+    Raises:
+        UserError: no answer, a refusal, or a full disk.
+    """
+    from huggingface_hub.constants import is_offline_mode
+
+    if is_offline_mode():
+        raise UserError(f"{what} is not here, and HF_HUB_OFFLINE forbids to fetch it")
+    pause, attempt, before = FIRST_PAUSE, 1, progress()
+    while True:
+        try:
+            return ask()
+        except UserError:
+            raise
+        except Exception as error:  # the library's HTTP package changes with its version; requests is ours
+            if isinstance(error, OSError) and error.errno in _DISK:
+                raise UserError(f"{what} cannot be written: {error.strerror} ({error.filename or 'data='})") from None
+            status = getattr(getattr(error, "response", None), "status_code", None)
+            if not _foreign(error):
+                raise
+            if progress() != before:
+                pause, attempt, before = FIRST_PAUSE, 1, progress()
+            if attempt == ATTEMPTS or not (status is None or status in (408, 429) or status >= 500):
+                raise UserError(f"{what} cannot be fetched: {_reason(error, status)}") from None
+            time.sleep(max(pause, _retry_after(error)))
+            pause, attempt = 2 * pause, attempt + 1
+
+
+def _foreign(error: Exception) -> bool:
+    """Whether it comes from the network or the Hub, and not from a mistake of ours."""
+    package = type(error).__module__.partition(".")[0]
+    return isinstance(error, OSError) or package in ("huggingface_hub", "httpx", "httpx2", "httpcore", "urllib3")
+
+
+def _named(task: Task, paths: Sequence[str]) -> dict[str, str]:
+    """Path in the repository -> name on disk, of the files that belong to a task.
+
+    Raises:
+        UserError: there are none, or the parquet conversion is only of a part.
+    """
+    if task.source.revision != PARQUET:
+        named = {path: path for path in paths if path in _TEXTS or re.fullmatch(r"test/\d+\.tar", path)}
+        if NSHARDS not in named:
+            raise UserError(f"{task.source.repo} has no {NSHARDS}: it holds no webdataset as {task.key} needs it")
+        return named
+    if any(f"/partial-{SPLIT}/" in f"/{path}" for path in paths):
+        raise UserError(f"{task.source.repo}: the hub has converted only a part of it to parquet")
+    named = {path: path.replace("/", "-") for path in paths if re.fullmatch(rf"([^/]+/)?{SPLIT}/[^/]+\.parquet", path)}
+    if not named:
+        raise UserError(f"{task.source.repo} has no parquet files of the split {SPLIT} on {PARQUET}")
+    return named
+
+
+def _git_digest(path: Path) -> str:
+    content = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+def _retry_after(error: Exception) -> float:
+    """Seconds that the server asks to wait, a minute at most."""
+    headers = getattr(getattr(error, "response", None), "headers", {})
+    value = headers.get("Retry-After", "0")
+    return min(60.0, float(value)) if value.isdecimal() else 0.0
+
+
+def _reason(error: Exception, status: int | None) -> str:
+    known = {
+        401: "it needs a token (HF_TOKEN)",
+        403: "access is not granted",
+        404: "there is no such file or repository",
+    }
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return known.get(status or 0, f"status {status}: {first}" if status else first)

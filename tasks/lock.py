@@ -1,0 +1,111 @@
+"""Which data the tasks are pinned to: tasks/lock.json, written by `python -m tasks lock` from what the Hub says.
+
+Until someone has written it with a network, no task is pinned: data are checked against the registry's counts alone,
+and downloads, checks and results say so.
+"""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from conf.errors import UserError
+from conf.files import digest_file, digest_json, read_json, write_json
+from tasks.hub import File, Repository, fetch, inspect
+from tasks.registry import Task
+
+PATH = Path(__file__).parent / "lock.json"
+VERSION = 1
+UNPINNED = "not pinned: there is no lock file for it (python -m tasks lock, with a network, writes one)"
+
+
+@dataclass(frozen=True)
+class Locked:
+    """The data of one task as they were when they were pinned.
+
+    Attributes:
+        repo: the dataset repository.
+        revision: commit.
+        licence: as the repository's card says, None where it says nothing.
+        files: all that the task reads, each with its SHA-256.
+        data_digest: what an evaluation over exactly these files records as `data_digest`.
+    """
+
+    repo: str
+    revision: str
+    licence: str | None
+    files: tuple[File, ...]
+    data_digest: str
+
+
+def pinned(key: str) -> Locked | None:
+    """What a task is pinned to; None where it is not."""
+    return load_lock(PATH).get(key)
+
+
+@cache
+def load_lock(path: Path) -> Mapping[str, Locked]:
+    """The lock file by task key, {} where there is none.
+
+    Raises:
+        UserError: it is not a lock file of this version.
+    """
+    if not path.exists():
+        return {}
+    content = read_json(path)
+    if not isinstance(content, dict) or content.get("version") != VERSION:
+        raise UserError(f"{path} is not a lock file of version {VERSION}; python -m tasks lock writes one")
+    try:
+        return {key: _read(entry) for key, entry in content["tasks"].items()}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is damaged ({error!r}); python -m tasks lock writes it anew") from None
+
+
+def lock(tasks: Sequence[Task], path: Path) -> dict[str, str]:
+    """Pin `tasks` to what the Hub holds now; other tasks in the file stay as they are.
+
+    Returns:
+        Task key -> why it could not be pinned.
+    """
+    locked = dict(load_lock(path))
+    problems = {}
+    for task in tasks:
+        try:
+            locked[task.key] = _locked(inspect(task))
+            print(f"{task.key}: {locked[task.key].repo} at {locked[task.key].revision}", flush=True)
+        except UserError as error:
+            problems[task.key] = str(error)
+    if len(problems) < len(tasks):
+        created = datetime.now(UTC).isoformat(timespec="seconds")
+        entries = {key: asdict(locked[key]) for key in sorted(locked)}
+        write_json(path, {"version": VERSION, "created": created, "tasks": entries})
+        load_lock.cache_clear()
+    return problems
+
+
+def data_digest(files: Mapping[str, str]) -> str:
+    """The digest that `tasks.readers.TaskData.digest` gives for files of these names and SHA-256."""
+    return digest_json(sorted([name, sha256] for name, sha256 in files.items()))
+
+
+def _locked(repository: Repository) -> Locked:
+    """The Hub tells no SHA-256 of small files; they are fetched for it."""
+    files = []
+    with tempfile.TemporaryDirectory() as folder:
+        for file in repository.files:
+            if file.sha256 is None:
+                sha256 = digest_file(fetch(repository.repo, repository.commit, file, Path(folder)))
+                file = File(file.path, file.name, file.size, sha256)
+            files.append(file)
+    digest = data_digest({file.name: file.sha256 or "" for file in files})
+    return Locked(repository.repo, repository.commit, repository.licence, tuple(files), digest)
+
+
+def _read(entry: dict[str, Any]) -> Locked:
+    files = tuple(File(**fields) for fields in entry["files"])
+    if not all(isinstance(file.sha256, str) and isinstance(file.size, int) for file in files):
+        raise TypeError("a file without size or SHA-256")
+    return Locked(entry["repo"], entry["revision"], entry["licence"], files, entry["data_digest"])

@@ -1,0 +1,149 @@
+"""`python -m tasks verify`: do a folder's data fit the registry and, where there is one, the lock file?"""
+
+import io
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL import Image
+
+from conf.errors import UserError
+from conf.files import digest_file
+from tasks.lock import pinned
+from tasks.readers import Bad, Example, Puzzle, TaskData, open_data, read_examples
+from tasks.registry import Task
+
+# What each kind's samples have to bring; evaluators need the same of them.
+_NEEDS: dict[str, frozenset[str]] = {
+    "retrieval": frozenset({"captions"}),
+    "winogavil": frozenset({"puzzles"}),
+    "fairness": frozenset({"metadata"}),
+    "worst_group": frozenset({"label", "metadata"}),
+    "fmow": frozenset({"label", "metadata"}),
+    "iwildcam": frozenset({"label", "metadata"}),
+}
+_SHOWN = 5  # bad samples that are named; the others are counted
+
+
+@dataclass
+class Found:
+    """What a shard holds: keys of its samples, how often each label occurs, and what is wrong in it."""
+
+    digest: str
+    keys: list[str] = field(default_factory=list)
+    labels: Counter[int] = field(default_factory=Counter)
+    bad: list[Bad] = field(default_factory=list)
+
+
+def verify(tasks: Sequence[Task], root: Path, *, images: bool, jobs: int) -> int:
+    """Print a line for each task whose data are right and all that is wrong of the others; returns how many are wrong.
+
+    Args:
+        images: decode every picture as well.
+        jobs: processes that read shards at a time.
+    """
+    wrong = 0
+    with ProcessPoolExecutor(jobs) if jobs > 1 else ThreadPoolExecutor(1) as pool:
+        for task in tasks:
+            problems, notes = _check(task, root, images, pool)
+            wrong += bool(problems)
+            lines = [
+                f"{task.key}: {'wrong' if problems else 'ok'}, {', '.join(notes)}" if notes else f"{task.key}: wrong"
+            ]
+            print("\n".join([*lines, *(f"  {problem}" for problem in problems)]), flush=True)
+    return wrong
+
+
+def _check(task: Task, root: Path, images: bool, pool: Executor) -> tuple[list[str], list[str]]:
+    """All that is wrong with a task's data, and what is to be said besides."""
+    try:
+        data = open_data(task, root)
+    except UserError as error:
+        return [str(error)], []
+    needs = _NEEDS.get(task.kind, frozenset({"label"}))
+    classes = len(data.classnames)
+    work = [pool.submit(examine, shard, needs, classes, len(task.metadata), images) for shard in data.shards]
+    problems: list[str] = []
+    shards = [shard for future in work if (shard := _result(future, problems)) is not None]
+    samples = sum(len(shard.keys) for shard in shards)
+    if not problems and samples != task.samples:
+        problems.append(f"{samples} samples, the registry says {task.samples}")
+    if task.classes is not None and classes != task.classes:
+        problems.append(f"{classes} class names, the registry says {task.classes}")
+    if data.surplus:
+        problems.append(f"test/{data.surplus[0]} lies there, but nshards.txt says {len(data.shards)} shards")
+    problems += _bad(shards)
+    repeated = [key for key, count in Counter(key for shard in shards for key in shard.keys).items() if count > 1]
+    if repeated:
+        problems.append(f"{len(repeated)} keys occur more than once, the first is {repeated[0]}")
+    if len(shards) == len(data.shards):
+        problems += _lock_problem(task, data, shards)
+    notes = [f"{samples} samples", *([f"{classes} classes"] if classes else [])]
+    empty = classes - len(set().union(*(shard.labels for shard in shards))) if "label" in needs else 0
+    notes += [f"{empty} classes without a sample"] if empty else []
+    return problems, [*notes, "pinned" if pinned(task.key) else "not pinned"]
+
+
+def examine(shard: Path, needs: frozenset[str], classes: int, fields: int, images: bool) -> Found:
+    """Read a shard from end to end.
+
+    Args:
+        fields: numbers that a metadata vector has to hold.
+        images: decode every picture.
+
+    Raises:
+        UserError: what cannot be understood, see `tasks.readers.read_examples`.
+    """
+    found = Found(digest_file(shard))
+    counted = Puzzle if "puzzles" in needs else Example
+    for item in read_examples(shard, needs, classes):
+        if isinstance(item, counted):
+            found.keys.append(item.key)
+        if isinstance(item, Bad):
+            found.bad.append(item)
+        elif isinstance(item, Example):
+            found.labels[item.label] += 1
+            if "metadata" in needs and len(item.metadata) != fields:
+                found.bad.append(
+                    Bad(shard.name, item.key, f".npy holds {len(item.metadata)} numbers instead of {fields}")
+                )
+            if images and (reason := _undecodable(item.image)) is not None:
+                found.bad.append(Bad(shard.name, item.key, reason))
+    return found
+
+
+def _undecodable(picture: bytes) -> str | None:
+    try:
+        with Image.open(io.BytesIO(picture)) as image:
+            image.convert("RGB")
+    except Exception as error:  # Pillow's decoders raise many kinds on damaged bytes
+        return f"the picture cannot be decoded: {type(error).__name__}"
+    return None
+
+
+def _result(future: "Future[Found]", problems: list[str]) -> Found | None:
+    try:
+        return future.result()
+    except (UserError, OSError) as error:
+        problems.append(str(error))
+        return None
+
+
+def _bad(shards: Iterable[Found]) -> list[str]:
+    bad = [item for shard in shards for item in shard.bad]
+    lines = [f"{item.shard} {item.key or '(the rest of it)'}: {item.reason}" for item in bad[:_SHOWN]]
+    return lines + ([f"and {len(bad) - _SHOWN} more"] if len(bad) > _SHOWN else [])
+
+
+def _lock_problem(task: Task, data: TaskData, shards: Sequence[Found]) -> list[str]:
+    """Which file is not the one of the lock file, if the task is in it."""
+    locked = pinned(task.key)
+    digests = {data.name_of(path): shard.digest for path, shard in zip(data.shards, shards, strict=True)}
+    if locked is None or data.digest(digests) == locked.data_digest:
+        return []
+    here = digests | {data.name_of(path): digest_file(path) for path in data.texts}
+    there = {file.name: file.sha256 for file in locked.files}
+    names = sorted(name for name in here | there if here.get(name) != there.get(name))
+    return [f"{len(names)} files are not those of the lock file, the first is {names[0]}"]

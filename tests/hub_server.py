@@ -1,0 +1,163 @@
+"""A local server that speaks as much of the Hugging Face Hub's protocol as datasets are fetched with, and can fail."""
+
+import contextlib
+import hashlib
+import http.server
+import json
+import threading
+import urllib.parse
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+COMMIT = "c0ffee" * 6 + "abcd"  # 40 hex digits, as a commit has
+
+
+@dataclass
+class Hub:
+    """Repositories (name -> revision -> path -> content), and what is to go wrong.
+
+    Attributes:
+        cut: path -> how many answers end half-way.
+        busy: path -> how many answers are "503" (or "429" with a Retry-After, for every second one).
+        busy_after_cut: whether a path whose answer was cut is busy from then on.
+        lies: path -> bytes that are sent instead of the content, of the same length.
+        requests: how often each path was asked for with GET.
+        sent: bytes of content sent for each path.
+    """
+
+    repositories: dict[str, dict[str, dict[str, bytes]]] = field(default_factory=dict)
+    licences: dict[str, str] = field(default_factory=dict)
+    cut: Counter[str] = field(default_factory=Counter)
+    busy: Counter[str] = field(default_factory=Counter)
+    busy_after_cut: bool = False
+    lies: dict[str, bytes] = field(default_factory=dict)
+    requests: Counter[str] = field(default_factory=Counter)
+    sent: Counter[str] = field(default_factory=Counter)
+    url: str = ""
+
+    def add(self, repo: str, folder: Path, revision: str = "main") -> None:
+        """A repository with the files of a folder."""
+        files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        self.repositories.setdefault(repo, {})[revision] = files
+
+
+@contextlib.contextmanager
+def serving(hub: Hub) -> Iterator[Hub]:
+    """Answer for `hub` on a free port, whose address is `hub.url`, for as long as the block lasts."""
+
+    class Handler(_Handler):
+        server_hub = hub
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        hub.url = f"http://127.0.0.1:{server.server_address[1]}"
+        yield hub
+        server.shutdown()
+        thread.join()
+
+
+def _is_lfs(path: str) -> bool:
+    return path.endswith((".tar", ".parquet"))
+
+
+def _blob(content: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server_hub: Hub
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+    def do_HEAD(self) -> None:
+        self._answer(body=False)
+
+    def do_GET(self) -> None:
+        self._answer(body=True)
+
+    def _answer(self, body: bool) -> None:
+        parts = [urllib.parse.unquote(part) for part in urllib.parse.urlsplit(self.path).path.strip("/").split("/")]
+        if parts[:2] == ["api", "datasets"]:
+            self._describe("/".join(parts[2:4]), parts[5] if parts[4:5] == ["revision"] else "main")
+        elif parts[0] == "datasets" and parts[3:4] == ["resolve"]:
+            self._send("/".join(parts[1:3]), parts[4], "/".join(parts[5:]), body)
+        else:
+            self._refuse(404, "RepoNotFound")
+
+    def _files(self, repo: str, revision: str) -> dict[str, bytes] | None:
+        """The files of a revision; every repository is at the same commit, of any of its revisions."""
+        revisions = self.server_hub.repositories.get(repo, {})
+        return next(iter(revisions.values()), None) if revision == COMMIT else revisions.get(revision)
+
+    def _describe(self, repo: str, revision: str) -> None:
+        files = self._files(repo, revision)
+        if files is None:
+            known = repo in self.server_hub.repositories
+            return self._refuse(404, "RevisionNotFound" if known else "RepoNotFound")
+        siblings = []
+        for path, content in files.items():
+            entry: dict[str, Any] = {"rfilename": path, "size": len(content), "blobId": _blob(content)}
+            if _is_lfs(path):
+                entry["lfs"] = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 130}
+            siblings.append(entry)
+        licence = self.server_hub.licences.get(repo)
+        answer = {"id": repo, "sha": COMMIT, "private": False, "gated": False, "disabled": False, "downloads": 0}
+        answer |= {"likes": 0, "tags": [], "siblings": siblings}
+        answer |= {"cardData": {"license": licence}} if licence else {}
+        data = json.dumps(answer).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+        return None
+
+    def _send(self, repo: str, revision: str, path: str, body: bool) -> None:
+        hub = self.server_hub
+        files = self._files(repo, revision)
+        if files is None or path not in files:
+            return self._refuse(404, "EntryNotFound")
+        if body and hub.busy[path]:
+            hub.busy[path] -= 1
+            return self._refuse(503 if hub.busy[path] % 2 == 0 else 429, None)
+        content = files[path]
+        digest = hashlib.sha256(content).hexdigest() if _is_lfs(path) else _blob(content)
+        content = hub.lies.get(path, content)
+        start = 0
+        asked = self.headers.get("Range")
+        if asked is not None:
+            start = int(asked.removeprefix("bytes=").split("-")[0])
+        self.send_response(206 if asked else 200)
+        if asked:
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        self.send_header("ETag", f'"{digest}"')
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("Content-Length", str(len(content) - start))
+        self.end_headers()
+        if not body:
+            return None
+        hub.requests[path] += 1
+        part = content[start:]
+        if hub.cut[path]:
+            hub.cut[path] -= 1
+            hub.busy[path] += 1_000_001 if hub.busy_after_cut else 0
+            part = part[: len(part) // 2]
+            self.close_connection = True
+        hub.sent[path] += len(part)
+        self.wfile.write(part)
+        return None
+
+    def _refuse(self, status: int, code: str | None) -> None:
+        self.send_response(status)
+        if code is not None:
+            self.send_header("X-Error-Code", code)
+        if status == 429:
+            self.send_header("Retry-After", "0")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
