@@ -11,7 +11,7 @@ from conf import recipes
 from conf.command import compose, parse, quoted
 from conf.errors import UserError
 from evaluate.config import EvaluateConfig
-from train.config import TrainConfig, check
+from train.config import Evaluation, TrainConfig, check
 
 COMMON = {"beta1": 0.9, "eps": 1e-6, "weight_decay": 0.2, "crop_scale": [0.9, 1.0], "shuffle_buffer": 5000}
 KEYS = ("model", "batch_size", "samples", "learning_rate", "warmup", "beta2", "streams")
@@ -63,6 +63,7 @@ def test_resolved_config_is_frozen() -> None:
         "precision": "amp_bf16",
         "resume": True,
         "max_bad_share": 0.01,
+        "evaluate": Evaluation(),
     }
 
 

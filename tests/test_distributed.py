@@ -1,13 +1,14 @@
 """Processes that find each other: launched here, or by the variables of torchrun and SLURM."""
 
 import os
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
 from train import distributed
-from train.distributed import launch
+from train.distributed import joined, launch, on_first
 
 
 def note(folder: Path, status: int) -> int:
@@ -22,6 +23,20 @@ def test_a_machine_with_gpus_needs_no_launcher(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert launch(note, tmp_path, status) == status
     assert [(tmp_path / rank).read_text() for rank in "01"] == ["0 2 0 2", "1 2 1 2"]
+
+
+def join_again_and_again() -> int:
+    """What each process of a sweep does; the pause lets the first one fall behind."""
+    for turn in range(4):
+        with joined() as world:
+            if on_first(world, lambda turn=turn: time.sleep(0.3) or turn) != turn:  # type: ignore[misc]
+                return 3
+    return 0
+
+
+def test_runs_of_a_sweep_do_not_meet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert launch(join_again_and_again) == 0
 
 
 def test_torchruns_processes_are_not_launched_again(monkeypatch: pytest.MonkeyPatch) -> None:

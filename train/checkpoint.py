@@ -26,7 +26,7 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> tuple[Pat
     Raises:
         UserError: the disk is full or cannot be written; the checkpoints before are left as they are.
     """
-    path = folder / f"step_{step:09d}.pt"
+    path = path_of(folder, step)
     try:
         with atomic(path, "wb") as file:
             torch.save(state, file)
@@ -39,6 +39,11 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> tuple[Pat
         _digest_path(old).unlink(missing_ok=True)
         old.unlink()
     return path, sha256
+
+
+def path_of(folder: Path, step: int) -> Path:
+    """Where the checkpoint of `step` lies, while it is kept."""
+    return folder / f"step_{step:09d}.pt"
 
 
 def newest(folder: Path, say: Callable[[str], None]) -> Path | None:

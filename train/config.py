@@ -10,6 +10,7 @@ from conf import recipes
 from conf.errors import UserError, nearest
 
 PRECISIONS = ("fp32", "amp", "amp_bf16")
+EVALUATION_PRECISIONS = ("fp32", "amp_bf16")  # those of `python -m evaluate`
 WANDB_MODES = ("online", "offline", "disabled")
 
 
@@ -50,6 +51,21 @@ class Wandb:
 
 
 @dataclass
+class Evaluation:
+    """What to score each checkpoint on; the run's weights are the same whatever this says."""
+
+    tasks: Any = None  # str or list of str
+    data: str | None = None
+    limit: int | None = None
+    precision: str = "fp32"
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The words of `tasks`; () where nothing is to be evaluated."""
+        return () if self.tasks is None else (self.tasks,) if isinstance(self.tasks, str) else tuple(self.tasks)
+
+
+@dataclass
 class TrainConfig:
     """The whole command; conf/train.yaml explains each key."""
 
@@ -66,6 +82,7 @@ class TrainConfig:
     max_bad_share: float = 0.01
     efficiency: Efficiency = field(default_factory=Efficiency)
     wandb: Wandb = field(default_factory=Wandb)
+    evaluate: Evaluation = field(default_factory=Evaluation)
 
     @property
     def folder(self) -> Path:
@@ -116,7 +133,24 @@ def check(config: TrainConfig, world_size: int) -> None:
         raise UserError(f"max_bad_share={config.max_bad_share} must lie between 0 and 1")
     if config.name is not None and (not config.name or "/" in config.name or config.name.startswith(".")):
         raise UserError(f"name={config.name!r} must be a plain folder name")
+    _check_evaluation(config.evaluate)
     _check_shares(config, world_size)
+
+
+def _check_evaluation(options: Evaluation) -> None:
+    """What can be told without the registry of tasks; evaluation.check_tasks asks that."""
+    tasks = options.tasks
+    if not (tasks is None or isinstance(tasks, str | list)) or not all(
+        isinstance(word, str) and word.strip() and "," not in word for word in options.words
+    ):
+        raise UserError(f"evaluate.tasks={tasks} is not a word or a list of words such as [vtab,imagenet1k]")
+    if options.data is not None and not options.words:
+        raise UserError("evaluate.data= is given without evaluate.tasks=, which says what to evaluate")
+    if options.data is not None and not Path(options.data).is_dir():
+        raise UserError(f"evaluate.data={options.data} is not a folder")
+    if options.limit is not None and options.limit < 1:
+        raise UserError(f"evaluate.limit={options.limit} must be at least 1")
+    _one_of("evaluate.precision", options.precision, EVALUATION_PRECISIONS)
 
 
 def _check_shares(config: TrainConfig, world_size: int) -> None:

@@ -4,18 +4,43 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+from torch.distributed.rendezvous import rendezvous
 
 from conf.errors import UserError
 
 Value = TypeVar("Value")
+
+_JOINS = count()  # of this process, which in a sweep does one run after the other
+
+
+class _Turns:
+    """Lets the other processes wait for the first one as long as it takes; a collective gives up after minutes."""
+
+    def __init__(self, store: Store, rank: int) -> None:
+        self._store, self._rank, self._turn = store, rank, 0
+
+    def wait(self) -> None:
+        """Return when the first process has come as far. Every process calls this equally often."""
+        self._turn += 1
+        pause = 0.001  # seconds
+        while self._done(add=int(self._rank == 0)) < self._turn:
+            time.sleep(pause)
+            pause = min(1.0, 2 * pause)
+
+    def _done(self, add: int) -> int:
+        """How often the first process was here, with `add` counted in. Raises where the store's process has died."""
+        return self._store.add("turns", add)
 
 
 class World(NamedTuple):
@@ -25,6 +50,7 @@ class World(NamedTuple):
     size: int
     local_size: int  # processes on this machine
     device: torch.device
+    turns: _Turns | None = None  # None for a process alone
 
     @property
     def first(self) -> bool:
@@ -72,17 +98,23 @@ def joined() -> Iterator[World]:
     device = torch.device("cuda", found.local_rank) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
+    turns = None
     if found.size > 1:
-        dist.init_process_group("nccl" if cuda else "gloo", rank=found.rank, world_size=found.size)
+        shared, _, _ = next(rendezvous("env://", found.rank, found.size))
+        # torchrun's store outlives a run; the next one must not meet the addresses that the processes had before.
+        store = PrefixStore(f"poolbench/{next(_JOINS)}", shared)
+        turns = _Turns(store, found.rank)
+        backend = "nccl" if cuda else "gloo"
+        dist.init_process_group(backend, store=store, rank=found.rank, world_size=found.size)
     try:
-        yield World(found.rank, found.size, found.local_size, device)
+        yield World(found.rank, found.size, found.local_size, device, turns)
     finally:
         if found.size > 1:
             dist.destroy_process_group()
 
 
 def on_first(world: World, task: Callable[[], Value]) -> Value:
-    """Do `task` on the first process alone and give its result to all.
+    """Do `task` on the first process alone, however long it takes, and give its result to all.
 
     Raises:
         UserError: on all processes alike, for a UserError or OSError of the first, so that none waits for the others.
@@ -95,7 +127,8 @@ def on_first(world: World, task: Callable[[], Value]) -> Value:
             outcome[1] = str(error)
         except OSError as error:
             outcome[1] = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-    if world.size > 1:
+    if world.turns is not None:
+        world.turns.wait()
         dist.broadcast_object_list(outcome, src=0)
     if outcome[1] is not None:
         raise UserError(outcome[1])
@@ -136,7 +169,8 @@ def _from_environment() -> _Ranks | None:
         return None
     size = int(environment["SLURM_STEP_NUM_TASKS"])
     if size > 1:
-        environment.setdefault("MASTER_ADDR", _first_host())
+        if "MASTER_ADDR" not in environment:
+            environment["MASTER_ADDR"] = _first_host()
         environment.setdefault("MASTER_PORT", str(20000 + int(environment.get("SLURM_JOB_ID", 0)) % 20000))
     local_size = int(environment.get("SLURM_STEP_TASKS_PER_NODE", str(size)).split(",")[0].split("(")[0])
     return _Ranks(int(environment["SLURM_PROCID"]), size, int(environment["SLURM_LOCALID"]), local_size)

@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +15,7 @@ from conf.files import digest_file
 from train import checkpoint
 from train.config import TrainConfig, check
 from train.distributed import World, gather, joined, on_first
+from train.evaluation import check_tasks, evaluate, how_to_repeat
 from train.loader import Batch, Share, batches, default_workers
 from train.model import check_name, create, preprocess_of, tokenizer_of
 from train.record import BadLog, Recorder, describe, differences, now, read_run, say
@@ -47,12 +47,12 @@ def train(config: TrainConfig) -> int:
         data, start = on_first(world, partial(_prepare, config, world))
         if start["status"] == "complete":
             return 0
-        _Run(config, world, data, start).finish()
-    return 0
+        return _Run(config, world, data, start).finish()
 
 
 def _prepare(config: TrainConfig, world: World) -> tuple[Data, dict[str, Any]]:
     """List the data and decide what this start is: a new run, the continuation of one, or nothing left to do."""
+    check_tasks(config.evaluate)
     data = resolve(config.data, config.weights)
     subset = None
     if config.subset is not None:
@@ -94,6 +94,7 @@ class _Run:
         self.preprocess = preprocess_of(model)
         self.step, self.totals, self.cursors = 0, Totals(), dict[int, Cursor]()
         scaler_state = self._resume()
+        self.first_step = self.step
         wrapped: torch.nn.Module = torch.compile(model) if efficiency.compile else model  # type: ignore[assignment]
         if world.size > 1:
             ids = [world.device.index] if world.device.type == "cuda" else None
@@ -119,11 +120,14 @@ class _Run:
     def _record(self, run: dict[str, Any]) -> None:
         self.recorder = Recorder(self.config, run, self.step)
 
-    def finish(self) -> None:
-        """Train to the end of the budget. Whatever ends the run early, what is recorded until then is closed in
-        order."""
+    def finish(self) -> int:
+        """Train to the end of the budget and return the exit status, 1 where an evaluation failed.
+
+        Whatever ends the run early, what is recorded until then is closed in order.
+        """
         try:
             self._train()
+            return on_first(self.world, self._end)
         except torch.OutOfMemoryError:
             raise UserError(
                 f"out of memory on {self.world.device}; raise efficiency.accumulate, which is "
@@ -135,6 +139,8 @@ class _Run:
 
     def _train(self) -> None:
         config, pending = self.config, None
+        if 0 < self.step < config.steps:
+            self._evaluate()  # where the interruption came before the scores
         before = time.perf_counter()
         for batch in self._batches():
             waited = time.perf_counter() - before
@@ -151,14 +157,24 @@ class _Run:
                 self._log(*pending)
                 pending = None
                 self._save()
+                self._evaluate()
             before = time.perf_counter()
         if pending is not None:
             self._log(*pending)
         self._judge(self._samples(self.step), (0, 0))
-        path = self._save()
-        if self.recorder is not None:
-            self.recorder.write(status="complete", finished=now())
-            say(f"{config.folder}: {self._samples(self.step):,} samples seen in {self.step:,} steps, checkpoint {path}")
+        self._save()
+        self._evaluate()
+
+    def _end(self) -> int:
+        config, recorder = self.config, self.recorder
+        assert recorder is not None
+        recorder.write(status="complete", finished=now())
+        path = config.folder / recorder.run["checkpoint"]["path"]
+        say(f"{config.folder}: {self._samples(self.step):,} samples seen in {self.step:,} steps, checkpoint {path}")
+        failed = recorder.failed_evaluations() if config.evaluate.words else []
+        if failed:
+            say(how_to_repeat(config, failed, self.world.device))
+        return int(bool(failed))
 
     def _batches(self) -> Iterator[Batch]:
         config, world = self.config, self.world
@@ -239,13 +255,13 @@ class _Run:
     def _samples(self, step: int) -> int:
         return min(step * self.config.recipe.batch_size, self.config.recipe.samples)
 
-    def _save(self) -> Path:
+    def _save(self) -> None:
         """Write a checkpoint from the first process, with the cursors of all, and name it in run.json."""
         cursors: dict[int, Cursor] = {}
         for part in gather(self.world, self.cursors):
             cursors.update(part)
 
-        def write() -> Path:
+        def write() -> None:
             state = {
                 "step": self.step,
                 "name": self.config.recipe.model,
@@ -256,9 +272,12 @@ class _Run:
                 "cursors": {index: list(cursor) for index, cursor in cursors.items()},
             }
             folder = self.config.folder
-            path, sha256 = checkpoint.save(
-                folder / "checkpoints", self.step, state, self.config.efficiency.keep_checkpoints
-            )
+            place, keep = folder / "checkpoints", self.config.efficiency.keep_checkpoints
+            if self.step == self.first_step:  # interrupted behind its last checkpoint, which has scores by its digest
+                path = checkpoint.path_of(place, self.step)
+                sha256 = digest_file(path)
+            else:
+                path, sha256 = checkpoint.save(place, self.step, state, keep)
             assert self.recorder is not None
             self.recorder.write(
                 steps=self.step,
@@ -266,9 +285,23 @@ class _Run:
                 bad={"samples": self.totals.bad_samples, "shards": self.totals.bad_shards},
                 checkpoint={"path": path.relative_to(folder).as_posix(), "sha256": sha256},
             )
-            return path
 
-        return on_first(self.world, write)
+        on_first(self.world, write)
+
+    def _evaluate(self) -> None:
+        """Score the checkpoint of this step from the first process, if that is asked for and not done yet."""
+        if self.config.evaluate.words:
+            on_first(self.world, self._score)
+
+    def _score(self) -> None:
+        assert self.recorder is not None
+        if self.recorder.evaluated(self.step):
+            return
+        if self.world.device.type == "cuda":
+            torch.cuda.empty_cache()  # the evaluation needs room on the same GPU
+        path = checkpoint.path_of(self.config.folder / "checkpoints", self.step)
+        scores = evaluate(self.config, path, self.world.device)
+        self.recorder.add_scores(self.step, scores.values, scores.failed)
 
     def _resume(self) -> dict[str, Any]:
         """Take up the newest checkpoint, if any; return the state of the gradient scaler."""

@@ -157,6 +157,27 @@ class Recorder:
         if self._wandb is not None:
             self._wandb.log({key: value for key, value in metrics.items() if key != "step"}, step=metrics["step"])
 
+    def evaluated(self, step: int) -> bool:
+        """Whether the line of `step` has its scores, without a failure."""
+        lines = read_lines(self._metrics)
+        return any(line["step"] == step and "evaluation" in line and not _failed(line) for line in lines)
+
+    def add_scores(self, step: int, scores: dict[str, float | None], failed: bool) -> None:
+        """Put the scores of a checkpoint into the line of its step, which was there before them, and tell wandb."""
+        lines = read_lines(self._metrics)
+        for line in lines:
+            if line["step"] == step:
+                line |= {"evaluation": scores, "evaluation_failed": failed}
+        with atomic(self._metrics) as file:
+            file.writelines(json_line(line) for line in lines)
+        if self._wandb is not None:
+            known = {f"evaluation/{key}": value for key, value in scores.items() if value is not None}
+            self._wandb.log(known, step=step)
+
+    def failed_evaluations(self) -> list[int]:
+        """The steps whose evaluation failed, those before an interruption too."""
+        return [line["step"] for line in read_lines(self._metrics) if _failed(line)]
+
     def close(self) -> None:
         self._bar.close()
         if self._wandb is not None:
@@ -175,6 +196,10 @@ class BadLog:
             if (problem.shard, problem.key) not in self._named and len(self._named) < _REMEMBERED:
                 self._named.add((problem.shard, problem.key))
                 append_line(self._path, problem._asdict())
+
+
+def _failed(line: dict[str, Any]) -> bool:
+    return bool(line.get("evaluation_failed"))
 
 
 def read_run(folder: Path) -> dict[str, Any] | None:
