@@ -13,9 +13,12 @@ from conf.command import parse
 from conf.errors import UserError, nearest
 from tasks import lock as locking
 from tasks.download import download
+from tasks.hub import forbidden
 from tasks.listing import table
 from tasks.registry import Task, select
 from tasks.verify import verify
+
+_CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass
@@ -42,7 +45,7 @@ class VerifyOptions:
     data: str = MISSING
     tasks: str = "all"
     images: bool = False
-    jobs: int = os.cpu_count() or 1
+    jobs: int = _CORES
 
 
 @dataclass
@@ -79,7 +82,12 @@ def _list(options: ListOptions) -> int:
 def _download(options: DownloadOptions) -> int:
     _check_jobs(options.jobs)
     tasks = _with_repository(_chosen(options.tasks))
-    return _tell(download(tasks, Path(options.data), jobs=options.jobs, offline=options.offline), len(tasks), "whole")
+    if Path(options.data).exists() and not Path(options.data).is_dir():
+        raise UserError(f"data={options.data} is not a folder")
+    offline = options.offline or forbidden()
+    problems = download(tasks, Path(options.data), jobs=options.jobs, offline=offline)
+    _note_unpinned(tasks)
+    return _tell(problems, len(tasks), "whole")
 
 
 def _verify(options: VerifyOptions) -> int:
@@ -88,6 +96,7 @@ def _verify(options: VerifyOptions) -> int:
         raise UserError(f"data={options.data} is not a folder")
     tasks = _chosen(options.tasks)
     wrong = verify(tasks, Path(options.data), images=options.images, jobs=options.jobs)
+    _note_unpinned(tasks)
     print(f"{len(tasks) - wrong} of {len(tasks)} tasks have the data that they need")
     return int(wrong > 0)
 
@@ -131,6 +140,12 @@ def _tell(problems: dict[str, str], count: int, what: str) -> int:
         print(f"{key}: {reason}", file=sys.stderr)
     print(f"{count - len(problems)} of {count} tasks are {what}")
     return int(bool(problems))
+
+
+def _note_unpinned(tasks: Sequence[Task]) -> None:
+    note = locking.unpinned(tasks)
+    if note is not None:
+        print(note)
 
 
 def _check_jobs(jobs: int) -> None:

@@ -1,20 +1,35 @@
 """`python -m tasks download`: bring the tasks' data, several files at a time, each checked before it takes its name."""
 
+import contextlib
+import fcntl
+import queue
 import shutil
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TypeVar
 
 from tqdm import tqdm
 
 from conf.errors import UserError
-from conf.files import read_json, write_json
-from tasks.hub import STAGING, File, Repository, fetch, inspect
-from tasks.lock import UNPINNED, pinned
+from conf.files import digest_file, read_json, write_json
+from tasks.hub import STAGING, File, FullDiskError, Repository, fetch, inspect
+from tasks.lock import pinned
 from tasks.registry import Task
 
 SOURCE = ".source.json"  # in a task's folder: repository, commit and files of what lies there
+CLAIM = ".download.lock"  # in a task's folder: held by the one process that may write there
+
+_NAMED = 5  # missing files that are named; the others are counted
+
+Item = TypeVar("Item")
+Due = Mapping[str, Sequence[File]]  # by task key
+
+
+class _StoppedError(Exception):
+    """The download was given up while a file was on its way."""
 
 
 def download(tasks: Sequence[Task], root: Path, *, jobs: int, offline: bool) -> dict[str, str]:
@@ -22,7 +37,7 @@ def download(tasks: Sequence[Task], root: Path, *, jobs: int, offline: bool) -> 
 
     Args:
         jobs: files that are fetched at a time.
-        offline: fetch nothing, only tell what is missing.
+        offline: fetch and write nothing, only tell what is missing.
 
     Returns:
         Task key -> why its data are not whole.
@@ -32,28 +47,23 @@ def download(tasks: Sequence[Task], root: Path, *, jobs: int, offline: bool) -> 
     """
     problems: dict[str, str] = {}
     sources: dict[str, Repository] = {}
-    for task in tasks:
-        try:
-            sources[task.key] = _source(task, root, offline)
-        except UserError as error:
-            problems[task.key] = str(error)
-    due = dict(_missing(tasks, sources, root, jobs))
-    if offline:
-        problems |= {
-            key: f"{len(files)} files are missing or wrong: {files[0].name}" for key, files in due.items() if files
-        }
-    else:
-        _check_room(root, sum(file.size for files in due.values() for file in files))
-        problems |= _fetch(tasks, sources, due, root, jobs)
-    for task in tasks:
-        if task.key in sources and task.key not in problems:
-            repository = sources[task.key]
-            shutil.rmtree(root / task.folder / STAGING, ignore_errors=True)
-            write_json(root / task.folder / SOURCE, asdict(repository))
-            state = "pinned" if pinned(task.key) else UNPINNED
-            print(
-                f"{task.key}: {len(repository.files)} files of {repository.repo} at {repository.commit[:12]}, {state}"
-            )
+    with contextlib.ExitStack() as claims:
+        for task in tasks:
+            try:
+                source = _source(task, root, offline)
+                if not offline:
+                    claims.enter_context(_claimed(root / task.folder))
+                sources[task.key] = source
+            except UserError as error:
+                problems[task.key] = str(error)
+        here = [task for task in tasks if task.key in sources]
+        due = dict(_missing(here, sources, root, jobs))
+        problems |= _told(due) if offline else _fetch(here, sources, due, root, jobs)
+        for task in here:
+            if task.key not in problems:
+                if not offline:
+                    _record(root / task.folder, sources[task.key])
+                print(_summary(task, sources[task.key]), flush=True)
     return problems
 
 
@@ -68,58 +78,149 @@ def _source(task: Task, root: Path, offline: bool) -> Repository:
         return Repository(locked.repo, locked.revision, locked.licence, locked.files)
     if not offline:
         return inspect(task)
-    if not (root / task.folder / SOURCE).is_file():
-        raise UserError(f"{root / task.folder} holds no finished download ({SOURCE}), and offline=true fetches none")
-    record = read_json(root / task.folder / SOURCE)
-    files = tuple(File(**fields) for fields in record["files"])
-    return Repository(record["repo"], record["commit"], record["licence"], files)
+    path = root / task.folder / SOURCE
+    if not path.is_file():
+        raise UserError(f"{path.parent} holds no finished download ({SOURCE}), and offline none is fetched")
+    record = read_json(path)
+    try:
+        files = tuple(File(**fields) for fields in record["files"])
+        return Repository(record["repo"], record["commit"], record["licence"], files)
+    except (KeyError, TypeError):
+        raise UserError(f"{path} is damaged; a download that is not offline writes it anew") from None
+
+
+@contextlib.contextmanager
+def _claimed(folder: Path) -> Iterator[None]:
+    """Keep other downloads out of a task's folder for as long as the block lasts, or the process.
+
+    Raises:
+        UserError: another one is at work there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / CLAIM).open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another download is at work in {folder}; wait for its end") from None
+        except OSError:  # some cluster file systems lock nothing; a digest still tells what two downloads spoilt
+            pass
+        yield
 
 
 def _missing(
-    tasks: Sequence[Task], sources: dict[str, Repository], root: Path, jobs: int
+    tasks: Sequence[Task], sources: Mapping[str, Repository], root: Path, jobs: int
 ) -> Iterator[tuple[str, list[File]]]:
     """Each task's files that are not there as they should be. Those that are there are hashed, in threads."""
     with ThreadPoolExecutor(jobs) as pool:
         for task in tasks:
-            if task.key in sources:
-                files = sources[task.key].files
-                found = pool.map(lambda file, task=task: file.problem(root / task.folder / file.name), files)
-                yield task.key, [file for file, problem in zip(files, found, strict=True) if problem is not None]
+            files = sources[task.key].files
+            found = pool.map(lambda file, task=task: file.problem(root / task.folder / file.name), files)
+            yield task.key, [file for file, problem in zip(files, found, strict=True) if problem is not None]
 
 
-def _check_room(root: Path, needed: int) -> None:
-    root.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(root).free
-    if needed > free:
-        raise UserError(
-            f"{root} has {free / 1e9:.2f} GB free, but {needed / 1e9:.2f} GB are missing; choose another data="
-        )
-
-
-def _fetch(
-    tasks: Sequence[Task], sources: dict[str, Repository], due: dict[str, list[File]], root: Path, jobs: int
-) -> dict[str, str]:
-    """Fetch all that is due; a task stops at its first problem, and what was fetched stays."""
-    problems: dict[str, str] = {}
-
-    def one(task: Task, file: File) -> None:
-        if task.key not in problems:
-            repository = sources[task.key]
-            fetch(repository.repo, repository.commit, file, root / task.folder, bar.update)
-
-    total = sum(file.size for files in due.values() for file in files)
-    with (
-        ThreadPoolExecutor(jobs) as pool,
-        tqdm(total=total, unit="B", unit_scale=True, disable=None if total else True, leave=False) as bar,
-    ):
-        work = {pool.submit(one, task, file): task.key for task in tasks for file in due.get(task.key, ())}
-        try:
-            for future in as_completed(work):
-                try:
-                    future.result()
-                except UserError as error:
-                    problems.setdefault(work[future], str(error))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+def _told(due: Due) -> dict[str, str]:
+    problems = {}
+    for key, files in due.items():
+        if files:
+            names = [file.name for file in files[:_NAMED]] + ["..."] * (len(files) > _NAMED)
+            problems[key] = f"{len(files)} files are missing or wrong: {', '.join(names)}"
     return problems
+
+
+def _fetch(tasks: Sequence[Task], sources: Mapping[str, Repository], due: Due, root: Path, jobs: int) -> dict[str, str]:
+    """Fetch all that is due; a task stops at its first problem, and what was fetched stays.
+
+    Raises:
+        UserError: the disk has no room.
+    """
+    _check_room(tasks, due, root)
+    problems: dict[str, str] = {}
+    stopped, drawing = threading.Event(), threading.Lock()
+    total = sum(file.size for files in due.values() for file in files)
+    with tqdm(total=total, unit="B", unit_scale=True, disable=None if total else True, leave=False) as bar:
+        fetched = 0
+
+        def tell(count: int) -> None:
+            nonlocal fetched
+            if stopped.is_set():
+                raise _StoppedError
+            with drawing:
+                fetched += count
+                bar.update(count)
+
+        def one(item: tuple[Task, File]) -> None:
+            task, file = item
+            if task.key not in problems:
+                fetch(sources[task.key].repo, sources[task.key].commit, file, root / task.folder, tell)
+
+        try:
+            work = [(task, file) for task in tasks for file in due[task.key]]
+            for (task, _), error in _in_threads(work, one, jobs):
+                if isinstance(error, FullDiskError):
+                    raise UserError(_no_room(root, total - fetched, str(error)))
+                if isinstance(error, UserError):
+                    problems.setdefault(task.key, str(error))
+                elif error is not None:
+                    raise error
+        finally:
+            stopped.set()
+    return problems
+
+
+def _in_threads(work: Sequence[Item], do: Callable[[Item], None], jobs: int) -> Iterator[tuple[Item, Exception | None]]:
+    """Do all of `work` and yield each item when it is done, with what it raised.
+
+    The threads are daemons: those of an executor would hold up the end of an interrupted process until a slow server
+    has answered.
+    """
+    waiting: queue.SimpleQueue[Item] = queue.SimpleQueue()
+    done: queue.SimpleQueue[tuple[Item, Exception | None]] = queue.SimpleQueue()
+    for item in work:
+        waiting.put(item)
+
+    def serve() -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                item = waiting.get_nowait()
+                try:
+                    do(item)
+                    done.put((item, None))
+                except Exception as error:
+                    done.put((item, error))
+
+    for _ in range(min(jobs, len(work))):
+        threading.Thread(target=serve, daemon=True).start()
+    for _ in work:
+        yield done.get()
+
+
+def _check_room(tasks: Sequence[Task], due: Due, root: Path) -> None:
+    """Raises UserError where the disk has less room than what is due needs, beside what interrupted downloads left."""
+    needed = sum(file.size for files in due.values() for file in files)
+    staged = [path for task in tasks for path in (root / task.folder / STAGING).glob("*")]
+    needed -= sum(path.stat().st_size for path in staged)
+    if needed > 0 and needed > shutil.disk_usage(root).free:
+        raise UserError(_no_room(root, needed, "the disk is too small; choose another data="))
+
+
+def _no_room(root: Path, needed: int, reason: str) -> str:
+    free = shutil.disk_usage(root).free
+    amounts = f"{_bytes(needed)} are still to be fetched, {_bytes(free)} are free"
+    return f"no room in {root}: {amounts}; {reason}; what was fetched stays"
+
+
+def _record(folder: Path, repository: Repository) -> None:
+    """Write down what lies in a folder that is whole. Of small files the Hub told no SHA-256."""
+    shutil.rmtree(folder / STAGING, ignore_errors=True)
+    files = tuple(replace(file, sha256=file.sha256 or digest_file(folder / file.name)) for file in repository.files)
+    write_json(folder / SOURCE, asdict(replace(repository, files=files)))
+
+
+def _summary(task: Task, repository: Repository) -> str:
+    size = _bytes(sum(file.size for file in repository.files))
+    state = "pinned" if pinned(task.key) else "not pinned"
+    return f"{task.key}: {len(repository.files)} files, {size}, {repository.repo} at {repository.commit[:12]}, {state}"
+
+
+def _bytes(count: int) -> str:
+    return tqdm.format_sizeof(count, "B")

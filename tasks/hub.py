@@ -4,9 +4,7 @@ HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE are honoured, as in every tool built on
 """
 
 import errno
-import fcntl
 import hashlib
-import os
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -31,11 +29,14 @@ _TEXTS = (CLASSNAMES, TEMPLATES, DATASET_TYPE, NSHARDS)
 
 _TIMEOUTS = (10, 60)  # seconds to connect, and without a byte
 _PIECE = 1 << 16  # bytes; a lost connection loses one of them
-_DISK = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EACCES, errno.EROFS)
-
-os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # it warns of each lost connection, which is asked again
+_NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+_NO_ACCESS = (errno.EACCES, errno.EROFS)
 
 Value = TypeVar("Value")
+
+
+class FullDiskError(UserError):
+    """A file could not grow, as the disk or a quota has no room for it."""
 
 
 @dataclass(frozen=True)
@@ -108,20 +109,24 @@ def fetch(repo: str, commit: str, file: File, folder: Path, tell: Callable[[int]
     """Bring a file into `folder` under its name and return its path.
 
     It grows below `folder`/.download, behind what an interrupted download left there, and takes its name when size and
-    digest are right. (The library's own download does not go on behind what an earlier process left.)
+    digest are right. (The library's own download does not go on behind what an earlier process left.) Only one process
+    at a time may fetch into a folder.
 
     Args:
-        tell: called with the bytes of each piece as it comes in.
+        tell: called with the bytes that were there already and with those of each piece as it comes in, with fewer
+            than none where some have to come again. What it raises ends the download.
 
     Raises:
-        UserError: the Hub does not give it, gives something else twice, or the disk is full.
+        UserError: the Hub does not give it, or gives something else twice.
+        FullDiskError: there is no room for it.
     """
     from huggingface_hub import get_token, hf_hub_url
 
     url, token = hf_hub_url(repo, file.path, repo_type="dataset", revision=commit), get_token()
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    headers = {"Accept-Encoding": "identity"} | ({"Authorization": f"Bearer {token}"} if token else {})
     part = folder / STAGING / f"{file.name.replace('/', '-')}.{(file.sha256 or file.blob or '')[:16]}"
     problem = None
+    tell(_size(part))
     for _ in range(2):
         insist(f"{repo}/{file.path}", lambda: _grow(part, url, headers, file.size, tell), lambda: _size(part))
         problem = file.problem(part)
@@ -129,8 +134,8 @@ def fetch(repo: str, commit: str, file: File, folder: Path, tell: Callable[[int]
             path = folder / file.name
             path.parent.mkdir(parents=True, exist_ok=True)
             return part.replace(path)
+        tell(-_size(part))
         part.unlink()
-        tell(-file.size)
     raise UserError(f"{repo}/{file.path} at {commit}: {problem}, twice; the hub's copy is damaged or was changed")
 
 
@@ -138,14 +143,10 @@ def _grow(part: Path, url: str, headers: Mapping[str, str], size: int, tell: Cal
     """Append to `part` what it lacks of `size` bytes."""
     part.parent.mkdir(parents=True, exist_ok=True)
     with part.open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{part} is being written by another download; wait for its end") from None
         start = file.tell()
         if start >= size:
             return
-        asked = {**headers, "Range": f"bytes={start}-"} if start else dict(headers)
+        asked = {**headers, "Range": f"bytes={start}-"} if start else headers
         with requests.get(url, headers=asked, stream=True, timeout=_TIMEOUTS) as response:
             response.raise_for_status()
             if start and response.status_code != 206:  # the server does not know ranges: from the beginning
@@ -170,11 +171,10 @@ def insist(what: str, ask: Callable[[], Value], progress: Callable[[], int] = la
         progress: what it gives has changed when a failure was one on the way; only ATTEMPTS in vain end it.
 
     Raises:
-        UserError: no answer, a refusal, or a full disk.
+        UserError: no answer, a refusal, or a folder that cannot be written.
+        FullDiskError: the disk has no room for what came.
     """
-    from huggingface_hub.constants import is_offline_mode
-
-    if is_offline_mode():
+    if forbidden():
         raise UserError(f"{what} is not here, and HF_HUB_OFFLINE forbids to fetch it")
     pause, attempt, before = FIRST_PAUSE, 1, progress()
     while True:
@@ -183,7 +183,9 @@ def insist(what: str, ask: Callable[[], Value], progress: Callable[[], int] = la
         except UserError:
             raise
         except Exception as error:  # the library's HTTP package changes with its version; requests is ours
-            if isinstance(error, OSError) and error.errno in _DISK:
+            if isinstance(error, OSError) and error.errno in _NO_ROOM:
+                raise FullDiskError(f"{what} cannot be written: {error.strerror}") from None
+            if isinstance(error, OSError) and error.errno in _NO_ACCESS:
                 raise UserError(f"{what} cannot be written: {error.strerror} ({error.filename or 'data='})") from None
             status = getattr(getattr(error, "response", None), "status_code", None)
             if not _foreign(error):
@@ -194,6 +196,20 @@ def insist(what: str, ask: Callable[[], Value], progress: Callable[[], int] = la
                 raise UserError(f"{what} cannot be fetched: {_reason(error, status)}") from None
             time.sleep(max(pause, _retry_after(error)))
             pause, attempt = 2 * pause, attempt + 1
+
+
+def forbidden() -> bool:
+    """Whether HF_HUB_OFFLINE forbids to ask the Hub."""
+    from huggingface_hub import constants
+
+    return bool(constants.HF_HUB_OFFLINE)
+
+
+def endpoint() -> str:
+    """The address of the Hub, HF_ENDPOINT or the public one."""
+    from huggingface_hub import constants
+
+    return str(constants.ENDPOINT)
 
 
 def _foreign(error: Exception) -> bool:

@@ -14,12 +14,12 @@ from typing import Any
 
 from conf.errors import UserError
 from conf.files import digest_file, digest_json, read_json, write_json
-from tasks.hub import File, Repository, fetch, inspect
+from tasks.hub import File, Repository, endpoint, fetch, inspect
+from tasks.readers import NSHARDS
 from tasks.registry import Task
 
 PATH = Path(__file__).parent / "lock.json"
 VERSION = 1
-UNPINNED = "not pinned: there is no lock file for it (python -m tasks lock, with a network, writes one)"
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,15 @@ def pinned(key: str) -> Locked | None:
     return load_lock(PATH).get(key)
 
 
+def unpinned(tasks: Sequence[Task]) -> str | None:
+    """The line that says how many of `tasks` are not pinned, None where all are."""
+    count = sum(task.source.repo is not None and pinned(task.key) is None for task in tasks)
+    missing = f"the lock file {PATH.name} does not name them" if PATH.exists() else "there is no lock file"
+    return f"{count} of {len(tasks)} tasks are not pinned: {missing}; python -m tasks lock pins them" if count else None
+
+
 @cache
-def load_lock(path: Path) -> Mapping[str, Locked]:
+def load_lock(path: Path = PATH) -> Mapping[str, Locked]:
     """The lock file by task key, {} where there is none.
 
     Raises:
@@ -80,8 +87,8 @@ def lock(tasks: Sequence[Task], path: Path) -> dict[str, str]:
             problems[task.key] = str(error)
     if len(problems) < len(tasks):
         created = datetime.now(UTC).isoformat(timespec="seconds")
-        entries = {key: asdict(locked[key]) for key in sorted(locked)}
-        write_json(path, {"version": VERSION, "created": created, "tasks": entries})
+        entries = {key: _entry(locked[key]) for key in sorted(locked)}
+        write_json(path, {"version": VERSION, "created": created, "endpoint": endpoint(), "tasks": entries})
         load_lock.cache_clear()
     return problems
 
@@ -92,16 +99,34 @@ def data_digest(files: Mapping[str, str]) -> str:
 
 
 def _locked(repository: Repository) -> Locked:
-    """The Hub tells no SHA-256 of small files; they are fetched for it."""
+    """The Hub tells no SHA-256 of small files; they are fetched for it.
+
+    Raises:
+        UserError: the shards are not those that the repository's own count tells.
+    """
     files = []
     with tempfile.TemporaryDirectory() as folder:
         for file in repository.files:
             if file.sha256 is None:
-                sha256 = digest_file(fetch(repository.repo, repository.commit, file, Path(folder)))
-                file = File(file.path, file.name, file.size, sha256)
+                path = fetch(repository.repo, repository.commit, file, Path(folder))
+                file = File(file.path, file.name, file.size, digest_file(path))
+                if file.name == NSHARDS:
+                    _check_shards(repository, path.read_text(encoding="utf-8", errors="replace").strip())
             files.append(file)
     digest = data_digest({file.name: file.sha256 or "" for file in files})
     return Locked(repository.repo, repository.commit, repository.licence, tuple(files), digest)
+
+
+def _check_shards(repository: Repository, told: str) -> None:
+    """An evaluation reads the shards 0 .. told-1; with others its digest would never be that of the lock file."""
+    numbers = sorted(int(Path(file.path).stem) for file in repository.files if file.path.endswith(".tar"))
+    if not told.isdecimal() or numbers != list(range(int(told))):
+        raise UserError(f"{repository.repo} holds {len(numbers)} shards, but its {NSHARDS} tells {told[:40]!r}")
+
+
+def _entry(locked: Locked) -> dict[str, Any]:
+    files = [{"path": file.path, "name": file.name, "size": file.size, "sha256": file.sha256} for file in locked.files]
+    return {**asdict(locked), "files": files}
 
 
 def _read(entry: dict[str, Any]) -> Locked:

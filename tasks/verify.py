@@ -3,7 +3,7 @@
 import io
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -129,6 +129,8 @@ def _result(future: "Future[Found]", problems: list[str]) -> Found | None:
     except (UserError, OSError) as error:
         problems.append(str(error))
         return None
+    except BrokenExecutor:
+        raise UserError("a process that read shards was killed, as when memory runs out; try fewer jobs=") from None
 
 
 def _bad(shards: Iterable[Found]) -> list[str]:

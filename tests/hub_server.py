@@ -20,9 +20,12 @@ class Hub:
     """Repositories (name -> revision -> path -> content), and what is to go wrong.
 
     Attributes:
+        token: what a client has to send to see anything, None where nothing is asked.
         cut: path -> how many answers end half-way.
+        stuck: paths whose answers stop half-way and only end with the server.
         busy: path -> how many answers are "503" (or "429" with a Retry-After, for every second one).
         busy_after_cut: whether a path whose answer was cut is busy from then on.
+        ranges: whether a request for a part of a file gets that part, or all of it.
         lies: path -> bytes that are sent instead of the content, of the same length.
         requests: how often each path was asked for with GET.
         sent: bytes of content sent for each path.
@@ -30,17 +33,22 @@ class Hub:
 
     repositories: dict[str, dict[str, dict[str, bytes]]] = field(default_factory=dict)
     licences: dict[str, str] = field(default_factory=dict)
+    token: str | None = None
     cut: Counter[str] = field(default_factory=Counter)
+    stuck: set[str] = field(default_factory=set)
     busy: Counter[str] = field(default_factory=Counter)
     busy_after_cut: bool = False
+    ranges: bool = True
     lies: dict[str, bytes] = field(default_factory=dict)
     requests: Counter[str] = field(default_factory=Counter)
     sent: Counter[str] = field(default_factory=Counter)
     url: str = ""
+    ending: threading.Event = field(default_factory=threading.Event)
 
     def add(self, repo: str, folder: Path, revision: str = "main") -> None:
         """A repository with the files of a folder."""
-        files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        paths = sorted(path for path in folder.rglob("*") if path.is_file())
+        files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
         self.repositories.setdefault(repo, {})[revision] = files
 
 
@@ -56,6 +64,7 @@ def serving(hub: Hub) -> Iterator[Hub]:
         thread.start()
         hub.url = f"http://127.0.0.1:{server.server_address[1]}"
         yield hub
+        hub.ending.set()
         server.shutdown()
         thread.join()
 
@@ -83,10 +92,16 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _answer(self, body: bool) -> None:
         parts = [urllib.parse.unquote(part) for part in urllib.parse.urlsplit(self.path).path.strip("/").split("/")]
-        if parts[:2] == ["api", "datasets"]:
+        token = self.server_hub.token
+        if token is not None and parts[0] != "lfs" and self.headers.get("Authorization") != f"Bearer {token}":
+            self._refuse(401, "RepoNotFound")
+        elif parts[:2] == ["api", "datasets"]:
             self._describe("/".join(parts[2:4]), parts[5] if parts[4:5] == ["revision"] else "main")
         elif parts[0] == "datasets" and parts[3:4] == ["resolve"]:
-            self._send("/".join(parts[1:3]), parts[4], "/".join(parts[5:]), body)
+            self._resolve("/".join(parts[1:3]), parts[4], "/".join(parts[5:]), body)
+        elif parts[0] == "lfs":
+            repo, path = "/".join(parts[1:3]), "/".join(parts[4:])
+            self._send(path, (self._files(repo, parts[3]) or {})[path], body)
         else:
             self._refuse(404, "RepoNotFound")
 
@@ -118,7 +133,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(data)
         return None
 
-    def _send(self, repo: str, revision: str, path: str, body: bool) -> None:
+    def _resolve(self, repo: str, revision: str, path: str, body: bool) -> None:
+        """Answer with a small file itself, and for a large one with the address that stores it."""
         hub = self.server_hub
         files = self._files(repo, revision)
         if files is None or path not in files:
@@ -126,32 +142,47 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if body and hub.busy[path]:
             hub.busy[path] -= 1
             return self._refuse(503 if hub.busy[path] % 2 == 0 else 429, None)
-        content = files[path]
-        digest = hashlib.sha256(content).hexdigest() if _is_lfs(path) else _blob(content)
+        if not _is_lfs(path):
+            return self._send(path, files[path], body)
+        self.send_response(302)
+        self.send_header("Location", f"{hub.url}/lfs/{repo}/{COMMIT}/{urllib.parse.quote(path)}")
+        self.send_header("X-Linked-Etag", f'"{hashlib.sha256(files[path]).hexdigest()}"')
+        self.send_header("X-Linked-Size", str(len(files[path])))
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+        return None
+
+    def _send(self, path: str, content: bytes, body: bool) -> None:
+        hub = self.server_hub
+        etag = hashlib.sha256(content).hexdigest() if _is_lfs(path) else _blob(content)
         content = hub.lies.get(path, content)
-        start = 0
-        asked = self.headers.get("Range")
-        if asked is not None:
-            start = int(asked.removeprefix("bytes=").split("-")[0])
+        asked = self.headers.get("Range") if hub.ranges else None
+        start = int(asked.removeprefix("bytes=").split("-")[0]) if asked else 0
         self.send_response(206 if asked else 200)
         if asked:
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-        self.send_header("ETag", f'"{digest}"')
+        self.send_header("ETag", f'"{etag}"')
         self.send_header("X-Repo-Commit", COMMIT)
         self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
-        if not body:
-            return None
-        hub.requests[path] += 1
-        part = content[start:]
-        if hub.cut[path]:
-            hub.cut[path] -= 1
-            hub.busy[path] += 1_000_001 if hub.busy_after_cut else 0
+        if body:
+            hub.requests[path] += 1
+            self._send_part(path, content[start:])
+
+    def _send_part(self, path: str, part: bytes) -> None:
+        hub = self.server_hub
+        if hub.cut[path] or path in hub.stuck:
             part = part[: len(part) // 2]
             self.close_connection = True
+        with contextlib.suppress(ConnectionError):  # the client may be gone
+            self.wfile.write(part)
         hub.sent[path] += len(part)
-        self.wfile.write(part)
-        return None
+        if path in hub.stuck:
+            hub.ending.wait()
+        elif hub.cut[path]:
+            hub.cut[path] -= 1
+            hub.busy[path] += 1_000_001 if hub.busy_after_cut else 0
 
     def _refuse(self, status: int, code: str | None) -> None:
         self.send_response(status)

@@ -3,10 +3,13 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -25,8 +28,12 @@ from evalsets import (
 )
 from hub_server import COMMIT, Hub, serving
 
+from conf.errors import UserError, status_of
 from conf.files import digest_file, read_json
+from tasks.command import main
+from tasks.lock import load_lock
 from tasks.registry import load_tasks
+from tasks.verify import verify
 
 ROOT = Path(__file__).parent.parent
 TASKS = load_tasks()
@@ -80,16 +87,30 @@ class Command:
     def __init__(self, package: Path, hub: Hub, home: Path) -> None:
         self._package = package
         self._environment = os.environ | {
-            "HF_ENDPOINT": hub.url, "HF_HOME": str(home), "PYTHONPATH": str(package),
+            "HF_ENDPOINT": hub.url, "HF_HOME": str(home), "HF_TOKEN": "", "HF_HUB_OFFLINE": "0",
+            "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1", "PYTHONPATH": str(package),
         }  # fmt: skip
 
-    def __call__(self, *words: str, before: str = "") -> subprocess.CompletedProcess[str]:
+    def __call__(self, *words: str, before: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
+        process = self.started(*words, before=before, **variables)
+        output, errors = process.communicate(timeout=120)
+        return subprocess.CompletedProcess(words, process.returncode, output, errors)
+
+    def started(self, *words: str, before: str = "", **variables: str) -> subprocess.Popen[str]:
         code = f"import tasks.hub\ntasks.hub.FIRST_PAUSE = 0.01\n{before}\nimport runpy\n"
         code += "runpy.run_module('tasks', run_name='__main__', alter_sys=True)"
-        return subprocess.run(
+        return subprocess.Popen(
             [sys.executable, "-c", code, *words],
-            cwd=self._package, env=self._environment, capture_output=True, text=True, timeout=120, check=False,
+            cwd=self._package, env=self._environment | variables,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
+
+
+def wait_for(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < deadline, "it did not happen within a minute"
+        time.sleep(0.02)
 
 
 @pytest.fixture
@@ -101,7 +122,8 @@ def test_everything_is_brought_once(run: Command, hub: Hub, origin: Path, tmp_pa
     data = tmp_path / "data"
     done = run("download", f"data={data}", CHOSEN)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("not pinned") == 4 and "4 of 4 tasks are whole" in done.stdout
+    assert done.stdout.count(", not pinned\n") == 4 and "4 of 4 tasks are whole" in done.stdout
+    assert done.stdout.count("4 of 4 tasks are not pinned: there is no lock file; python -m tasks lock pins them") == 1
     kitti = data / TASKS[KITTI].folder
     for name in ("classnames.txt", "zeroshot_classification_templates.txt", "test/nshards.txt", "test/2.tar"):
         assert (kitti / name).read_bytes() == (origin / TASKS[KITTI].folder / name).read_bytes()
@@ -112,6 +134,8 @@ def test_everything_is_brought_once(run: Command, hub: Hub, origin: Path, tmp_pa
     ]
     record = read_json(kitti / ".source.json")
     assert record["commit"] == COMMIT and record["licence"] == "cc-by-nc-4.0" and len(record["files"]) == 6
+    for file in record["files"]:
+        assert file["sha256"] == digest_file(kitti / file["name"]), "of small files as well"
     requests = hub.requests.total()
     again = run("download", f"data={data}", CHOSEN)
     assert again.returncode == 0 and hub.requests.total() == requests, "nothing is fetched twice"
@@ -154,6 +178,61 @@ def test_an_interrupted_download_goes_on(run: Command, hub: Hub, origin: Path, t
     assert digest_file(tmp_path / "data" / name) == digest_file(origin / name)
 
 
+def test_a_server_without_ranges_sends_all_again(run: Command, hub: Hub, origin: Path, tmp_path: Path) -> None:
+    hub.ranges = False
+    hub.cut["test/0.tar"] = 1
+    assert run("download", f"data={tmp_path}/data", f"tasks={KITTI}").returncode == 0
+    name = f"{TASKS[KITTI].folder}/test/0.tar"
+    assert digest_file(tmp_path / "data" / name) == digest_file(origin / name) and hub.requests["test/0.tar"] == 2
+
+
+def test_ctrl_c_ends_at_once_and_keeps_what_came(run: Command, hub: Hub, origin: Path, tmp_path: Path) -> None:
+    """While it waits for a silent server, another download of the same folder keeps off."""
+    hub.stuck = {"test/0.tar"}
+    # A shell that starts the tests in the background makes its children deaf to Ctrl-C.
+    hears = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)"
+    process = run.started("download", f"data={tmp_path}/data", f"tasks={KITTI}", before=hears)
+    part = tmp_path / "data" / TASKS[KITTI].folder / ".download"
+    whole = tmp_path / "data" / TASKS[KITTI].folder / "test/2.tar"
+    size = (origin / TASKS[KITTI].folder / "test/0.tar").stat().st_size
+    wait_for(lambda: whole.exists() and any(path.stat().st_size > size // 4 for path in part.glob("test-0.tar.*")))
+    other = run("download", f"data={tmp_path}/data", f"tasks={KITTI}")
+    assert other.returncode == 1 and other.stderr.count("\n") == 1
+    assert f"another download is at work in {part.parent}; wait for its end" in other.stderr
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)  # the server stays silent; a read of it would take 60 s
+    assert process.returncode == 130 and errors == "interrupted; the same command continues where it stopped\n"
+    hub.stuck = set()
+    before = hub.sent["test/0.tar"]
+    assert run("download", f"data={tmp_path}/data", f"tasks={KITTI}").returncode == 0
+    assert digest_file(part.parent / "test/0.tar") == digest_file(origin / TASKS[KITTI].folder / "test/0.tar")
+    assert hub.sent["test/0.tar"] - before < size and hub.requests["test/2.tar"] == 1
+
+
+def test_two_downloads_at_once_leave_right_files(run: Command, hub: Hub, origin: Path, tmp_path: Path) -> None:
+    keys = [KITTI, FLICKR]
+    both = [run.started("download", f"data={tmp_path}/data", f"tasks={','.join(keys)}") for _ in range(2)]
+    for process in both:
+        _, errors = process.communicate(timeout=120)
+        assert all("another download is at work" in line for line in errors.splitlines()), errors
+    assert {process.returncode for process in both} <= {0, 1}
+    again = run("download", f"data={tmp_path}/data", f"tasks={','.join(keys)}", "offline=true")
+    assert again.returncode == 0, again.stderr
+
+
+def test_a_token_is_sent_where_one_is_asked(run: Command, hub: Hub, tmp_path: Path) -> None:
+    hub.token = "secret"
+    done = run("download", f"data={tmp_path}/data", f"tasks={KITTI}")
+    assert done.returncode == 1 and done.stderr.count("\n") == 1 and "it needs a token (HF_TOKEN)" in done.stderr
+    assert run("download", f"data={tmp_path}/data", f"tasks={KITTI}", HF_TOKEN="secret").returncode == 0
+
+
+def test_no_server_is_told_in_one_line(run: Command, tmp_path: Path) -> None:
+    done = run("download", f"data={tmp_path}/data", f"tasks={KITTI}", HF_ENDPOINT="http://127.0.0.1:1")
+    assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
+    assert f"{KITTI}: {TASKS[KITTI].source.repo} cannot be fetched: " in done.stderr
+
+
 @pytest.mark.parametrize("path", ["test/1.tar", "classnames.txt"])
 def test_a_wrong_checksum_is_refused(path: str, run: Command, hub: Hub, origin: Path, tmp_path: Path) -> None:
     size = (origin / TASKS[KITTI].folder / path).stat().st_size
@@ -171,25 +250,38 @@ def test_a_full_disk_is_told_in_one_line(run: Command, hub: Hub, origin: Path, t
     size = (origin / TASKS[KITTI].folder / "test/0.tar").stat().st_size
     # Writing behind half of a shard fails, as on a disk that fills up meanwhile.
     limit = f"import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, ({size // 2}, {size // 2}))"
-    done = run("download", f"data={tmp_path}/data", f"tasks={KITTI}", before=limit)
-    assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
-    assert "cannot be written: File too large" in done.stderr
-    room = "import shutil\nshutil.disk_usage = lambda _: __import__('types').SimpleNamespace(free=1000)"
-    done = run("download", f"data={tmp_path}/data", f"tasks={KITTI}", before=room)
-    assert done.returncode == 2 and "GB free, but" in done.stderr and done.stderr.count("\n") == 1
-    assert run("download", f"data={tmp_path}/data", f"tasks={KITTI}").returncode == 0
+    done = run("download", f"data={tmp_path}/data", f"tasks={KITTI}", "jobs=1", before=limit)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert f"error: no room in {tmp_path}/data: " in done.stderr
+    assert "test/0.tar cannot be written: File too large; what was fetched stays" in done.stderr
+    parts = list((tmp_path / "data" / TASKS[KITTI].folder / ".download").glob("test-0.tar.*"))
+    assert [path.stat().st_size for path in parts] == [size // 2]
+    room = "import shutil\nshutil.disk_usage = lambda _: __import__('types').SimpleNamespace(free={})"
+    missing = sum((origin / TASKS[KITTI].folder / f"test/{index}.tar").stat().st_size for index in range(3)) - size // 2
+    requests = hub.requests.total()
+    done = run("download", f"data={tmp_path}/data", f"tasks={KITTI}", before=room.format(missing - 1))
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and hub.requests.total() == requests
+    assert "B are still to be fetched, " in done.stderr and "B are free; the disk is too small" in done.stderr
+    done = run("download", f"data={tmp_path}/data", f"tasks={KITTI}", before=room.format(missing + 1000))
+    assert done.returncode == 0, "what is there of a file needs no room again"
 
 
 def test_offline_fetches_nothing(run: Command, hub: Hub, tmp_path: Path) -> None:
     done = run("download", f"data={tmp_path}/data", CHOSEN, "offline=true")
     assert done.returncode == 1 and done.stderr.count("holds no finished download") == 4 and not hub.requests
+    assert not (tmp_path / "data").exists()
     assert run("download", f"data={tmp_path}/data", f"tasks={KITTI}").returncode == 0
     requests = hub.requests.total()
     assert run("download", f"data={tmp_path}/data", f"tasks={KITTI}", "offline=true").returncode == 0
     (tmp_path / "data" / TASKS[KITTI].folder / "test/1.tar").write_bytes(b"")
     done = run("download", f"data={tmp_path}/data", f"tasks={KITTI}", "offline=true")
     assert done.returncode == 1 and "1 files are missing or wrong: test/1.tar" in done.stderr
+    done = run("download", f"data={tmp_path}/data", f"tasks={KITTI}", HF_HUB_OFFLINE="1")
+    assert done.returncode == 1 and "1 files are missing or wrong: test/1.tar" in done.stderr
     assert hub.requests.total() == requests
+    (tmp_path / "data" / TASKS[KITTI].folder / ".source.json").write_text("{}")
+    done = run("download", f"data={tmp_path}/data", f"tasks={KITTI}", "offline=true")
+    assert done.returncode == 1 and ".source.json is damaged" in done.stderr
 
 
 def test_what_is_not_on_the_hub_is_told_and_the_rest_is_brought(run: Command, hub: Hub, tmp_path: Path) -> None:
@@ -210,10 +302,13 @@ def test_the_lock_pins_commit_files_and_digest(
     done = run("lock", CHOSEN)
     assert done.returncode == 0, done.stderr
     assert "4 of 4 tasks are pinned" in done.stdout
-    locked = read_json(package / "tasks/lock.json")["tasks"]
+    content = read_json(package / "tasks/lock.json")
+    assert (content["version"], content["endpoint"]) == (1, hub.url)
+    locked = content["tasks"]
     assert set(locked) == set(KEYS) and locked[KITTI]["revision"] == COMMIT
     assert locked[KITTI]["licence"] == "cc-by-nc-4.0" and locked[GEODE]["licence"] is None
     for file in locked[KITTI]["files"]:
+        assert set(file) == {"path", "name", "size", "sha256"}
         assert file["sha256"] == digest_file(origin / TASKS[KITTI].folder / file["path"])
 
     done = run("download", f"data={tmp_path}/data", CHOSEN)
@@ -239,9 +334,34 @@ def test_locking_some_tasks_keeps_the_others(run: Command, hub: Hub, package: Pa
     assert done.returncode == 1 and f"{GEODE}: " in done.stderr and "1 of 2 tasks are pinned" in done.stdout
     after = read_json(package / "tasks/lock.json")["tasks"]
     assert set(after) == {KITTI, GEODE, FLICKR} and {key: after[key] for key in before} == before
-    (package / "tasks/lock.json").write_text(json.dumps({"version": 1, "tasks": {KITTI: {}}}))
-    done = run("verify", "data=.", f"tasks={KITTI}")
-    assert done.returncode != 0 and "lock.json" not in done.stdout
+    other = run("verify", "data=.", f"tasks={KITTI},mnist")
+    assert "1 of 2 tasks are not pinned: the lock file lock.json does not name them" in other.stdout
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"version": 1, "tasks": {KITTI: {}}}, "is damaged (KeyError('files')); python -m tasks lock writes it anew"),
+        ({"version": 2}, "is not a lock file of version 1"),
+        ([], "is not a lock file of version 1"),
+    ],
+)
+def test_a_damaged_lock_file_is_told(content: Any, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "lock.json"
+    assert load_lock(path) == {}
+    load_lock.cache_clear()
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"lock\.json") as error:
+        load_lock(path)
+    assert message in str(error.value)
+
+
+def test_a_repository_with_other_shards_than_it_tells_is_not_pinned(run: Command, hub: Hub, package: Path) -> None:
+    files = hub.repositories[TASKS[KITTI].source.repo or ""]["main"]
+    files["test/3.tar"] = files["test/2.tar"]
+    done = run("lock", f"tasks={KITTI}")
+    assert done.returncode == 1 and "holds 4 shards, but its test/nshards.txt tells '3'" in done.stderr
+    assert "no lock file was written" in done.stdout and not (package / "tasks/lock.json").exists()
 
 
 # --- verify ---
@@ -285,7 +405,7 @@ def a_bad_picture(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (damage_nothing, f"{KITTI}: ok, 711 samples, 4 classes, not pinned\n1 of 1 tasks have"),
+        (damage_nothing, f"{KITTI}: ok, 711 samples, 4 classes, not pinned\n"),
         (drop_a_shard, "test/1.tar is missing"),
         (cut_a_shard, "1.tar (the rest of it): "),
         (repeat_a_shard, "237 keys occur more than once, the first is s0000000"),
@@ -296,14 +416,19 @@ def a_bad_picture(folder: Path) -> None:
     ],
 )
 def test_verify_says_what_is_wrong_and_where(
-    damage: Callable[[Path], None], message: str, origin: Path, run: Command, tmp_path: Path
+    damage: Callable[[Path], None],
+    message: str,
+    origin: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    folder = tmp_path / "data" / TASKS[KITTI].folder
+    monkeypatch.setattr("tasks.verify.pinned", lambda key: None)
+    folder = tmp_path / TASKS[KITTI].folder
     shutil.copytree(origin / TASKS[KITTI].folder, folder)
     damage(folder)
-    done = run("verify", f"data={tmp_path}/data", f"tasks={KITTI}", "images=true", "jobs=2")
-    assert message in done.stdout and done.stderr == ""
-    assert done.returncode == int(damage is not damage_nothing)
+    assert verify([TASKS[KITTI]], tmp_path, images=True, jobs=1) == int(damage is not damage_nothing)
+    assert message in capsys.readouterr().out
 
 
 def test_verify_counts_every_kind(run: Command, hub: Hub, tmp_path: Path) -> None:
@@ -327,12 +452,17 @@ def test_verify_counts_every_kind(run: Command, hub: Hub, tmp_path: Path) -> Non
         (["download"], "data= is needed"),
         (["download", "data=x", "tasks=demo"], "these tasks need no download"),
         (["download", "data=x", "jobs=0"], "jobs=0: at least 1"),
+        (["download", f"data={__file__}"], f"data={__file__} is not a folder"),
         (["verify", "data=/nowhere"], "data=/nowhere is not a folder"),
         (["verify", "data=.", "tasks=vtab/pest"], "did you mean 'vtab/pets'?"),
         (["dowload"], "did you mean 'download'?"),
         ([], "needs a command; known: list, download, verify, lock"),
     ],
 )
-def test_mistakes_are_one_line(words: list[str], message: str, run: Command) -> None:
-    done = run(*words)
-    assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
+def test_mistakes_are_one_line(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["tasks", *words])
+    assert status_of(main) == 2
+    errors = capsys.readouterr().err
+    assert message in errors and errors.count("\n") == 1
