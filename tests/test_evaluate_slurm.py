@@ -107,7 +107,7 @@ def test_an_array_with_an_element_killed_half_way(cluster: dict[str, str], tmp_p
 
     for log in tmp_path.glob("log.*"):
         log.unlink()
-    array = jobs.submit("--array=1-2")
+    array = jobs.submit("--array=0-1")  # the same parts, counted from 0
     last = jobs.submit(f"--dependency=afterany:{array}")
     jobs.end(array)
     jobs.end(last)
