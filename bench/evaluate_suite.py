@@ -1,0 +1,326 @@
+"""Our evaluation and the original harness on the same sets, model and machine, whole processes in turn.
+
+    python bench/evaluate_suite.py harness=<checkout> python=<its interpreter> [case=suite|tower] [out=FILE.md]
+
+The checkout is of https://github.com/mlfoundations/datacomp. Its environment needs the torch, torchvision, Pillow and
+open_clip_torch of ours, and webdataset==0.2.31, numpy<2.4, scikit-learn, datasets, pandas, wilds==2.0.0, and
+clip_benchmark==1.4.0 installed with --no-deps, as that release asks for an older torch.
+
+Cases: `suite`, 40 small sets, where start-up and prompts weigh; `tower`, few tasks with many pictures, where the image
+tower does. Both are run unless one is named. sets= is the folder for the sets and checkpoints, which are written where
+they are not there yet (a temporary folder without it). Runs on Linux.
+"""
+
+import datetime
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import evaluation_report as report
+import numpy as np
+import torch
+from evaluation_report import Aim, Outcome, Pace, Side
+from evaluation_sets import NAMES, TEMPLATES, Pictures, picture, write_sets
+from omegaconf import MISSING
+from processes import Ran, measured
+
+from conf.command import parse
+from conf.errors import UserError, exit_on_user_error
+from conf.files import atomic, read_json, read_lines
+from evaluate.config import PRECISIONS
+from evaluate.images import Pixels, Scale, evaluation_transform
+from tasks.registry import Task, select
+from train.model import create, tokenizer_of
+
+ROOT = Path(__file__).resolve().parent.parent
+CASES = ("suite", "tower")
+TOWER_TASKS = ["cifar10", "vtab/eurosat", "vtab/dtd"]
+SUITE_SIDES, TOWER_SIDES = (256, 500), (64, 96)  # pixels of the pictures
+MORE = 4  # times as many pictures in the larger sets of `tower`
+
+
+@dataclass
+class Options:
+    """`harness` is the checkout, `python` its interpreter; `images` are pictures of each task, `tower_images` those of
+    each task in the smaller sets of `tower`; `precision` is ours in `suite`, and `classes` caps the classes of a task
+    there, so that prompts weigh less than in reality (None: as many as the real tasks have)."""
+
+    harness: str = MISSING
+    python: str = MISSING
+    sets: str | None = None
+    case: str | None = None
+    model: str = "ViT-S-32-alt"
+    tower_model: str = "ViT-B-32"
+    precision: str = "fp32"
+    images: int = 58
+    classes: int | None = None
+    tower_images: int = 64
+    repeats: int = 3
+    out: str | None = None
+
+
+class Section(NamedTuple):
+    """A case's part of the page."""
+
+    aims: list[Aim]
+    lines: list[str]
+
+
+class Scene(NamedTuple):
+    """What both evaluate: tasks whose sets lie below `sets`, and a model with a checkpoint."""
+
+    tasks: list[Task]
+    sets: Path
+    model: str
+    checkpoint: Path
+
+
+def main() -> None:
+    words, options = parse(sys.argv[1:], Options)
+    if words:
+        raise UserError(f"{words[0]!r} is not key=value")
+    check(options)
+    write(options)
+
+
+def write(options: Options) -> None:
+    """Run the cases and print the page of results; with out= it becomes a file as well."""
+    cases = CASES if options.case is None else (options.case,)
+    with tempfile.TemporaryDirectory() as temporary:
+        root = Path(temporary if options.sets is None else options.sets).resolve()
+        work = Path(temporary) / "runs"
+        sections = [{"suite": suite, "tower": tower}[case](options, root, work / case) for case in cases]
+    aims = [aim for section in sections for aim in section.aims]
+    body = [line for section in sections for line in section.lines]
+    page = "\n".join([*heading(options), *report.aims_table(aims), "", *body])
+    print(page)
+    if options.out is not None:
+        with atomic(options.out) as file:
+            file.write(page)
+
+
+def check(options: Options) -> None:
+    """Raise UserError for what cannot be run."""
+    if not (Path(options.harness) / "tasklist.yml").is_file():
+        raise UserError(f"harness={options.harness} holds no tasklist.yml; is it a checkout of the original harness?")
+    if shutil.which(options.python) is None:
+        raise UserError(f"python={options.python} is not an interpreter")
+    if options.case not in (None, *CASES):
+        raise UserError(f"case={options.case} is not one of {', '.join(CASES)}")
+    if options.precision not in PRECISIONS:
+        raise UserError(f"precision={options.precision} is not one of {', '.join(PRECISIONS)}")
+    if (
+        min(options.images, options.tower_images, options.repeats, 1 if options.classes is None else options.classes)
+        < 1
+    ):
+        raise UserError("images=, tower_images=, repeats= and classes= have to be at least 1")
+
+
+def suite(options: Options, root: Path, work: Path) -> Section:
+    """40 small sets: seconds of both by task and in total, and the difference of their metrics."""
+    tasks = select(["all"])
+    sets, classes = root / f"suite-{options.images}", "as many classes as the real tasks have"
+    if options.classes is not None:
+        tasks = [replace(task, classes=task.classes and min(task.classes, options.classes)) for task in tasks]
+        sets, classes = root / f"{sets.name}-{options.classes}", f"at most {options.classes} classes"
+    write_sets(sets, tasks, Pictures(options.images, *SUITE_SIDES))
+    scene = Scene(tasks, sets, options.model, checkpoint_of(options.model, root))
+    theirs, ours = Side([]), Side([])
+    for number in range(options.repeats):
+        theirs.outcomes.append(run_original(options, scene, work / f"original-{number}"))
+        ours.outcomes.append(run_ours(scene, options.precision, work / f"ours-{number}"))
+        say(f"suite, round {number + 1}", theirs, ours)
+    phases = profile(scene, options.precision, work / "profile")
+    size = sum(path.stat().st_size for path in sets.rglob("*") if path.is_file()) / 1e6
+    lines = [
+        f"## {len(tasks)} small sets: {len(tasks) * options.images:,} samples, {size:.0f} MB",
+        "",
+        f"{options.model}, random weights, {options.images} samples a task, JPEGs of {SUITE_SIDES[0]} to "
+        f"{SUITE_SIDES[1]} pixels, {classes}, 2 to 7 templates. Ours in "
+        f"{options.precision}, the original harness in fp32.",
+        "",
+        *report.totals_table(theirs, ours),
+        "",
+        "Seconds of a task are, in the original harness, from loading the model to the metrics; in ours, from its "
+        "first batch of pictures to its metrics: the prompts of all tasks are encoded before, and the pictures of "
+        "the next task are decoded meanwhile.",
+        "",
+        *report.tasks_table(tasks, theirs, ours),
+        "",
+        "### Where our time goes",
+        "",
+        f"One further run, {sum(phases.values()):.1f} s. The main process only, beside which the workers decode.",
+        "",
+        *report.phases_table(phases),
+        "",
+    ]
+    return Section(report.suite_aims(theirs, ours), lines)
+
+
+def tower(options: Options, root: Path, work: Path) -> Section:
+    """Many small pictures: pictures/s of both, ours in bfloat16 beside it, and memory at two numbers of pictures."""
+    tasks = select(TOWER_TASKS)
+    checkpoint = checkpoint_of(options.tower_model, root)
+    counts = (options.tower_images, MORE * options.tower_images)
+    sides = {name: (Side([]), Side([])) for name in ("original", *PRECISIONS)}
+    for number in range(options.repeats):
+        for index, count in enumerate(counts):
+            sets = root / f"tower-{count}"
+            write_sets(sets, tasks, Pictures(count, *TOWER_SIDES))
+            scene = Scene(tasks, sets, options.tower_model, checkpoint)
+            sides["original"][index].outcomes.append(run_original(options, scene, work / f"original-{count}-{number}"))
+            for precision in PRECISIONS:
+                outcome = run_ours(scene, precision, work / f"{precision}-{count}-{number}")
+                sides[precision][index].outcomes.append(outcome)
+            say(f"tower, {count} pictures a task, round {number + 1}", *(pair[index] for pair in sides.values()))
+    few, many = (len(tasks) * count for count in counts)
+    paces = {name: Pace(*pair, many - few) for name, pair in sides.items()}
+    lines = [
+        f"## The image tower: {many:,} pictures",
+        "",
+        f"{options.tower_model}, random weights, {len(tasks)} tasks, JPEGs of {TOWER_SIDES[0]} to {TOWER_SIDES[1]} "
+        "pixels, whose decoding costs next to nothing. Pictures/s are those that the larger sets have more, over "
+        "the seconds that their run took longer: start-up and prompts fall out. GB is the peak of all processes.",
+        "",
+        *report.pace_table(paces, (few, many)),
+        "",
+        f"Every metric over the {many:,} pictures:",
+        "",
+        *report.precision_table(tasks, paces),
+        "",
+    ]
+    return Section(report.tower_aims(paces), lines)
+
+
+def checkpoint_of(model_name: str, root: Path) -> Path:
+    """Random weights, written once.
+
+    The embeddings of fresh weights all point nearly the same way, so that every picture gets the same class. Their
+    means over some pictures and prompts are moved to zero, through the biases before the last projections.
+    """
+    path = root / f"{model_name}.pt"
+    if path.exists():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    model: Any = create(model_name).eval()
+    transform = evaluation_transform(model)
+    rng = np.random.default_rng(0)
+    pixels = torch.stack([Pixels(transform)(picture(rng, Pictures(1, *SUITE_SIDES))) for _ in range(64)])
+    prompts = [template.replace("{c}", str(rng.choice(NAMES))) for template in TEMPLATES * 8]
+    with torch.inference_mode():
+        images = model.encode_image(Scale(transform)(pixels)).mean(dim=0)
+        texts = model.encode_text(tokenizer_of(model_name)(prompts)).mean(dim=0)
+        model.visual.ln_post.bias -= images @ torch.linalg.pinv(model.visual.proj)
+        model.ln_final.bias -= texts @ torch.linalg.pinv(model.text_projection)
+    with atomic(path, "wb") as file:
+        torch.save(model.state_dict(), file)
+    return path
+
+
+def run_ours(scene: Scene, precision: str, out: Path) -> Outcome:
+    """`python -m evaluate` with its defaults."""
+    ran = run([sys.executable, "-m", "evaluate", *our_options(scene, precision, out)], out)
+    return Outcome(ran, {line["key"]: line for line in read_lines(out / "eval_results.jsonl")})
+
+
+def run_original(options: Options, scene: Scene, out: Path) -> Outcome:
+    """The original harness with its defaults."""
+    file = out / "results.jsonl"
+    interpreter = Path(shutil.which(options.python) or options.python).absolute()  # it is started in another folder
+    command = [str(interpreter), str(ROOT / "bench" / "original_harness.py")]
+    for name, value in (("harness", Path(options.harness).resolve()), ("sets", scene.sets), ("model", scene.model)):
+        command += [f"--{name}", str(value)]
+    command += ["--checkpoint", str(scene.checkpoint), "--out", str(file)]
+    ran = run([*command, "--tasks", *(task.key for task in scene.tasks)], out)
+    return Outcome(ran, {line["key"]: line for line in read_lines(file)})
+
+
+def profile(scene: Scene, precision: str, out: Path) -> dict[str, float]:
+    """Seconds of one of our runs by phase."""
+    file = out / "phases.json"
+    script = str(ROOT / "bench" / "evaluation_profile.py")
+    ran = run([sys.executable, script, str(file), *our_options(scene, precision, out)], out)
+    phases: dict[str, float] = read_json(file)
+    return {**phases, "start of the interpreter, exit": ran.seconds - sum(phases.values())}
+
+
+def our_options(scene: Scene, precision: str, out: Path) -> list[str]:
+    """What follows `python -m evaluate`."""
+    return [
+        f"model={scene.model}",
+        f"checkpoint={scene.checkpoint}",
+        f"data={scene.sets}",
+        f"out={out}",
+        f"precision={precision}",
+        f"tasks=[{','.join(task.key for task in scene.tasks)}]",
+    ]
+
+
+def run(command: list[str], out: Path) -> Ran:
+    """Run a process to its end, with threads that sleep where they wait, as there are few cores."""
+    out.mkdir(parents=True)
+    return measured(command, ROOT, out / "log.txt", os.environ | {"OMP_WAIT_POLICY": "passive"})
+
+
+def say(what: str, *sides: Side) -> None:
+    """Progress, for whoever waits."""
+    print(what, *(f"{side.outcomes[-1].ran.seconds:.1f} s" for side in sides), file=sys.stderr, flush=True)
+
+
+def heading(options: Options) -> list[str]:
+    """Title, command, machine and versions."""
+    command = " ".join(["python bench/evaluate_suite.py", *changed(options)])
+    commit = subprocess.run(
+        ["git", "-C", options.harness, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    )
+    packages = ("torch", "torchvision", "open_clip_torch", "pillow", "numpy")
+    code = f"from importlib.metadata import version\nprint(*map(version, {(*packages, 'clip_benchmark')!r}))"
+    peer = subprocess.run([options.python, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    mine = ", ".join(f"{name} {version(name)}" for name in packages)
+    other = ", ".join(f"{name} {value}" for name, value in zip((*packages, "clip_benchmark"), peer, strict=True))
+    return [
+        "# Evaluation: our suite beside the original harness",
+        "",
+        f"`{command}`, {datetime.datetime.now(datetime.UTC):%d %B %Y}. Whole processes in turn, from start to exit, "
+        f"medians of {options.repeats}; both with their own defaults (batch, workers) and the same environment.",
+        "",
+        f"Machine: {machine()}. Ours: Python {platform.python_version()}, {mine}. "
+        f"Original harness ({commit.stdout.strip() or 'no git commit'}): {other}.",
+        "",
+    ]
+
+
+def changed(options: Options) -> list[str]:
+    """The options that differ from the defaults, without what is of one machine only."""
+    given = [
+        f"{name}={value}"
+        for name, value in vars(options).items()
+        if name not in ("harness", "python", "sets", "out") and value != getattr(Options, name)
+    ]
+    return ["harness=<checkout>", "python=<its interpreter>", *given]
+
+
+def machine() -> str:
+    """Processor, cores, and whether it multiplies in bfloat16."""
+    info = Path("/proc/cpuinfo").read_text()
+    names, flags = re.findall(r"model name\s*: (.*)", info), re.findall(r"flags\s*: (.*)", info)
+    known = set(flags[0].split()) if flags else set()
+    units = ", ".join(
+        f"{label} {'yes' if any(flag.startswith(prefix) for flag in known) else 'no'}"
+        for label, prefix in (("AVX-512", "avx512f"), ("AVX-512 BF16", "avx512_bf16"), ("AMX", "amx"))
+    )
+    cores, threads = len(os.sched_getaffinity(0)), torch.get_num_threads()
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    return f"{names[0] if names else platform.machine()}, {cores} cores ({threads} threads), {units}, {gpu}"
+
+
+if __name__ == "__main__":
+    exit_on_user_error(main)

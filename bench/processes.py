@@ -1,0 +1,73 @@
+"""Run a command as a user would, and measure it from outside: seconds and memory of all its processes together."""
+
+import contextlib
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+_SHARE = 0.02  # of one core, which looking at the memory may take: a look is tens of milliseconds a process
+
+
+class Ran(NamedTuple):
+    """Wall time from start to exit, and the peak of memory.
+
+    Memory is the proportional set size, in bytes, summed over the processes: what workers share with the process that
+    forked them counts once. It is looked at every few seconds.
+    """
+
+    seconds: float
+    memory: int
+
+
+def measured(command: Sequence[str], folder: Path, log: Path, environment: Mapping[str, str]) -> Ran:
+    """Run `command` in `folder` to its end, its output in `log`; where it fails, show the end of that and exit."""
+    peak, ended = 0, threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        pause = 0.2
+        while not ended.wait(pause):
+            begun = time.perf_counter()
+            peak = max(peak, sum(_memory(pid) for pid in _family(process.pid)))
+            pause = (time.perf_counter() - begun) / _SHARE
+
+    with log.open("w") as file:
+        started = time.perf_counter()
+        process = subprocess.Popen(
+            command, cwd=folder, stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=dict(environment)
+        )
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        try:
+            status = process.wait()
+        finally:
+            process.kill()
+            ended.set()
+        seconds = time.perf_counter() - started
+    watcher.join()
+    if status:
+        sys.exit(f"exit status {status} of {' '.join(command)}\n{log.read_text()[-4000:]}")
+    return Ran(seconds, peak)
+
+
+def _family(pid: int) -> Iterator[int]:
+    """A process and all that come from it, as far as they live."""
+    yield pid
+    with contextlib.suppress(OSError):
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            for child in (thread / "children").read_text().split():
+                yield from _family(int(child))
+
+
+def _memory(pid: int) -> int:
+    """Proportional set size in bytes, 0 for a process that has ended."""
+    try:
+        found = re.search(r"^Pss:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
+    except OSError:
+        return 0
+    return int(found[1]) * 1024 if found else 0
