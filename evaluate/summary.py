@@ -13,9 +13,8 @@ _HEADINGS = ("task", "metric", "score", "± stderr", "samples", "official")
 
 def brief(task: Task, line: Line) -> str:
     """One line for a task that has just finished."""
-    metric = task.main_metric or "no main metric"
-    score = _number(line["metrics"]["main_metric"])
-    return f"{task.key}: {metric} {score} over {line['samples']:,} samples in {line['seconds']:.1f} s"
+    score = f"{task.main_metric} {_number(line['metrics']['main_metric'])} over " if task.main_metric else ""
+    return f"{task.key}: {score}{line['samples']:,} samples in {line['seconds']:.1f} s"
 
 
 def summary(
