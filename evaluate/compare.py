@@ -21,8 +21,9 @@ from scipy.stats import binomtest
 
 from conf.command import parse
 from conf.errors import UserError, exit_on_user_error
-from conf.files import read_lines, write_json
-from evaluate.results import FILE, Conditions, Line, predictions_identity, predictions_path
+from conf.files import write_json
+from conf.text import aligned
+from evaluate.results import FILE, Conditions, Line, all_lines, predictions_identity, predictions_path
 from evaluate.statistics import Mean, Statistic, statistic_of
 from tasks.aggregates import members
 from tasks.registry import Task, load_tasks
@@ -148,11 +149,7 @@ def results_in(folder: Path) -> dict[str, Line]:
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder")
-    lines: dict[str, Line] = {}
-    for number, line in enumerate(read_lines(folder / FILE), start=1):
-        if not isinstance(line, dict) or not isinstance(line.get("key"), str):
-            raise UserError(f"{folder / FILE}, line {number}, is not a line of results; move the file away")
-        lines[line["key"]] = line
+    lines = {line["key"]: line for line in all_lines(folder)}
     if not lines:
         raise UserError(f"{folder} has no results ({FILE}); evaluate the model first (python -m evaluate ...)")
     return lines
@@ -282,7 +279,7 @@ def report(comparison: Comparison) -> str:
     rows = [(one.key, one.metric, *_cells(one)) for one in comparison.tasks]
     means = [(one.name, "", *_cells(one)) for one in comparison.overall]
     tests = len(comparison.tasks)
-    parts.append(_table([_HEADINGS, *rows, *means]))
+    parts.append(aligned([_HEADINGS, *rows, *means], range(2, len(_HEADINGS) - 1)))
     parts += [
         f"{one.name}: B is better on {one.b_better}, A on {one.a_better}, {NO_DIFFERENCE} on "
         f"{one.tasks - one.a_better - one.b_better} of {one.tasks}"
@@ -369,20 +366,6 @@ def _and_more(count: int) -> str:
 def _cells(row: Difference | Overall) -> tuple[str, ...]:
     numbers = f"{row.a:.4f}", f"{row.b:.4f}", f"{row.difference:+.4f}", f"{row.stderr:.4f}"
     return *numbers, "<0.0001" if row.p < 0.0001 else f"{row.p:.4f}", row.verdict
-
-
-def _table(rows: Sequence[tuple[str, ...]]) -> str:
-    """Columns aligned: words to the left, numbers to the right."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
-    words = (0, 1, len(_HEADINGS) - 1)
-    lines = []
-    for row in rows:
-        cells = [
-            cell.ljust(width) if column in words else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from omegaconf import MISSING
 from conf.command import parse
 from conf.errors import UserError, exit_on_user_error, nearest
 from conf.files import read_lines
+from conf.text import aligned
 from evaluate.results import FILE
 from tasks.registry import Task, load_tasks
 
@@ -110,9 +111,7 @@ def tables(task: Task, metrics: Metrics) -> str:
 def _table(title: str, columns: Sequence[str], rows: Rows) -> str:
     """A title, the names of the columns, and the rows; numbers are aligned at the point."""
     cells = [("", *columns), *((name, *map(_percent, values)) for name, values in rows.items())]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
-    lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in cells]
-    return "\n".join([title, *lines])
+    return f"{title}\n{aligned(cells, range(1, len(cells[0])))}"
 
 
 def _percent(share: float | None) -> str:

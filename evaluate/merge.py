@@ -16,10 +16,10 @@ from typing import Any
 
 from conf.command import parse
 from conf.errors import UserError, exit_on_user_error
-from conf.files import append_line, atomic, json_line, read_json, read_lines
-from evaluate.results import FILE, Line, saved_lines
+from conf.files import append_line, atomic, json_line, read_json
+from evaluate.results import FILE, Line, all_lines, saved_lines
 from evaluate.summary import summary
-from tasks.registry import load_tasks, select, suite_of
+from tasks.registry import load_tasks, select, suite_of, words_of
 
 OLD = "eval_results.old.jsonl"
 _SAME = ("checkpoint_sha256", "model", "tag", "precision", "limit", "version")  # what the parts have in common
@@ -48,8 +48,7 @@ def main() -> int:
         raise UserError("run=<training run> or out=<folder of results> is needed")
     record = {} if options.run is None else read_json(Path(options.run) / "run.json")
     out = Path(given)
-    patterns = [word.strip() for word in (options.tasks or "").strip("[]").split(",") if word.strip()]
-    tasks = select(patterns, suite_of(record.get("scale") or ""))
+    tasks = select(words_of(options.tasks or ""), suite_of(record.get("scale") or ""))
     lines = merged(out, (record.get("checkpoint") or {}).get("sha256"))
     problems = {task.key: "missing: no part has evaluated it; submit the parts again" for task in tasks}
     problems = {key: reason for key, reason in problems.items() if key not in lines}
@@ -74,7 +73,7 @@ def merged(out: Path, sha256: str | None) -> dict[str, Line]:
         raise UserError(f"{out / 'predictions'} holds no results" + (" of the run's checkpoint" if saved else ""))
     _check_alike(out, current)
     lines = {line["key"]: line for line in sorted(current, key=lambda line: list(known).index(line["key"]))}
-    superseded = [line for line in read_lines(out / FILE) if lines.get(line.get("key")) != line]
+    superseded = [line for line in all_lines(out) if lines.get(line["key"]) != line]
     for line in superseded:
         append_line(out / OLD, line)
     with atomic(out / FILE) as file:

@@ -96,19 +96,27 @@ def predictions_path(out: Path, key: str) -> Path:
     return out / "predictions" / f"{key.replace('/', '-')}.parquet"
 
 
+def all_lines(out: Path) -> list[Line]:
+    """Every line of eval_results.jsonl, [] where there is no such file.
+
+    Raises:
+        UserError: it holds something else than lines of results.
+    """
+    lines: list[Line] = read_lines(out / FILE)
+    for number, line in enumerate(lines, start=1):
+        if not isinstance(line, dict) or not isinstance(line.get("key"), str):
+            raise UserError(f"{out / FILE}, line {number}, is not a line of results; move the file away")
+    return lines
+
+
 def last_lines(out: Path, subject: Subject) -> dict[str, Line]:
     """The last line of each task for a model with a checkpoint, by key.
 
     Raises:
         UserError: eval_results.jsonl holds something else than lines of results.
     """
-    lines: dict[str, Line] = {}
-    for number, line in enumerate(read_lines(out / FILE), start=1):
-        if not isinstance(line, dict) or not isinstance(line.get("key"), str):
-            raise UserError(f"{out / FILE}, line {number}, is not a line of results; move the file away")
-        if (line.get("checkpoint_sha256"), line.get("model")) == (subject.sha256, subject.model):
-            lines[line["key"]] = line
-    return lines
+    ours = (subject.sha256, subject.model)
+    return {line["key"]: line for line in all_lines(out) if (line.get("checkpoint_sha256"), line.get("model")) == ours}
 
 
 def saved_lines(out: Path) -> list[Line]:

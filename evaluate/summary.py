@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from conf.text import aligned
 from evaluate.fairness import tables
 from evaluate.results import Line
 from tasks.aggregates import aggregates, members
@@ -37,8 +38,8 @@ def summary(
     parts = []
     if lines:
         rows = [_row(task, lines[task.key]) for task in tasks if task.key in lines]
-        parts.append(_table([_HEADINGS, *rows]))
-        parts.append(_table([row for suite in _suites(tasks) for row in _aggregates(suite, stored)]))
+        parts.append(aligned([_HEADINGS, *rows]))
+        parts.append(aligned([row for suite in _suites(tasks) for row in _aggregates(suite, stored)]))
         fairness = [task for task in tasks if task.kind == "fairness" and task.key in lines]
         parts += [tables(task, lines[task.key]["metrics"]) for task in fairness]
     if problems:
@@ -82,11 +83,3 @@ def _aggregates(suite: str, stored: Mapping[str, Line]) -> list[tuple[str, ...]]
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
-
-
-def _table(rows: Sequence[tuple[str, ...]]) -> str:
-    """Columns aligned, the last one as long as it is."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )

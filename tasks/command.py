@@ -1,6 +1,5 @@
 """The commands of `python -m tasks`."""
 
-import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,14 +10,13 @@ from omegaconf import MISSING
 
 from conf.command import parse
 from conf.errors import UserError, nearest
+from conf.machine import cores
 from tasks import lock as locking
 from tasks.download import download
 from tasks.hub import forbidden
 from tasks.listing import table
-from tasks.registry import Task, select
+from tasks.registry import Task, select, words_of
 from tasks.verify import verify
-
-_CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass
@@ -45,7 +43,7 @@ class VerifyOptions:
     data: str = MISSING
     tasks: str = "all"
     images: bool = False
-    jobs: int = _CORES
+    jobs: int = cores()
 
 
 @dataclass
@@ -117,7 +115,7 @@ COMMANDS: dict[str, tuple[type[Any], Callable[[Any], int]]] = {
 
 
 def _chosen(words: str) -> list[Task]:
-    return select([word.strip() for word in words.strip("[]").split(",") if word.strip()])
+    return select(words_of(words))
 
 
 def _with_repository(tasks: Sequence[Task]) -> list[Task]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from conf.text import aligned
 from tasks.registry import Task
 
 _HEADINGS = ("key", "name", "kind", "samples", "classes", "metric", "groups", "data")
@@ -10,9 +11,7 @@ _NUMBERS = ("samples", "classes")
 
 def table(tasks: Sequence[Task]) -> str:
     """One row a task under a row of headings; numbers to the right, "-" where a task has none."""
-    rows = [_HEADINGS, *(_row(task) for task in tasks)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
-    return "\n".join(_line(row, widths) for row in rows)
+    return aligned([_HEADINGS, *(_row(task) for task in tasks)], [_HEADINGS.index(name) for name in _NUMBERS])
 
 
 def _row(task: Task) -> tuple[str, ...]:
@@ -26,11 +25,3 @@ def _row(task: Task) -> tuple[str, ...]:
         ",".join(task.groups),
         str(task.source),
     )
-
-
-def _line(row: Sequence[str], widths: Sequence[int]) -> str:
-    cells = [
-        cell.rjust(width) if heading in _NUMBERS else cell.ljust(width)
-        for heading, cell, width in zip(_HEADINGS, row, widths, strict=True)
-    ]
-    return "  ".join(cells).rstrip()

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from conf.errors import UserError
-from conf.files import digest_file, digest_json, read_json, write_json
+from conf.files import digest_file, read_json, write_json
 from tasks.hub import File, Repository, endpoint, fetch, inspect
-from tasks.readers import NSHARDS
+from tasks.readers import NSHARDS, digest_of
 from tasks.registry import Task
 
 PATH = Path(__file__).parent / "lock.json"
@@ -93,11 +93,6 @@ def lock(tasks: Sequence[Task], path: Path) -> dict[str, str]:
     return problems
 
 
-def data_digest(files: Mapping[str, str]) -> str:
-    """The digest that `tasks.readers.TaskData.digest` gives for files of these names and SHA-256."""
-    return digest_json(sorted([name, sha256] for name, sha256 in files.items()))
-
-
 def _locked(repository: Repository) -> Locked:
     """The Hub tells no SHA-256 of small files; they are fetched for it.
 
@@ -113,7 +108,7 @@ def _locked(repository: Repository) -> Locked:
                 if file.name == NSHARDS:
                     _check_shards(repository, path.read_text(encoding="utf-8", errors="replace").strip())
             files.append(file)
-    digest = data_digest({file.name: file.sha256 or "" for file in files})
+    digest = digest_of({file.name: file.sha256 or "" for file in files})
     return Locked(repository.repo, repository.commit, repository.licence, tuple(files), digest)
 
 

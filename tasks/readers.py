@@ -99,11 +99,16 @@ class TaskData:
             shard_digests: relative name -> SHA-256 of the shards that were read; the text files are added here.
         """
         texts = {self.name_of(path): digest_file(path) for path in self.texts}
-        return digest_json(sorted([name, value] for name, value in {**texts, **shard_digests}.items()))
+        return digest_of({**texts, **shard_digests})
 
     def name_of(self, path: Path) -> str:
         """The name under which a file of the folder enters the digest."""
         return path.relative_to(self.folder).as_posix()
+
+
+def digest_of(files: Mapping[str, str]) -> str:
+    """SHA-256 over the sorted (name relative to the task's folder, SHA-256 of content) of files, given by name."""
+    return digest_json(sorted([name, sha256] for name, sha256 in files.items()))
 
 
 def open_data(task: Task, root: Path) -> TaskData:

@@ -113,6 +113,11 @@ def load_tasks() -> dict[str, Task]:
     return {task.key: task for task in tasks}
 
 
+def words_of(text: str) -> list[str]:
+    """The patterns of a `tasks=` that is plain text: separated by commas, in brackets or not."""
+    return [word.strip() for word in text.strip("[]").split(",") if word.strip()]
+
+
 def select(patterns: Sequence[str], suite_default: str = "main") -> list[Task]:
     """The tasks that `patterns` name, in the registry's order and without repeats.
 

@@ -2,7 +2,6 @@
 together."""
 
 import math
-import os
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -10,6 +9,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from conf.errors import UserError
+from conf.machine import cores
 from train.images import decode, draw_box, resized_crop
 from train.shards import Problem
 from train.stream import CROP, SPARE, Cursor, Item, Plan, Stream, Taken, keyed
@@ -185,5 +185,4 @@ def _join(parts: list[_Chunk], count: int, pin: bool) -> tuple[torch.Tensor, tor
 def default_workers(world_size: int) -> int:
     """Data workers for each of `world_size` processes on this machine: the cores there are, one left to each
     process."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(0, min(MAX_WORKERS, cores // world_size - 1))
+    return max(0, min(MAX_WORKERS, cores() // world_size - 1))

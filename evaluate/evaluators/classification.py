@@ -39,7 +39,7 @@ class Classification(Evaluator):
         self._rows.append((batch.unit, batch.keys, torch.stack([labels, predictions, ranks]).cpu()))
 
     def result(self) -> Result:
-        keys, numbers = self._in_order()
+        keys, numbers = in_order(self._rows)
         labels, predictions, ranks = numbers.numpy()
         classes = self._weights.shape[1]
         top5 = ranks < 5
@@ -52,11 +52,11 @@ class Classification(Evaluator):
         table = pa.table({"key": keys, "label": labels, "prediction": predictions, "top5": hits})
         return Result(metrics, len(keys), table)
 
-    def _in_order(self) -> tuple[list[str], torch.Tensor]:
-        """Keys, and labels, predictions and ranks of the labels, int64 [3, n], by unit and place in it."""
-        rows = sorted(self._rows, key=lambda row: row[0])
-        keys = [key for _, names, _ in rows for key in names]
-        return keys, torch.cat([numbers for _, _, numbers in rows], dim=1)
+
+def in_order(rows: Sequence[tuple[int, list[str], torch.Tensor]]) -> tuple[list[str], torch.Tensor]:
+    """Keys [n] and numbers [k, n] of the samples, by unit and place in it, from (unit, keys, numbers) of batches."""
+    rows = sorted(rows, key=lambda row: row[0])
+    return [key for _, keys, _ in rows for key in keys], torch.cat([numbers for *_, numbers in rows], dim=1)
 
 
 def rank_of(scores: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -9,7 +9,7 @@ import torch
 from conf.errors import UserError
 from evaluate.encoder import Encoder
 from evaluate.evaluators.base import Evaluator, Result
-from evaluate.evaluators.classification import LOGIT_SCALE
+from evaluate.evaluators.classification import LOGIT_SCALE, in_order
 from evaluate.evaluators.groups import MetadataRows
 from evaluate.stream import Batch
 from evaluate.wilds_metrics import Metadata, Metrics, grouped_accuracy
@@ -50,9 +50,7 @@ class Fairness(Evaluator):
         self._rows.append((batch.unit, batch.keys, torch.stack(predictions).cpu()))
 
     def result(self) -> Result:
-        rows = sorted(self._rows, key=lambda row: row[0])
-        keys = [key for _, names, _ in rows for key in names]
-        numbers = torch.cat([part for _, _, part in rows], dim=1)
+        keys, numbers = in_order(self._rows)
         predictions = dict(zip(PREFIXES, numbers, strict=True))
         metadata = self._metadata.in_order()
         table = {"key": keys, **{field: metadata[field].numpy() for field in metadata.fields}}

@@ -5,7 +5,7 @@ import torch
 from conf.errors import UserError
 from evaluate.encoder import Encoder
 from evaluate.evaluators.base import Result
-from evaluate.evaluators.classification import Classification
+from evaluate.evaluators.classification import Classification, in_order
 from evaluate.stream import Batch
 from evaluate.wilds_metrics import Metadata, Metrics, grouped_accuracy, macro_scores
 from tasks.readers import TaskData
@@ -83,7 +83,7 @@ class WorstGroup(_Grouped):
 
     def result(self) -> Result:
         plain, metadata = super().result(), self._metadata.in_order()
-        _, (labels, predictions, ranks) = self._in_order()
+        _, (labels, predictions, ranks) = in_order(self._rows)
         if self._top == 1:
             groups = grouped_accuracy("acc", predictions, labels, metadata, self.by)
         else:
@@ -105,7 +105,7 @@ class FMoW(_Grouped):
 
     def result(self) -> Result:
         plain, metadata = super().result(), self._metadata.in_order()
-        _, (labels, predictions, _) = self._in_order()
+        _, (labels, predictions, _) = in_order(self._rows)
         years = grouped_accuracy("acc", predictions, labels, metadata, ["year"])
         regions = grouped_accuracy("acc", predictions, labels, metadata, ["region"])
         metrics = {**plain.metrics, **years, **regions}
@@ -132,5 +132,5 @@ class IWildCam(Classification):
 
     def result(self) -> Result:
         plain = super().result()
-        _, (labels, predictions, _) = self._in_order()
+        _, (labels, predictions, _) = in_order(self._rows)
         return plain._replace(metrics={**plain.metrics, **macro_scores(predictions, labels)})
