@@ -25,8 +25,9 @@ demo: .venv/installed
 	@echo '  demo/leaderboard.json, demo/index.html   the leaderboard'
 	@echo '  demo/cache/                       the pool, its metadata, the evaluation sets, CREDITS.md'
 
+# Two processes, a file in one of them: most tests start processes of their own, and wait.
 test: .venv/dev
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: .venv/dev
 	$(BIN)/ruff check .

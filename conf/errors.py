@@ -19,6 +19,11 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return "known: " + ", ".join(known)
 
 
+def tell(error: UserError) -> None:
+    """Show the user a mistake."""
+    print(f"error: {error}", file=sys.stderr, flush=True)
+
+
 def status_of(run: Callable[[], int | None]) -> int:
     """Run a command and return its exit status: its own, or 2 and one line on stderr for a user's mistake.
 
@@ -30,7 +35,7 @@ def status_of(run: Callable[[], int | None]) -> int:
         sys.stdout.flush()
         return status or 0
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        tell(error)
         return 2
     except PermissionError as error:
         print(f"error: no permission to write or read {error.filename}; choose another folder", file=sys.stderr)

@@ -1,11 +1,13 @@
 """Files that matter are written whole or not at all, and known by their content."""
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -32,6 +34,41 @@ def atomic(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def claimed(folder: Path | str, wait: float = 30.0) -> Iterator[None]:
+    """Be the only process that claims `folder`, which is made where it is missing.
+
+    Args:
+        wait: seconds to give another process that is about to end.
+
+    Raises:
+        UserError: another process keeps writing there.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a") as file:
+        end = time.monotonic() + wait
+        # A lock of this process alone, unlike flock's: data workers that outlive it by seconds do not hold it.
+        while not _locked(file):
+            if time.monotonic() > end:
+                raise UserError(f"{folder} is in use by another process; wait for its end, or choose another name=")
+            time.sleep(0.2)
+        yield
+
+
+def leftovers(path: Path) -> list[Path]:
+    """The temporary files of writing `path` with `atomic`, which crashes left or which are being written."""
+    return list(path.parent.glob(f".{path.name}.????????"))
+
+
+def _locked(file: IO[str]) -> bool:
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in (errno.EACCES, errno.EAGAIN)  # some cluster file systems lock nothing
+    return True
 
 
 def umask() -> int:

@@ -1,8 +1,17 @@
 """What this process may use of the machine."""
 
 import os
+import platform
+from pathlib import Path
 
 
 def cores() -> int:
     """How many cores this process may run on, which batch systems and containers make fewer than there are."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def slow_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether this CPU is known to multiply bfloat16 some 15 times slower than float32: an x86 without AVX-512."""
+    if platform.machine() != "x86_64" or not cpuinfo.is_file():
+        return False
+    return "avx512" not in cpuinfo.read_text(encoding="utf-8")

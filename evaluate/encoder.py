@@ -4,16 +4,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import open_clip
 import torch
-from torch.func import functional_call
 from torch.nn import functional
 
 from conf.errors import UserError
 from evaluate.cache import Cache
 from evaluate.images import Pixels, Scale, evaluation_transform
 from evaluate.subject import Subject
-from train.model import load, tokenizer_of
+from train.model import encode_text, load, text_lengths, tokenizer_of
 
 Classes = tuple[Sequence[str], Sequence[str]]  # class names, templates
 
@@ -137,13 +135,13 @@ class Encoder:
     def _encode_unique(self, texts: Sequence[str]) -> torch.Tensor:
         """Texts of like length share a batch, which is as long as its longest."""
         tokens = self._tokenizer(texts)
-        lengths = _lengths(self._model, tokens)
+        lengths = text_lengths(self._model, tokens)
         order = torch.argsort(lengths, stable=True)
         parts = []
         for rows in torch.split(order, self._batch_size):
             shortened = tokens[rows, : int(lengths[rows].max())].to(self.device)
             with self._autocast():
-                features = _encode_text(self._model, shortened)
+                features = encode_text(self._model, shortened)
             parts.append(_unit(features, "text"))
         return torch.cat(parts)[torch.argsort(order).to(self.device)]
 
@@ -177,32 +175,6 @@ def _spread(vectors: torch.Tensor, unique: Sequence[str], texts: Sequence[str]) 
     """The vectors of `unique` texts for all `texts`, among which each may be several times."""
     place = {text: index for index, text in enumerate(unique)}
     return vectors[[place[text] for text in texts]]
-
-
-def _lengths(model: torch.nn.Module, tokens: torch.Tensor) -> torch.Tensor:
-    """How many tokens of each text decide its embedding, int64 [n].
-
-    Behind a causal mask a token sees only those before it, and CLIP reads the embedding off the end-of-text token, the
-    one of the highest number; what stands behind it is padding. Other towers get all tokens.
-    """
-    causal = (
-        type(model) is open_clip.CLIP
-        and getattr(model, "text_pool_type", None) == "argmax"
-        and getattr(model, "attn_mask", None) is not None
-    )
-    return tokens.argmax(dim=1) + 1 if causal else torch.full((len(tokens),), tokens.shape[1])
-
-
-def _encode_text(model: Any, tokens: torch.Tensor) -> Any:
-    """model.encode_text for texts [n, length] that may be shorter than the model's context."""
-    length = tokens.shape[1]
-    if length == model.context_length:
-        return model.encode_text(tokens)
-    shorter = {
-        "positional_embedding": model.positional_embedding[:length],
-        "attn_mask": model.attn_mask[:length, :length],
-    }
-    return functional_call(model, shorter, kwargs={"text": tokens})["text_features"]
 
 
 def _unit(features: torch.Tensor, what: str) -> torch.Tensor:

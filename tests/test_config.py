@@ -47,6 +47,7 @@ def test_resolved_config_is_frozen() -> None:
         "workers": None,
         "checkpoint_every": 1000,
         "keep_checkpoints": 2,
+        "keep_every": None,
         "compile": False,
         "accumulate": 1,
         "activation_checkpointing": False,
@@ -64,6 +65,10 @@ def test_resolved_config_is_frozen() -> None:
         "resume": True,
         "max_bad_share": 0.01,
         "evaluate": Evaluation(),
+        "dry_run": False,
+        "world_size": None,
+        "rate": None,
+        "memory": None,
     }
 
 
@@ -138,12 +143,25 @@ def test_flags_and_plain_values_are_left_alone() -> None:
         (("efficiency.workers=-1",), "0 or more"),
         (("max_bad_share=2",), "between 0 and 1"),
         (("name=a/b",), "plain folder name"),
+        (("world_size=8",), "world_size= is for dry_run=true"),
+        (("dry_run=true", "rate=0"), "rate=0.0 must be more than 0"),
     ],
 )
 def test_values_out_of_range_are_refused(overrides: tuple[str, ...], message: str) -> None:
     with pytest.raises(UserError) as caught:
         check(config("scale=small", *overrides), 1)
     assert message in str(caught.value)
+
+
+def test_all_that_is_wrong_is_told_in_one_line() -> None:
+    wrong = config(
+        "scale=small", "seed=1", "name=a/b", "recipe.warmup=9999", "efficiency.accumulate=3", "max_bad_share=2"
+    )
+    with pytest.raises(UserError) as caught:
+        check(wrong, 1)
+    for word in ("name='a/b'", "recipe.warmup=9999", "does not divide", "max_bad_share=2.0"):
+        assert word in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

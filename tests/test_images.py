@@ -59,6 +59,7 @@ def test_decodes_as_pillow(name: str, data: bytes) -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_resized_crop_is_close_to_pillow(seed: int) -> None:
+    """Rows first, then columns, as Pillow did for all pictures before version 13."""
     rng = random.Random(seed)
     height, width, size = rng.randint(20, 700), rng.randint(20, 700), rng.choice([32, 64, 224])
     pixels = smooth(height, width, 3, seed).astype(int)
@@ -67,9 +68,10 @@ def test_resized_crop_is_close_to_pillow(seed: int) -> None:
     box = draw_box(height, width, (0.5, 1.0), rng)
     found = resized_crop(torch.from_numpy(image).permute(2, 0, 1), box, size).permute(1, 2, 0).numpy()
     part = Image.fromarray(image).crop((box.left, box.top, box.left + box.width, box.top + box.height))
-    expected = np.asarray(part.resize((size, size), Image.Resampling.BICUBIC))
+    rows = part.resize((size, box.height), Image.Resampling.BICUBIC)
+    expected = np.asarray(rows.resize((size, size), Image.Resampling.BICUBIC))
     difference = np.abs(found.astype(int) - expected.astype(int))
-    assert difference.max() <= 4 and (difference > 1).mean() < 2e-3 and difference.mean() < 0.35
+    assert difference.max() <= 2 and (difference > 1).mean() < 2e-4 and (difference > 0).mean() < 0.02
 
 
 @pytest.mark.parametrize(("height", "width"), [(40, 60), (64, 64), (500, 333), (3, 200), (200, 3), (1, 1)])
@@ -93,6 +95,34 @@ def test_a_crop_that_fits_no_ratio_is_the_centre() -> None:
     assert draw_box(3, 200, (0.9, 1.0), random.Random(0)) == Box(0, 98, 3, 4)
 
 
+@pytest.mark.parametrize("form", ["JPEG", "WEBP"])
+def test_every_cut_is_told(form: str) -> None:
+    data = encode(Image.fromarray(smooth(40, 50, 3, 1)), form)
+    for length in range(len(data) - 1):
+        with pytest.raises(ValueError, match="cannot be decoded"):
+            decode(data[:length])
+
+
+def test_random_damage_raises_nothing_else() -> None:
+    rng, pictures = random.Random(0), [data for _, data in encoded_pictures()]
+    told = 0
+    for _ in range(1500):
+        data = bytearray(rng.choice(pictures))
+        for _ in range(rng.choice([1, 3, 30])):
+            data[rng.randrange(min(len(data), 300))] = rng.randrange(256)
+        try:
+            assert decode(bytes(data)).dtype == torch.uint8
+        except ValueError as error:
+            told += 1
+            assert str(error) and "\n" not in str(error)
+    assert told > 100
+
+
+def test_only_the_webs_formats_are_opened() -> None:
+    with pytest.raises(ValueError, match="it is none of JPEG, PNG, WEBP"):
+        decode(encode(Image.fromarray(smooth(40, 50, 3, 1)), "EPS"))
+
+
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
 def test_damaged_images_are_told(form: str) -> None:
     data = encode(Image.fromarray(smooth(90, 120, 3, 1)), form)
@@ -104,7 +134,7 @@ def test_damaged_images_are_told(form: str) -> None:
 
 def test_a_decompression_bomb_is_told_without_being_decoded() -> None:
     side = int(PIXEL_LIMIT**0.5) + 1
-    with pytest.raises(ValueError, match="larger than"):
+    with pytest.raises(ValueError, match="more than"):
         decode(encode(Image.new("1", (side, side)), "PNG"))
-    with pytest.raises(ValueError, match=r"cannot be decoded|larger than"):
+    with pytest.raises(ValueError, match=r"cannot be decoded|more than"):
         decode(encode(Image.new("1", (30_000, 30_000)), "PNG"))

@@ -1,6 +1,5 @@
 """Training from an object store: a real S3 server on this machine."""
 
-import contextlib
 import socket
 import subprocess
 import sys
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
+from botocore.exceptions import BotoCoreError
 from pools import write_pool
 
 from conf.command import compose
@@ -33,20 +33,24 @@ def bucket() -> Iterator[str]:
             patch.setenv("AWS_ACCESS_KEY_ID", "test")
             patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
             patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-            _await(port)
-            fsspec.filesystem("s3").mkdir("pools")
+            _make_bucket("pools")
             yield "s3://pools"
     finally:
         server.terminate()
         server.wait(20)
 
 
-def _await(port: int) -> None:
-    for _ in range(300):
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+def _make_bucket(name: str) -> None:
+    """As soon as the server answers."""
+    end = time.monotonic() + 60
+    while True:
+        try:
+            fsspec.filesystem("s3").mkdir(name)
             return
-        time.sleep(0.1)
-    raise RuntimeError("the S3 server did not start")
+        except (OSError, BotoCoreError):
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.1)
 
 
 @pytest.mark.slow

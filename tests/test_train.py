@@ -118,6 +118,7 @@ EFFICIENCY = {
     "workers": (3, 0.0),
     "checkpoint_every": (2, 0.0),
     "keep_checkpoints": (1, 0.0),
+    "keep_every": (3, 0.0),
     "compile": ("true", 1e-5),
     "accumulate": (4, 1e-5),
     "activation_checkpointing": ("true", 1e-5),
@@ -187,6 +188,13 @@ def test_old_checkpoints_are_thinned(options: list[str]) -> None:
     folder = run(options, "name=thin", "efficiency.checkpoint_every=2", "efficiency.keep_checkpoints=3")
     kept = sorted(path.name for path in (folder / "checkpoints").iterdir())
     assert kept == [f"step_{step:09d}.{end}" for step in (10, 12, 13) for end in ("pt", "sha256")]
+
+
+def test_checkpoints_of_round_steps_are_kept(options: list[str]) -> None:
+    more = ("efficiency.checkpoint_every=2", "efficiency.keep_checkpoints=1", "efficiency.keep_every=4")
+    folder = run(options, "name=round", *more)
+    kept = sorted(path.name for path in (folder / "checkpoints").iterdir())
+    assert kept == [f"step_{step:09d}.{end}" for step in (4, 8, 12, 13) for end in ("pt", "sha256")]
 
 
 def test_a_full_disk_leaves_the_checkpoints_before(options: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,7 @@ from tasks.registry import load_tasks, select
 from train import distributed, evaluation
 from train.config import EVALUATION_PRECISIONS, TrainConfig
 from train.loop import train
+from train.stop import STOPPED
 
 ROOT = Path(__file__).parent.parent
 EUROSAT, PETS = "vtab/eurosat", "vtab/pets"
@@ -282,10 +283,10 @@ def test_a_crash_in_the_evaluation_loses_nothing(
     whole = run(options | stub | {"name": "whole"})
     start = evaluation._run
 
-    def crash(command: list[str], output: Any) -> int:
+    def crash(command: list[str], *rest: Any) -> int:
         if f"step_{step:09d}" not in str(command):
-            return start(command, output)
-        start(command, output)
+            return start(command, *rest)
+        start(command, *rest)
         raise Stop
 
     with monkeypatch.context() as patch, pytest.raises(Stop):
@@ -392,15 +393,16 @@ def assert_gone(running: list[int]) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_training_leaves_no_evaluation_behind(
-    options: dict[str, str], stub: dict[str, str], tmp_path: Path
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGUSR1, STOPPED), (signal.SIGHUP, -signal.SIGHUP)])
+def test_a_stopped_training_leaves_no_evaluation_behind(
+    options: dict[str, str], stub: dict[str, str], tmp_path: Path, number: int, status: int
 ) -> None:
     started = launched(tmp_path, options | stub, fault="hang all")
     folder = tmp_path / "runs/run"
     running = hanging(folder)
-    started.send_signal(signal.SIGTERM)
+    started.send_signal(number)
     _, errors = started.communicate(timeout=60)
-    assert started.returncode == -signal.SIGTERM and "Traceback" not in errors
+    assert started.returncode == status and "Traceback" not in errors
     assert_gone(running)
     assert run(options | stub) == folder
     assert list(scores(folder)) == [4, 6] and failures(folder) == []

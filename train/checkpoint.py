@@ -13,8 +13,9 @@ from conf.files import atomic, digest_file
 _PATTERN = "step_*.pt"
 
 
-def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> tuple[Path, str]:
-    """Write `state` as the checkpoint of `step`, then drop all but the newest `keep`.
+def save(folder: Path, step: int, state: dict[str, Any], keep: int, keep_every: int | None = None) -> tuple[Path, str]:
+    """Write `state` as the checkpoint of `step`, then drop the others but for the `keep` - 1 before it and those whose
+    step is a multiple of `keep_every`.
 
     `state` must hold nothing but tensors, numbers, strings and containers of them: it loads with weights_only=True.
     The digest is written after the file it vouches for: a crash between the two leaves a checkpoint that is not
@@ -35,15 +36,22 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> tuple[Pat
             file.write(sha256 + "\n")
     except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
         raise UserError(f"checkpoint {path} cannot be written: {error}; the ones before it are intact") from None
-    for old in _newest_first(folder)[keep:]:
-        _digest_path(old).unlink(missing_ok=True)
-        old.unlink()
+    before = [old for old in _newest_first(folder) if old < path]
+    for old in _newest_first(folder):
+        # One of a later step was passed over as damaged when the run was taken up before it.
+        if old > path or (old in before[keep - 1 :] and (keep_every is None or _step_of(old) % keep_every)):
+            _digest_path(old).unlink(missing_ok=True)
+            old.unlink()
     return path, sha256
 
 
 def path_of(folder: Path, step: int) -> Path:
     """Where the checkpoint of `step` lies, while it is kept."""
     return folder / f"step_{step:09d}.pt"
+
+
+def _step_of(path: Path) -> int:
+    return int(path.stem.removeprefix("step_"))
 
 
 def newest(folder: Path, say: Callable[[str], None]) -> Path | None:

@@ -5,15 +5,19 @@ from functools import partial
 from conf.errors import UserError, status_of
 from train.config import TrainConfig
 from train.distributed import launch
+from train.forecast import forecast
 from train.loop import train
 
 
 def run(config: TrainConfig) -> int:
-    """Train as configured, on all GPUs of this machine or in the processes that torchrun or srun started.
+    """Train as configured, on all GPUs of this machine or in the processes that torchrun or srun started; or tell what
+    that would need.
 
     Raises:
         UserError: no data for a scale that has no embedded default.
     """
+    if config.dry_run:
+        return forecast(config)
     if config.data is None:
         if config.scale != "tiny":
             raise UserError(

@@ -11,6 +11,7 @@ from conf.errors import UserError, nearest
 
 PRECISIONS = ("fp32", "amp", "amp_bf16")
 EVALUATION_PRECISIONS = ("fp32", "amp_bf16")  # those of `python -m evaluate`
+SLOW_BFLOAT16 = "amp_bf16 is some 15 times slower than fp32 on a CPU without a unit for it, as this one; precision=fp32"
 WANDB_MODES = ("online", "offline", "disabled")
 
 
@@ -39,6 +40,7 @@ class Efficiency:
     workers: int | None = None
     checkpoint_every: int = 1000
     keep_checkpoints: int = 2
+    keep_every: int | None = None
     compile: bool = False
     accumulate: int = 1
     activation_checkpointing: bool = False
@@ -83,6 +85,10 @@ class TrainConfig:
     efficiency: Efficiency = field(default_factory=Efficiency)
     wandb: Wandb = field(default_factory=Wandb)
     evaluate: Evaluation = field(default_factory=Evaluation)
+    dry_run: bool = False
+    world_size: int | None = None  # processes
+    rate: float | None = None  # samples a second of one device
+    memory: float | None = None  # GB of one device
 
     @property
     def folder(self) -> Path:
@@ -112,70 +118,115 @@ def check(config: TrainConfig, world_size: int) -> None:
     """Refuse what cannot run, before anything is written.
 
     Raises:
-        UserError: a value out of its range, or a batch that the processes cannot share evenly.
+        UserError: a value out of its range, or a batch that the processes cannot share evenly; all of them in one line.
     """
+    found = problems(config, world_size)
+    if found:
+        raise UserError("; ".join(found))
+
+
+def problems(config: TrainConfig, world_size: int) -> list[str]:
+    """Everything in `config` that cannot run in `world_size` processes, a line each; [] where all is well."""
     recipe = config.recipe
-    _one_of("precision", config.precision, PRECISIONS)
-    _one_of("wandb.mode", config.wandb.mode, WANDB_MODES)
-    for key in ("batch_size", "samples", "shuffle_buffer", "streams"):
-        if getattr(recipe, key) < 1:
-            raise UserError(f"recipe.{key}={getattr(recipe, key)} must be at least 1")
     low, high = (*recipe.crop_scale, 0.0, 0.0)[:2]
-    if len(recipe.crop_scale) != 2 or not 0 < low <= high <= 1:
-        raise UserError(f"recipe.crop_scale={recipe.crop_scale} must be [least, most] with 0 < least <= most <= 1")
-    if recipe.warmup < 0 or recipe.warmup > config.steps:
-        raise UserError(f"recipe.warmup={recipe.warmup} must lie between 0 and the {config.steps} steps of the run")
-    if config.efficiency.checkpoint_every < 1 or config.efficiency.keep_checkpoints < 1:
-        raise UserError("efficiency.checkpoint_every and efficiency.keep_checkpoints must be at least 1")
-    if config.efficiency.workers is not None and config.efficiency.workers < 0:
-        raise UserError(f"efficiency.workers={config.efficiency.workers} must be 0 or more")
-    if not 0 <= config.max_bad_share <= 1:
-        raise UserError(f"max_bad_share={config.max_bad_share} must lie between 0 and 1")
-    if config.name is not None and (not config.name or "/" in config.name or config.name.startswith(".")):
-        raise UserError(f"name={config.name!r} must be a plain folder name")
-    _check_evaluation(config.evaluate)
-    _check_shares(config, world_size)
+    counts = [
+        f"recipe.{key}={getattr(recipe, key)} must be at least 1"
+        for key in ("batch_size", "samples", "shuffle_buffer", "streams")
+        if getattr(recipe, key) < 1
+    ]
+    # Steps and shares can be told of a batch only.
+    rest = counts or [*_warmup_problems(config), *_share_problems(config, world_size)]
+    return [
+        *_one_of("precision", config.precision, PRECISIONS),
+        *_one_of("wandb.mode", config.wandb.mode, WANDB_MODES),
+        *_false(
+            len(recipe.crop_scale) == 2 and 0 < low <= high <= 1,
+            f"recipe.crop_scale={recipe.crop_scale} must be [least, most] with 0 < least <= most <= 1",
+        ),
+        *_efficiency_problems(config.efficiency),
+        *_false(0 <= config.max_bad_share <= 1, f"max_bad_share={config.max_bad_share} must lie between 0 and 1"),
+        *_false(
+            config.name is None or (config.name != "" and "/" not in config.name and not config.name.startswith(".")),
+            f"name={config.name!r} must be a plain folder name",
+        ),
+        *_evaluation_problems(config.evaluate),
+        *_forecast_problems(config),
+        *rest,
+    ]
 
 
-def _check_evaluation(options: Evaluation) -> None:
+def _false(right: bool, otherwise: str) -> list[str]:
+    return [] if right else [otherwise]
+
+
+def _one_of(key: str, value: str, known: tuple[str, ...]) -> list[str]:
+    return [] if value in known else [f"{key}={value} is not known; {nearest(value, known)}"]
+
+
+def _warmup_problems(config: TrainConfig) -> list[str]:
+    warmup = config.recipe.warmup
+    return _false(
+        0 <= warmup <= config.steps,
+        f"recipe.warmup={warmup} must lie between 0 and the {config.steps} steps of the run",
+    )
+
+
+def _efficiency_problems(options: Efficiency) -> list[str]:
+    return [
+        *(
+            f"efficiency.{key}={getattr(options, key)} must be at least 1"
+            for key in ("checkpoint_every", "keep_checkpoints", "keep_every", "accumulate")
+            if getattr(options, key) is not None and getattr(options, key) < 1
+        ),
+        *_false(
+            options.workers is None or options.workers >= 0, f"efficiency.workers={options.workers} must be 0 or more"
+        ),
+    ]
+
+
+def _evaluation_problems(options: Evaluation) -> list[str]:
     """What can be told without the registry of tasks; evaluation.check_tasks asks that."""
     tasks = options.tasks
-    if not (tasks is None or isinstance(tasks, str | list)) or not all(
+    words = isinstance(tasks, str | list | None) and all(
         isinstance(word, str) and word.strip() and "," not in word for word in options.words
-    ):
-        raise UserError(f"evaluate.tasks={tasks} is not a word or a list of words such as [vtab,imagenet1k]")
-    if options.data is not None and not options.words:
-        raise UserError("evaluate.data= is given without evaluate.tasks=, which says what to evaluate")
-    if options.data is not None and not Path(options.data).is_dir():
-        raise UserError(f"evaluate.data={options.data} is not a folder")
-    if options.limit is not None and options.limit < 1:
-        raise UserError(f"evaluate.limit={options.limit} must be at least 1")
-    _one_of("evaluate.precision", options.precision, EVALUATION_PRECISIONS)
+    )
+    if not words:
+        return [f"evaluate.tasks={tasks} is not a word or a list of words such as [vtab,imagenet1k]"]
+    return [
+        *_false(
+            options.data is None or bool(options.words),
+            "evaluate.data= is given without evaluate.tasks=, which says what to evaluate",
+        ),
+        *_false(options.data is None or Path(options.data).is_dir(), f"evaluate.data={options.data} is not a folder"),
+        *_false(options.limit is None or options.limit >= 1, f"evaluate.limit={options.limit} must be at least 1"),
+        *_one_of("evaluate.precision", options.precision, EVALUATION_PRECISIONS),
+    ]
 
 
-def _check_shares(config: TrainConfig, world_size: int) -> None:
+def _forecast_problems(config: TrainConfig) -> list[str]:
+    values = {key: getattr(config, key) for key in ("world_size", "rate", "memory")}
+    given = {key: value for key, value in values.items() if value is not None}
+    if not config.dry_run:
+        return [f"{key}= is for dry_run=true; a run has what its launcher and its machine give it" for key in given]
+    return [f"{key}={value} must be more than 0" for key, value in given.items() if not value > 0]
+
+
+def _share_problems(config: TrainConfig, world_size: int) -> list[str]:
     """Every batch, the smaller last one too, must fall to the processes and their micro-batches in equal parts."""
     accumulate = config.efficiency.accumulate
-    if accumulate < 1:
-        raise UserError(f"efficiency.accumulate={accumulate} must be at least 1")
     batch, last = config.recipe.batch_size, config.recipe.samples % config.recipe.batch_size
 
     def fits(parts: int) -> bool:
         return batch % parts == 0 and last % parts == 0
 
-    if fits(world_size * accumulate):
-        return
+    if accumulate < 1 or world_size < 1 or fits(world_size * accumulate):
+        return []
     what = f"batches of {batch}" + (f" and a last one of {last}" if last else "")
     sizes = [n for n in range(1, max(batch, 2 * world_size) + 1) if fits(n * accumulate)]
     if not sizes:
-        raise UserError(f"efficiency.accumulate={accumulate} does not divide {what}")
+        return [f"efficiency.accumulate={accumulate} does not divide {what}"]
     below = max((n for n in sizes if n <= world_size), default=None)
     above = min((n for n in sizes if n >= world_size), default=None)
     near = " or ".join(str(n) for n in sorted({below, above} - {None}))  # type: ignore[type-var]
     micro = f" with efficiency.accumulate={accumulate}" if accumulate > 1 else ""
-    raise UserError(f"{world_size} processes{micro} cannot share {what} evenly; use {near} processes")
-
-
-def _one_of(key: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise UserError(f"{key}={value} is not known; {nearest(value, known)}")
+    return [f"{world_size} processes{micro} cannot share {what} evenly; use {near} processes"]

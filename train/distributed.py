@@ -1,10 +1,12 @@
 """Processes that train together: one on a CPU, one per local GPU, or as many as torchrun or srun started."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -13,11 +15,14 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from torch.distributed.rendezvous import rendezvous
 
 from conf.errors import UserError
+from train.stop import STOPPED
+from train.watch import Watch
 
 Value = TypeVar("Value")
 
@@ -62,8 +67,7 @@ def launch(run: Callable[..., int], *arguments: Any) -> int:
     """Call `run(*arguments)` in every process of the job and return its exit status; `run` is a module's function.
 
     Under torchrun or srun the processes are there already. Otherwise one is started per GPU of this machine; on a
-    machine
-    with one GPU or none, this process is the job.
+    machine with one GPU or none, this process is the job.
     """
     gpus = torch.cuda.device_count()
     if _from_environment() is not None or gpus < 2:
@@ -76,10 +80,14 @@ def launch(run: Callable[..., int], *arguments: Any) -> int:
         rdzv_endpoint="localhost:0",
         max_restarts=0,
     )
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, lambda number, frame: os.kill(os.getpid(), signal.SIGTERM))  # which reaches the processes
     try:
         elastic_launch(settings, _exit_with)(run, *arguments)
     except ChildFailedError as error:
         return max(1, error.get_first_failure()[1].exitcode)
+    except SignalException:
+        return STOPPED
     return 0
 
 
@@ -92,25 +100,37 @@ def _exit_with(run: Callable[..., int], *arguments: Any) -> None:
 
 @contextmanager
 def joined() -> Iterator[World]:
-    """Join the other processes, for as long as the block lasts: nccl between GPUs, gloo without."""
+    """Join the other processes, for as long as the block lasts: nccl between GPUs, gloo without.
+
+    An error that leaves the block in one process ends all of them.
+    """
     found = _from_environment() or _Ranks(0, 1, 0, 1)
     cuda = torch.cuda.is_available()
     device = torch.device("cuda", found.local_rank) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
-    turns = None
+    turns = watch = None
     if found.size > 1:
         shared, _, _ = next(rendezvous("env://", found.rank, found.size))
         # torchrun's store outlives a run; the next one must not meet the addresses that the processes had before.
-        store = PrefixStore(f"poolbench/{next(_JOINS)}", shared)
+        job = f"{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}/{next(_JOINS)}"
+        store = PrefixStore(f"poolbench/{job}", shared)
         turns = _Turns(store, found.rank)
+        watch = Watch(job, os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), found.rank, found.size)
+        # Names that torch 2.6 knows and torch 2.15 would have otherwise, told again by each process.
+        warnings.filterwarnings("ignore", r".*(broadcast_buffers|torch\.distributed\.nn)", FutureWarning)
         backend = "nccl" if cuda else "gloo"
         dist.init_process_group(backend, store=store, rank=found.rank, world_size=found.size)
+        watch.start()
     try:
         yield World(found.rank, found.size, found.local_size, device, turns)
-    finally:
-        if found.size > 1:
-            dist.destroy_process_group()
+    except BaseException as error:
+        if watch is not None:
+            watch.fail(error)
+        raise
+    if watch is not None:
+        watch.leave()
+        dist.destroy_process_group()
 
 
 def on_first(world: World, task: Callable[[], Value]) -> Value:

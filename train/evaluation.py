@@ -12,8 +12,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from types import FrameType
@@ -26,9 +26,11 @@ from conf.files import digest_file, read_lines
 from train.checkpoint import path_of
 from train.config import Evaluation, TrainConfig
 from train.record import say
+from train.stop import SIGNALS
 
 EVALUATE = (sys.executable, "-m", "evaluate")
 _SHOWN = 4  # tasks whose scores are told; metrics.jsonl has all
+_GLANCE = 0.2  # seconds between two looks at whether to stop
 
 # What torchrun, srun and MPI tell a process of its place among others. The evaluation is one process.
 _PLACE = re.compile(
@@ -77,10 +79,13 @@ def task_keys(words: tuple[str, ...]) -> list[str]:
     return [row.split()[0] for row in done.stdout.splitlines()[1:]]
 
 
-def evaluate(config: TrainConfig, checkpoint: Path, device: torch.device) -> Scores:
+def evaluate(
+    config: TrainConfig, checkpoint: Path, device: torch.device, stopped: Callable[[], bool] = lambda: False
+) -> Scores | None:
     """Score a checkpoint. Results and log lie in evaluations/<checkpoint's name>/; finished results are found again.
 
-    What goes wrong is told and never raised, so that the training goes on.
+    What goes wrong is told and never raised, so that the training goes on. None where `stopped()` came true before the
+    evaluation had come to its end.
     """
     folder, name = _folder(config, checkpoint), checkpoint.stem
     keys = task_keys(config.evaluate.words)
@@ -91,7 +96,9 @@ def evaluate(config: TrainConfig, checkpoint: Path, device: torch.device) -> Sco
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:
-            status = _run(_command(config, checkpoint, device), output)
+            status = _run(_command(config, checkpoint, device), output, stopped)
+        if status != 0 and stopped():
+            return None
         values = _values(config, checkpoint, keys)
         problem = f"exit status {status}, see {log}" if status else None
     except (OSError, UserError) as error:
@@ -159,8 +166,9 @@ def _values(config: TrainConfig, checkpoint: Path, keys: Sequence[str]) -> dict[
     return {key: found.get(key) for key in keys}
 
 
-def _run(command: Sequence[str], output: IO[bytes]) -> int:
-    """Run a command to its end and return its exit status. Neither it nor what it started outlives this process."""
+def _run(command: Sequence[str], output: IO[bytes], stopped: Callable[[], bool]) -> int:
+    """Run a command to its end, or until `stopped()`, and return its exit status. Neither it nor what it started
+    outlives this process."""
     started: list[subprocess.Popen[bytes]] = []
     with _fatal_signals_end(started):
         process = subprocess.Popen(
@@ -173,7 +181,12 @@ def _run(command: Sequence[str], output: IO[bytes]) -> int:
         )
         started.append(process)
         try:
-            return process.wait()
+            while process.poll() is None and not stopped():
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(_GLANCE)
+            if process.returncode in [-number for number in SIGNALS]:
+                time.sleep(_GLANCE)  # sent to all of the job; this process's own may be a moment behind
+            return -signal.SIGKILL if process.returncode is None else process.returncode
         finally:
             _kill(started)
             process.wait()

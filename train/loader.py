@@ -1,8 +1,13 @@
 """From streams to batches: workers decode the samples of their streams, the process puts its share of each batch
 together."""
 
+import contextlib
 import math
+import os
+import signal
 from collections.abc import Iterator
+from functools import partial
+from multiprocessing.sharedctypes import RawValue
 from typing import Any, NamedTuple
 
 import torch
@@ -12,8 +17,10 @@ from conf.errors import UserError
 from conf.machine import cores
 from train.images import decode, draw_box, resized_crop
 from train.shards import Problem
+from train.stop import leave_stopping_to_parent
 from train.stream import CROP, SPARE, Cursor, Item, Plan, Stream, Taken, keyed
 
+WORDS = 500_000  # that the tokenizer of a worker remembers, some 100 MB
 MAX_WORKERS = 12  # more of them per process ask for more memory than they give speed
 
 
@@ -46,6 +53,7 @@ class Batch(NamedTuple):
     cursors: dict[int, Cursor]  # where this process's streams can be taken up behind this batch
     problems: list[Problem]
     shards: int  # opened by this process since the last batch
+    retries: int  # of reads that failed and went well later; of no consequence but for the time
 
 
 class _Chunk(NamedTuple):
@@ -57,6 +65,7 @@ class _Chunk(NamedTuple):
     cursors: dict[int, Cursor]
     problems: list[Problem]
     shards: int
+    retries: int
     failure: str
 
 
@@ -74,13 +83,13 @@ class _Chunks(IterableDataset[_Chunk]):
             yield from self._chunks(worker, workers)
         except UserError as error:
             # A worker's exception would reach the user wrapped in two tracebacks.
-            yield _Chunk([], torch.empty(0), torch.empty(0), {}, [], 0, str(error))
+            yield _Chunk([], torch.empty(0), torch.empty(0), {}, [], 0, 0, str(error))
 
     def _chunks(self, worker: int, workers: int) -> Iterator[_Chunk]:
         share, streams = self.share, dict[int, Stream]()
         for step in share.steps:
             first = step * share.batch_size
-            rows, images, captions, problems, shards = [], [], [], [], 0
+            rows, images, captions, problems, shards, retries = [], [], [], [], 0, 0
             for row, position in enumerate(range(share.rank, share.size(step), share.world_size)):
                 place, index = divmod(first + position, share.streams)
                 if self._worker_of(index, row, workers) != worker:
@@ -94,21 +103,33 @@ class _Chunks(IterableDataset[_Chunk]):
                 captions.append(caption)
                 problems += bad
                 shards += taken.shards
+                retries += taken.retries
             cursors = {index: stream.cursor for index, stream in streams.items()}
             pixels = torch.stack(images) if images else torch.empty((0, 3, self.size, self.size), dtype=torch.uint8)
-            texts = self.tokenizer(captions) if captions else torch.empty((0, 0), dtype=torch.int64)
-            yield _Chunk(rows, pixels, texts, cursors, problems, shards, "")
+            texts = self._tokenize(captions) if captions else torch.empty((0, 0), dtype=torch.int64)
+            yield _Chunk(rows, pixels, texts, cursors, problems, shards, retries, "")
+
+    def _tokenize(self, captions: list[str]) -> torch.Tensor:
+        """int64 [n, context length]. open_clip's tokenizer remembers every word it has met, days of them."""
+        tokens: torch.Tensor = self.tokenizer(captions)
+        words = getattr(self.tokenizer, "cache", {})
+        while len(words) > WORDS:
+            words.popitem()  # the newest; the common ones were met early
+        return tokens
 
     def _worker_of(self, index: int, row: int, workers: int) -> int:
         """Who serves a row.
 
         A process meets every gcd-th stream. Each is read by one worker as long as there are enough of them for all,
-        else every worker reads them and decodes its share of the rows.
+        else each worker reads one and decodes its share of that one's rows.
         """
         common = math.gcd(self.share.world_size, self.share.streams)
-        if self.share.streams // common < workers:
-            return row % workers
-        return index // common % workers
+        streams = self.share.streams // common
+        stream = index // common
+        if streams >= workers:
+            return stream % workers
+        readers = range(stream, workers, streams)
+        return readers[row // streams % len(readers)]
 
     def _decode(self, taken: Taken, stream: int, place: int) -> tuple[torch.Tensor, str, list[Problem]]:
         """Decode and crop a sample, or the first of its block's reserve that can be decoded."""
@@ -149,23 +170,43 @@ def batches(
     Raises:
         UserError: the data have nothing to train on.
     """
+    cursors = dict(share.cursors)
+    with _served(_Chunks(plan, share, size, crop_scale, tokenizer), workers) as chunks:
+        for step in share.steps:
+            parts = [next(chunks) for _ in range(max(1, workers))]
+            for part in parts:
+                if part.failure:
+                    raise UserError(part.failure)
+                cursors.update(part.cursors)
+            problems = [problem for part in parts for problem in part.problems]
+            images, texts = _join(parts, share.size(step) // share.world_size, pin)
+            shards, retries = sum(part.shards for part in parts), sum(part.retries for part in parts)
+            yield Batch(images, texts, dict(cursors), problems, shards, retries)
+
+
+@contextlib.contextmanager
+def _served(dataset: _Chunks, workers: int) -> Iterator[Iterator[_Chunk]]:
+    """The chunks of all workers in turn. The workers end with the block, also those that wait for a slow read."""
+    ended = RawValue("b", 0)
     loader = DataLoader(
-        _Chunks(plan, share, size, crop_scale, tokenizer),
+        dataset,
         batch_size=None,
         num_workers=workers,
         prefetch_factor=2 if workers else None,
+        worker_init_fn=partial(_start_worker, ended),
     )
     chunks = iter(loader)
-    cursors = dict(share.cursors)
-    for step in share.steps:
-        parts = [next(chunks) for _ in range(max(1, workers))]
-        for part in parts:
-            if part.failure:
-                raise UserError(part.failure)
-            cursors.update(part.cursors)
-        problems = [problem for part in parts for problem in part.problems]
-        images, texts = _join(parts, share.size(step) // share.world_size, pin)
-        yield Batch(images, texts, dict(cursors), problems, sum(part.shards for part in parts))
+    try:
+        yield chunks
+    finally:
+        ended.value = 1
+        for process in getattr(chunks, "_workers", ()):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGTERM)
+
+
+def _start_worker(ended: Any, worker: int) -> None:
+    leave_stopping_to_parent(lambda: bool(ended.value))
 
 
 def _join(parts: list[_Chunk], count: int, pin: bool) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,29 +1,33 @@
 """A training run from its configuration to its last checkpoint, in every process that takes part."""
 
+import errno
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import ExitStack, closing
 from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
-from torch.nn.parallel import DistributedDataParallel
 
 from conf.errors import UserError
-from conf.files import digest_file
+from conf.files import claimed, digest_file, leftovers, write_json
+from conf.machine import slow_bfloat16
 from train import checkpoint
-from train.config import TrainConfig, check
+from train.config import SLOW_BFLOAT16, TrainConfig, check
 from train.distributed import World, gather, joined, on_first
 from train.evaluation import check_tasks, evaluate, how_to_repeat
 from train.loader import Batch, Share, batches, default_workers
-from train.model import check_name, create, preprocess_of, tokenizer_of
+from train.model import check_name, compile_blocks, create, preprocess_of, tokenizer_of
 from train.record import BadLog, Recorder, describe, differences, now, read_run, say
 from train.sources import Data, resolve
 from train.step import Stepper, learning_rate, make_optimizer
+from train.stop import STOPPED, Stop, stop_requests
 from train.stream import Cursor, Plan
 from train.subset import Subset
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 JUDGED_AFTER = (1000, 100)  # samples and shards; before, a single bad one would be too large a share
 
 
@@ -33,25 +37,30 @@ class Totals(NamedTuple):
     bad_samples: int = 0
     bad_shards: int = 0
     shards: int = 0
+    retries: int = 0
 
 
 def train(config: TrainConfig) -> int:
-    """Run `config` to its end, from its newest checkpoint where there is one, and return the exit status.
+    """Run `config` to its end, from its newest checkpoint where there is one, and return the exit status: 0, 1 where an
+    evaluation failed, or stop.STOPPED where a signal asked to stop and the same command again goes on.
 
     Raises:
         UserError: anything the user can mend; on all processes alike.
     """
-    with joined() as world:
+    with joined() as world, stop_requests() as stop, ExitStack() as held:
         check(config, world.size)
         check_name(config.recipe.model)
-        data, start = on_first(world, partial(_prepare, config, world))
+        data, start = on_first(world, partial(_prepare, config, world, held))
         if start["status"] == "complete":
             return 0
-        return _Run(config, world, data, start).finish()
+        return _Run(config, world, stop, data, start).finish()
 
 
-def _prepare(config: TrainConfig, world: World) -> tuple[Data, dict[str, Any]]:
-    """List the data and decide what this start is: a new run, the continuation of one, or nothing left to do."""
+def _prepare(config: TrainConfig, world: World, held: ExitStack) -> tuple[Data, dict[str, Any]]:
+    """List the data and decide what this start is: a new run, the continuation of one, or nothing left to do.
+
+    The run's folder is this process's until `held` closes.
+    """
     check_tasks(config.evaluate)
     data = resolve(config.data, config.weights)
     subset = None
@@ -76,15 +85,21 @@ def _prepare(config: TrainConfig, world: World) -> tuple[Data, dict[str, Any]]:
         say(f"data: {source.spec}: {source.shards} shards, {source.bytes / 1e9:.3g} GB{gaps}")
     for line in run["deviations"]:
         say(f"unofficial: {line}")
-    (config.folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+    if world.device.type == "cpu" and config.precision == "amp_bf16" and slow_bfloat16():
+        say(f"warning: {SLOW_BFLOAT16}")
+    held.enter_context(claimed(config.folder))
+    for name in ("run.json", "metrics.jsonl", "checkpoints/step_*"):
+        for path in leftovers(config.folder / name):
+            path.unlink()
+    write_json(config.folder / "run.json", run)  # before any other file: the folder is known for a run's from here on
     return data, run
 
 
 class _Run:
     """The state of a run in one process."""
 
-    def __init__(self, config: TrainConfig, world: World, data: Data, run: dict[str, Any]) -> None:
-        self.config, self.world = config, world
+    def __init__(self, config: TrainConfig, world: World, stop: Stop, data: Data, run: dict[str, Any]) -> None:
+        self.config, self.world, self.stop = config, world, stop
         recipe, efficiency = config.recipe, config.efficiency
         model = create(recipe.model, seed=config.seed, device=world.device)
         if efficiency.activation_checkpointing:
@@ -95,12 +110,10 @@ class _Run:
         self.step, self.totals, self.cursors = 0, Totals(), dict[int, Cursor]()
         scaler_state = self._resume()
         self.first_step = self.step
-        wrapped: torch.nn.Module = torch.compile(model) if efficiency.compile else model  # type: ignore[assignment]
-        if world.size > 1:
-            ids = [world.device.index] if world.device.type == "cuda" else None
-            wrapped = DistributedDataParallel(wrapped, device_ids=ids, broadcast_buffers=False)
+        if efficiency.compile:
+            compile_blocks(model)
         self.stepper = Stepper(
-            wrapped,
+            model,
             self.optimizer,
             self.preprocess,
             precision=config.precision,
@@ -121,28 +134,62 @@ class _Run:
         self.recorder = Recorder(self.config, run, self.step)
 
     def finish(self) -> int:
-        """Train to the end of the budget and return the exit status, 1 where an evaluation failed.
+        """Train to the end of the budget, or until asked to stop, and return the exit status.
 
         Whatever ends the run early, what is recorded until then is closed in order.
         """
+        self.stop.defer()
         try:
-            self._train()
+            if not self._train():
+                return self._stopped()
             return on_first(self.world, self._end)
-        except torch.OutOfMemoryError:
-            raise UserError(
+        except (OSError, RuntimeError) as error:
+            advice = self._advice(error)
+            if advice is None:
+                raise
+            raise UserError(advice) from None
+        finally:
+            self._close()
+
+    def _advice(self, error: OSError | RuntimeError) -> str | None:
+        """What the user can do about a full disk, too little memory, or a data worker that the system killed."""
+        if isinstance(error, torch.OutOfMemoryError):
+            return (
                 f"out of memory on {self.world.device}; raise efficiency.accumulate, which is "
                 f"{self.config.efficiency.accumulate}, or set efficiency.activation_checkpointing=true"
-            ) from None
-        finally:
-            if self.recorder is not None:
-                self.recorder.close()
+            )
+        if isinstance(error, OSError) and error.errno in _FULL:
+            return (
+                f"{error.filename or self.config.folder} cannot be written: {error.strerror}; the last checkpoint is "
+                "intact, so make room and start the same command again"
+            )
+        if "DataLoader worker" in str(error):  # which torch raises wherever this process happens to be
+            return (
+                f"{str(error).splitlines()[0].rstrip('.')}; if the memory ran out (dmesg tells), fewer "
+                "efficiency.workers need less of it; the same command again goes on from the last checkpoint"
+            )
+        return None
 
-    def _train(self) -> None:
-        config, pending = self.config, None
-        if 0 < self.step < config.steps:
-            self._evaluate()  # where the interruption came before the scores
+    def _close(self) -> None:
+        if self.recorder is not None:
+            self.recorder.close()
+
+    def _train(self) -> bool:
+        """Train to the end and evaluate; False where a request to stop came first, behind a checkpoint."""
+        if 0 < self.step < self.config.steps and not self._evaluate():  # where the interruption came before the scores
+            return False
+        with closing(self._batches()) as batches:
+            if not self._steps(batches):
+                return False
+        self._judge(self._samples(self.step), (0, 0))
+        self._save()
+        return self._evaluate()
+
+    def _steps(self, batches: Generator[Batch]) -> bool:
+        """Take the steps to come, with a checkpoint now and then; False where asked to stop."""
+        config, pending, stopping = self.config, None, False
         before = time.perf_counter()
-        for batch in self._batches():
+        for batch in batches:
             waited = time.perf_counter() - before
             rate = learning_rate(self.step, config.steps, config.recipe)
             loss = self.stepper.step(batch.images, batch.texts, rate)
@@ -151,19 +198,26 @@ class _Run:
             sums = self._sum(loss, batch, waited)
             # The sums of a step are read while the next one runs, so that the device never waits for the log.
             if pending is not None:
-                self._log(*pending)
+                stopping = self._log(*pending)
             pending = (self.step, rate, sums, time.perf_counter() - before)
-            if self.step % config.efficiency.checkpoint_every == 0 and self.step < config.steps:
-                self._log(*pending)
+            due = self.step % config.efficiency.checkpoint_every == 0
+            if (due or stopping) and self.step < config.steps:
+                stopping |= self._log(*pending)
                 pending = None
                 self._save()
-                self._evaluate()
+                if stopping or not self._evaluate():
+                    return False
             before = time.perf_counter()
         if pending is not None:
             self._log(*pending)
-        self._judge(self._samples(self.step), (0, 0))
-        self._save()
-        self._evaluate()
+        return True
+
+    def _stopped(self) -> int:
+        on_first(self.world, self._close)
+        if self.world.first:
+            say(f"{self.config.folder}: stopped behind step {self.step:,}; the same command again goes on from there")
+        # All processes stop, though perhaps only one was asked to.
+        return self.stop.end() if self.stop.asked else STOPPED
 
     def _end(self) -> int:
         config, recorder = self.config, self.recorder
@@ -174,9 +228,10 @@ class _Run:
         failed = recorder.failed_evaluations() if config.evaluate.words else []
         if failed:
             say(how_to_repeat(config, failed, self.world.device))
+        self._close()  # while the others wait, so that all processes leave together
         return int(bool(failed))
 
-    def _batches(self) -> Iterator[Batch]:
+    def _batches(self) -> Generator[Batch]:
         config, world = self.config, self.world
         share = Share(
             rank=world.rank,
@@ -199,11 +254,13 @@ class _Run:
         )
 
     def _sum(self, loss: torch.Tensor, batch: Batch, waited: float) -> torch.Tensor:
-        """Loss, bad samples, bad shards, shards and seconds waited for data, summed over the processes, and the logit
-        scale; still on the device."""
+        """Loss, the counts of Totals, seconds waited for data and requests to stop, summed over the processes, and the
+        logit scale; still on the device."""
         self.bad_log.add(batch.problems)
         bad_shards = sum(not problem.key for problem in batch.problems)
-        mine = [len(batch.problems) - bad_shards, bad_shards, batch.shards, waited]
+        asked = self.stop.asked is not None
+        counts = Totals(len(batch.problems) - bad_shards, bad_shards, batch.shards, batch.retries)
+        mine = [*counts, waited, asked]
         sums = torch.cat(
             [
                 loss.double().view(1),
@@ -214,13 +271,13 @@ class _Run:
             dist.all_reduce(sums)
         return torch.cat([sums, self.stepper.logit_scale.double().view(1)])
 
-    def _log(self, step: int, rate: float, sums: torch.Tensor, seconds: float) -> None:
-        loss, bad_samples, bad_shards, shards, waited, logit_scale = sums.tolist()
+    def _log(self, step: int, rate: float, sums: torch.Tensor, seconds: float) -> bool:
+        """Write the line of a step; return whether any process was asked to stop by then."""
+        loss, *counts, waited, asked, logit_scale = sums.tolist()
         if not math.isfinite(loss):
             raise UserError(
                 f"the loss is {loss} at step {step}: the training diverged; the checkpoints before are intact"
             )
-        counts = (bad_samples, bad_shards, shards)
         self.totals = Totals(*(total + round(count) for total, count in zip(self.totals, counts, strict=True)))
         samples = self._samples(step)
         if self.recorder is not None:
@@ -235,9 +292,11 @@ class _Run:
                     "data_wait": round(waited / self.world.size, 6),
                     "bad_samples": self.totals.bad_samples,
                     "bad_shards": self.totals.bad_shards,
+                    "retries": self.totals.retries,
                 }
             )
         self._judge(samples, JUDGED_AFTER)
+        return bool(asked)
 
     def _judge(self, samples: int, least: tuple[int, int]) -> None:
         """Stop, on all processes at the same step, when too much of the data cannot be read."""
@@ -272,12 +331,14 @@ class _Run:
                 "cursors": {index: list(cursor) for index, cursor in cursors.items()},
             }
             folder = self.config.folder
-            place, keep = folder / "checkpoints", self.config.efficiency.keep_checkpoints
+            place, efficiency = folder / "checkpoints", self.config.efficiency
             if self.step == self.first_step:  # interrupted behind its last checkpoint, which has scores by its digest
                 path = checkpoint.path_of(place, self.step)
                 sha256 = digest_file(path)
             else:
-                path, sha256 = checkpoint.save(place, self.step, state, keep)
+                path, sha256 = checkpoint.save(
+                    place, self.step, state, efficiency.keep_checkpoints, efficiency.keep_every
+                )
             assert self.recorder is not None
             self.recorder.write(
                 steps=self.step,
@@ -288,20 +349,23 @@ class _Run:
 
         on_first(self.world, write)
 
-    def _evaluate(self) -> None:
-        """Score the checkpoint of this step from the first process, if that is asked for and not done yet."""
-        if self.config.evaluate.words:
-            on_first(self.world, self._score)
+    def _evaluate(self) -> bool:
+        """Score the checkpoint of this step from the first process, if that is wanted and not done yet; False where a
+        request to stop ended it."""
+        return not self.config.evaluate.words or on_first(self.world, self._score)
 
-    def _score(self) -> None:
+    def _score(self) -> bool:
         assert self.recorder is not None
         if self.recorder.evaluated(self.step):
-            return
+            return True
         if self.world.device.type == "cuda":
             torch.cuda.empty_cache()  # the evaluation needs room on the same GPU
         path = checkpoint.path_of(self.config.folder / "checkpoints", self.step)
-        scores = evaluate(self.config, path, self.world.device)
+        scores = evaluate(self.config, path, self.world.device, lambda: self.stop.asked is not None)
+        if scores is None:
+            return False
         self.recorder.add_scores(self.step, scores.values, scores.failed)
+        return True
 
     def _resume(self) -> dict[str, Any]:
         """Take up the newest checkpoint, if any; return the state of the gradient scaler."""

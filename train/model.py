@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import open_clip
 import torch
+from open_clip.transformer import ResidualAttentionBlock
+from torch.func import functional_call
 
 from conf.errors import UserError, nearest
 
@@ -71,6 +73,45 @@ def check_checkpoint(name: str, checkpoint: str) -> None:
     if not Path(checkpoint).is_file() and checkpoint not in tags:
         known = nearest(checkpoint, tags) if tags else f"{name} has no tags"
         raise UserError(f"checkpoint {checkpoint} is neither a file nor a pretrained tag of {name}; {known}")
+
+
+def text_lengths(model: torch.nn.Module, tokens: torch.Tensor) -> torch.Tensor:
+    """How many of the tokens [n, context length] of each text decide its embedding, int64 [n].
+
+    Behind a causal mask a token sees only those before it, and CLIP reads the embedding off the end-of-text token, the
+    one of the highest number; what stands behind it is padding. Other towers get all tokens.
+    """
+    causal = (
+        type(model) is open_clip.CLIP
+        and getattr(model, "text_pool_type", None) == "argmax"
+        and getattr(model, "attn_mask", None) is not None
+    )
+    return tokens.argmax(dim=1) + 1 if causal else torch.full((len(tokens),), tokens.shape[1])
+
+
+def encode_text(model: Any, tokens: torch.Tensor) -> torch.Tensor:
+    """Embeddings [n, d] of unit length of texts [n, length], which may be shorter than the model's context."""
+    length = tokens.shape[1]
+    features: torch.Tensor
+    if length == model.context_length:
+        features = model.encode_text(tokens, normalize=True)
+    else:
+        shorter = {
+            "positional_embedding": model.positional_embedding[:length],
+            "attn_mask": model.attn_mask[:length, :length],
+        }
+        features = functional_call(model, shorter, kwargs={"text": tokens})["text_features"]
+    return features
+
+
+def compile_blocks(model: torch.nn.Module) -> None:
+    """Compile the transformer blocks of both towers in place: once for all blocks, which are alike.
+
+    The whole model would be compiled anew for each mix of text lengths.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, ResidualAttentionBlock):
+            module.compile(dynamic=not name.startswith("visual."))
 
 
 def preprocess_of(model: torch.nn.Module) -> Preprocess:

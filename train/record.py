@@ -209,7 +209,7 @@ def read_run(folder: Path) -> dict[str, Any] | None:
         UserError: the folder holds something else, or a run.json of another format.
     """
     if not (folder / "run.json").exists():
-        if folder.exists() and any(folder.iterdir()):
+        if folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir()):
             raise UserError(f"{folder} holds files but no run.json; choose another name=")
         return None
     run: dict[str, Any] = read_json(folder / "run.json")

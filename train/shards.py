@@ -4,11 +4,12 @@ Python's `tarfile` stops without a word at a damaged header. Here every way in w
 because a shard that ends early changes what is trained on.
 """
 
+import io
 import tarfile
 from collections.abc import Iterator, Sequence
 from typing import IO, NamedTuple
 
-import fsspec
+from train.store import PIECE, RemoteFile, StoreError, Tally
 
 BLOCK = 512
 MEMBER_LIMIT = 256 * 2**20  # bytes; a larger member is no image, caption or record, and would not fit a worker's memory
@@ -33,25 +34,32 @@ class Problem(NamedTuple):
     reason: str
 
 
-def open_shard(path: str) -> IO[bytes]:
-    """Open a local path or any URL that fsspec knows (s3://, gs://, http://) for reading from front to back."""
-    if "://" not in path:
-        return open(path, "rb", buffering=2**20)  # noqa: PTH123 (the caller closes it)
-    system, name = fsspec.core.url_to_fs(path)
-    file: IO[bytes] = system.open(name, "rb", block_size=8 * 2**20, cache_type="readahead")
-    return file
-
-
-def read_shard(path: str) -> Iterator[Sample | Problem]:
+def read_shard(path: str, size: int = 0, tally: Tally | None = None) -> Iterator[Sample | Problem]:
     """Yield the samples of one shard in order, and a Problem for whatever cannot be read.
 
     After a Problem without a key (missing file, damaged header, early end) nothing more of the shard follows.
+
+    Args:
+        path: a local path, or any URL that fsspec knows (s3://, gs://, http://).
+        size: bytes, as the listing of a store gave them; 0 where it gave none.
+        tally: is kept up to date with what the reading takes.
     """
+    tally = tally or Tally()
     try:
-        with open_shard(path) as file:
+        with open_shard(path, size, tally) as file:
             yield from read_samples(file, path)
+    except StoreError as error:
+        tally.given_up += 1
+        yield Problem(path, "", f"cannot be read {error}")
     except OSError as error:
         yield Problem(path, "", f"cannot be read: {error}")
+
+
+def open_shard(path: str, size: int, tally: Tally) -> IO[bytes]:
+    """Open a shard for reading from front to back; see `read_shard`."""
+    if "://" not in path:
+        return open(path, "rb", buffering=2**20)  # noqa: PTH123 (the caller closes it)
+    return io.BufferedReader(RemoteFile(path, size, tally), PIECE)
 
 
 def read_samples(file: IO[bytes], name: str) -> Iterator[Sample | Problem]:

@@ -10,6 +10,7 @@ import fsspec
 
 from conf.errors import UserError
 from conf.files import digest_json
+from train.store import LISTING, StoreError, call, patiently
 
 
 class Shard(NamedTuple):
@@ -110,12 +111,13 @@ def _list_pattern(spec: str) -> tuple[list[_Found], int]:
 def _list_remote(spec: str, empty_is_fine: bool = False) -> list[_Found]:
     """The tars at or below a URL, in one listing."""
     try:
-        system, root = fsspec.core.url_to_fs(spec)
-        entries = system.find(root, detail=True)
-    except (ImportError, OSError, ValueError) as error:
+        system, root, entries = patiently(lambda: _find(spec))
+    except StoreError as error:
+        raise UserError(f"data={spec} cannot be listed {error}") from None
+    except OSError as error:
         raise UserError(f"data={spec} cannot be listed: {error}") from None
     found = [
-        _Found(system.unstrip_protocol(name), posixpath.relpath(name, root), int(entry["size"] or 0))
+        _Found(system.unstrip_protocol(name), posixpath.relpath(name, root), int(entry.get("size") or 0))
         for name, entry in entries.items()
         if name.endswith(".tar")
     ]
@@ -125,6 +127,15 @@ def _list_remote(spec: str, empty_is_fine: bool = False) -> list[_Found]:
     if len(found) == 1 and found[0].name == ".":
         return [found[0]._replace(name=posixpath.basename(spec))]
     return found
+
+
+def _find(spec: str) -> tuple[Any, str, dict[str, dict[str, Any]]]:
+    """The filesystem of a URL, the URL's path there, and the files at or below it."""
+    system, root = fsspec.core.url_to_fs(spec)
+    # The plain walk over folders, which HTTP is listed by, would leave out those that it cannot reach just now.
+    strict = {"on_error": "raise"} if "http" in system.protocol else {}
+    entries: dict[str, dict[str, Any]] = call(system, "find", root, detail=True, seconds=LISTING, **strict)
+    return system, root, entries
 
 
 def _finished(found: list[_Found]) -> list[_Found]:

@@ -3,7 +3,7 @@
 import contextlib
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import open_clip
 import torch
@@ -12,9 +12,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.parallel import DistributedDataParallel
 
 from train.config import Recipe
-from train.model import Preprocess
+from train.model import Preprocess, encode_text, text_lengths
 
 MAX_LOGIT_SCALE = math.log(100)
+PART_SIZE = 64  # captions; smaller parts would not keep a device busy
+ROUNDED_TO = 8  # tokens
 
 
 def learning_rate(step: int, steps: int, recipe: Recipe) -> float:
@@ -38,11 +40,56 @@ def make_optimizer(model: nn.Module, recipe: Recipe, *, fused: bool = True) -> t
     )
 
 
-class Stepper:
-    """Trains a model batch by batch.
+class Texts(NamedTuple):
+    """The captions of a batch, those of like length together. Behind a causal mask padding changes nothing, so none is
+    computed: captions of a web pool have some 15 to 25 tokens of the 77."""
 
-    `model` is an open_clip model, in DistributedDataParallel where there are several processes. `accumulate` splits
-    this process's share of a batch in so many micro-batches: memory falls, the loss stays that of the global batch.
+    parts: tuple[Tensor, ...]  # int64 [n_i, length_i], the n_i adding up to n
+    places: Tensor  # int64 [n]: where among all of the parts the caption of each picture stands
+
+    def to(self, device: torch.device) -> "Texts":
+        """Copied to `device` without waiting for it."""
+        parts = tuple(part.to(device, non_blocking=True) for part in self.parts)
+        return Texts(parts, self.places.to(device, non_blocking=True))
+
+
+def by_length(model: nn.Module, tokens: Tensor) -> Texts:
+    """Sort captions [n, context length] into parts of at least PART_SIZE (the last may be smaller).
+
+    Lengths are rounded up to a multiple of ROUNDED_TO: few different shapes, and ones that fit the hardware.
+    """
+    lengths = (text_lengths(model, tokens) + ROUNDED_TO - 1) // ROUNDED_TO * ROUNDED_TO
+    lengths, order = lengths.clamp(max=tokens.shape[1]).sort(stable=True)
+    parts, first = [], 0
+    while first < len(order):
+        length = lengths[min(first + PART_SIZE, len(order)) - 1]
+        last = int(torch.searchsorted(lengths, length, right=True))
+        parts.append(tokens[order[first:last], : int(length)])
+        first = last
+    return Texts(tuple(parts), order.argsort())
+
+
+class _Towers(nn.Module):
+    """A CLIP model whose captions come as Texts; DistributedDataParallel needs both towers in one forward."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model: Any = model
+
+    def forward(self, pixels: Tensor, texts: Texts) -> dict[str, Tensor]:
+        embeddings = torch.cat([encode_text(self.model, part) for part in texts.parts])
+        return {
+            "image_features": self.model.encode_image(pixels, normalize=True),
+            "text_features": embeddings.index_select(0, texts.places),
+            "logit_scale": self.model.logit_scale.exp(),
+        }
+
+
+class Stepper:
+    """Trains an open_clip model batch by batch, together with the other processes where there are any.
+
+    `accumulate` splits this process's share of a batch in so many micro-batches: memory falls, the loss stays that of
+    the global batch.
     """
 
     def __init__(
@@ -57,9 +104,12 @@ class Stepper:
         world_size: int = 1,
     ) -> None:
         self.model, self.optimizer, self.accumulate = model, optimizer, accumulate
-        plain: Any = model.module if isinstance(model, DistributedDataParallel) else model
-        self._logit_scale: Tensor = plain.logit_scale
+        self._logit_scale: Tensor = model.logit_scale  # type: ignore[assignment]
         self._device = self._logit_scale.device
+        self._towers: nn.Module = _Towers(model)
+        if world_size > 1:
+            ids = [self._device.index] if self._device.type == "cuda" else None
+            self._towers = DistributedDataParallel(self._towers, device_ids=ids, broadcast_buffers=False)
         self._loss = open_clip.ClipLoss(
             local_loss=True, gather_with_grad=True, cache_labels=True, rank=rank, world_size=world_size
         )
@@ -86,8 +136,7 @@ class Stepper:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
         pixels = self._normalised(images.to(self._device, non_blocking=True))
-        tokens = texts.to(self._device, non_blocking=True)
-        loss = self._backward_whole(pixels, tokens) if self.accumulate == 1 else self._backward_parts(pixels, tokens)
+        loss = self._backward_whole(pixels, texts) if self.accumulate == 1 else self._backward_parts(pixels, texts)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         with torch.no_grad():
@@ -109,21 +158,26 @@ class Stepper:
     def _normalised(self, images: Tensor) -> Tensor:
         return images.float().div_(255).sub_(self._mean).div_(self._std)
 
-    def _backward_whole(self, pixels: Tensor, tokens: Tensor) -> Tensor:
+    def _backward_whole(self, pixels: Tensor, texts: Tensor) -> Tensor:
         with self._precision():
-            loss: Tensor = self._loss(**self.model(pixels, tokens))
+            loss: Tensor = self._loss(**self._towers(pixels, self._sorted(texts)))
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         return loss
 
-    def _backward_parts(self, pixels: Tensor, tokens: Tensor) -> Tensor:
+    def _sorted(self, texts: Tensor) -> Texts:
+        """Texts on the device; their lengths are read where the loader left them, or the device would be waited for."""
+        return by_length(self.model, texts).to(self._device)
+
+    def _backward_parts(self, pixels: Tensor, texts: Tensor) -> Tensor:
         """The same gradient with the memory of one micro-batch (gradient caching, Gao et al. 2021, arXiv 2101.06983).
 
         The features of all micro-batches come first, without a graph; the loss over the global batch gives the
         gradient of each feature; each micro-batch then runs again and carries its features' gradient to the weights.
         """
-        parts = list(zip(pixels.chunk(self.accumulate), tokens.chunk(self.accumulate), strict=True))
+        captions = [self._sorted(part) for part in texts.chunk(self.accumulate)]
+        parts = list(zip(pixels.chunk(self.accumulate), captions, strict=True))
         with torch.no_grad(), self._precision():
-            outputs = [self.model(*part) for part in parts]
+            outputs = [self._towers(*part) for part in parts]
         leaves = {
             name: torch.cat([output[name] for output in outputs]).requires_grad_()
             for name in ("image_features", "text_features")
@@ -138,7 +192,7 @@ class Stepper:
         for number, (part, image_gradient, text_gradient) in enumerate(pieces, start=1):
             last = number == self.accumulate
             with self._unsynchronised(last), self._precision():
-                output = self.model(*part)
+                output = self._towers(*part)
                 carried = (output["image_features"] * image_gradient).sum() + (
                     output["text_features"] * text_gradient
                 ).sum()
@@ -149,6 +203,6 @@ class Stepper:
 
     def _unsynchronised(self, last: bool) -> Any:
         """Processes exchange gradients once a step, with the last micro-batch."""
-        if last or not isinstance(self.model, DistributedDataParallel):
+        if last or not isinstance(self._towers, DistributedDataParallel):
             return contextlib.nullcontext()
-        return self.model.no_sync()
+        return self._towers.no_sync()

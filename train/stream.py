@@ -15,6 +15,7 @@ import hashlib
 import itertools
 import json
 import random
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,10 +24,13 @@ from typing import NamedTuple
 from conf.errors import UserError
 from train.shards import Problem, Sample, read_shard
 from train.sources import Shard
+from train.store import Tally
 from train.subset import Subset
 
 IMAGE_EXTENSIONS = ("jpg", "png", "webp", "jpeg")
 FUTILE_DRAWS = 200  # shards in a row without one usable sample, after which more will not help
+UNREACHABLE = 2  # shards in a row that a store does not give after all our patience: it is down, not they
+CAPTION_LIMIT = 4096  # characters; no token has more than 32 bytes, so the 77 that a model reads lie well within
 RESERVE = 16  # samples of a block kept for those that turn out not to decode
 _SHARD, _SHUFFLE, CROP, SPARE = range(4)  # purposes of random numbers
 
@@ -73,6 +77,7 @@ class Taken(NamedTuple):
     spares: list[Item]
     problems: list[Problem]
     shards: int  # opened for the block; told once, too
+    retries: int  # of reads from a store, for the block; told once, too
 
 
 def keyed(*key: int) -> random.Random:
@@ -91,6 +96,7 @@ class Stream:
         cursor = cursor or Cursor()
         self._at = cursor  # where reading stands: the draw and the items taken from it
         self._opened = 0  # shards, since the last item or problem
+        self._tally = Tally()  # of reading, since the last item or problem
         self._reader = self._read(cursor)
         self._block = _Block(cursor, self._size(cursor.block))
         self._next: _Block | None = None
@@ -118,8 +124,8 @@ class Stream:
         self._fill(following, following.size * (place + 1) // block.size)
         item = block.take(self._shuffled(block)[place])
         if place == 0:
-            return Taken(item, block.reserve, block.problems, block.shards)
-        return Taken(item, block.reserve, [], 0)
+            return Taken(item, block.reserve, block.problems, block.shards, block.retries)
+        return Taken(item, block.reserve, [], 0, 0)
 
     def _following(self) -> "_Block":
         if self._next is None:
@@ -143,7 +149,8 @@ class Stream:
         while len(block.items) < target:
             found = next(self._reader)
             block.shards += self._opened
-            self._opened = 0
+            block.retries += self._tally.retries
+            self._opened = self._tally.retries = 0
             if isinstance(found, Problem):
                 block.problems.append(found)
             else:
@@ -151,10 +158,11 @@ class Stream:
 
     def _read(self, cursor: Cursor) -> Iterator[Item | Problem]:
         """Items and problems from the cursor on, without end."""
-        skip, futile = cursor.offset, 0
+        skip, futile, unreachable = cursor.offset, 0, 0
         for draw in itertools.count(cursor.draw):
             self._at = self._at._replace(draw=draw, offset=0)
             self._opened += skip == 0  # one taken up in its middle was counted when it was begun
+            self._tally.given_up = 0
             for found in self._read_shard(draw):
                 if isinstance(found, Item):
                     futile = -1
@@ -165,20 +173,27 @@ class Stream:
                 elif self._at.offset >= skip:
                     yield found
             skip = 0
+            unreachable = unreachable + 1 if self._tally.given_up else 0
+            if unreachable == UNREACHABLE:
+                raise UserError(
+                    f"{unreachable} shards in a row could not be reached, the last was {self._shard(draw).path}"
+                )
             futile += 1
             if futile >= FUTILE_DRAWS:
                 what = "of the subset" if self._plan.subset else "with an image and a caption"
-                raise UserError(f"{futile} shards in a row held no sample {what}, the last was {self._shard(draw)}")
+                raise UserError(
+                    f"{futile} shards in a row held no sample {what}, the last was {self._shard(draw).path}"
+                )
 
-    def _shard(self, draw: int) -> str:
+    def _shard(self, draw: int) -> Shard:
         totals = self._plan.totals
         point = keyed(self._plan.seed, _SHARD, self._index, draw).random() * totals[-1]
         place = min(bisect.bisect_right(totals, point), len(totals) - 1)
-        return self._plan.shards[place].path
+        return self._plan.shards[place]
 
     def _read_shard(self, draw: int) -> Iterator[Item | Problem]:
-        path = self._shard(draw)
-        for sample in read_shard(path):
+        path, _, size, _ = self._shard(draw)
+        for sample in read_shard(path, size, self._tally):
             if isinstance(sample, Problem):
                 yield sample
                 continue
@@ -204,7 +219,7 @@ class _Block:
         self.order: list[int] = []
         self.reserve: list[Item] = []
         self.problems: list[Problem] = []
-        self.shards = 0
+        self.shards = self.retries = 0
 
     def put(self, item: Item) -> None:
         self.items.append(item)
@@ -246,4 +261,11 @@ def _item(shard: str, sample: Sample) -> Item | Problem:
         return Problem(shard, sample.key, "caption is not UTF-8")
     if not caption.strip():
         return Problem(shard, sample.key, "empty caption")
-    return Item(shard, sample.key, image, caption)
+    return Item(shard, sample.key, image, _shortened(caption))
+
+
+def _shortened(caption: str) -> str:
+    """What a model may read of a caption; the tokenizer takes minutes for a word of a million letters."""
+    if len(caption) <= CAPTION_LIMIT:
+        return caption
+    return re.sub(r"[ \t\r\n]+", " ", caption.strip())[:CAPTION_LIMIT]

@@ -1,0 +1,73 @@
+"""Training in processes of their own that start in a second: forked from a server that has imported everything."""
+
+import contextlib
+import multiprocessing
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import open_clip
+
+from conf.command import compose
+from conf.errors import status_of
+from train import watch
+from train.config import TrainConfig
+from train.loop import train
+
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload(["train.loop", "conf.command"])  # installed, thus found without this process's sys.path
+
+
+@contextlib.contextmanager
+def started(
+    options: Sequence[str], log: Path, processes: int = 1, silence: float = watch.SILENCE
+) -> Iterator[list[BaseProcess]]:
+    """`python -m train` with `options` in so many processes; what they print goes to `log`, behind what it holds."""
+    ports = {}
+    if processes > 1:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            ports = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    group = []
+    for rank in range(processes):
+        place = {"RANK": str(rank), "WORLD_SIZE": str(processes), "LOCAL_RANK": str(rank)} if processes > 1 else {}
+        group.append(_CONTEXT.Process(target=_train, args=(list(options), str(log), {**ports, **place}, silence)))
+        group[-1].start()
+    try:
+        yield group
+    finally:
+        for process in group:
+            process.kill()
+            process.join()
+
+
+def statuses(group: Sequence[BaseProcess], within: float = 60) -> list[int | None]:
+    """The exit statuses of processes that end by themselves; None for one that still runs after `within` seconds."""
+    end = time.monotonic() + within
+    for process in group:
+        process.join(max(0.0, end - time.monotonic()))
+    return [process.exitcode for process in group]
+
+
+def wait_for(happened: Callable[[], bool], group: Sequence[BaseProcess], within: float = 60) -> bool:
+    """Wait until something happened; False where the processes ended, or the time was up, before."""
+    end = time.monotonic() + within
+    while not happened():
+        if time.monotonic() > end or not any(process.is_alive() for process in group):
+            return happened()
+        time.sleep(0.002)
+    return True
+
+
+def _train(options: list[str], log: str, environment: dict[str, str], silence: float) -> None:
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.environ.update(environment)
+    multiprocessing.set_start_method("fork", force=True)  # of data workers, as in a process started by hand
+    watch.SILENCE = silence
+    open_clip.add_model_config(Path(__file__).parent / "models")
+    sys.exit(status_of(lambda: train(compose("train", options, TrainConfig))))

@@ -1,0 +1,72 @@
+"""Stopping when asked to. SLURM warns before it preempts a job or its time is up; a run then finishes its step, writes
+a checkpoint and ends with a status that asks for another start."""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+STOPPED = os.EX_TEMPFAIL  # 75: "temporary failure, try again"
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # cancel and preemption, our sbatch scripts', submitit's
+
+
+class Stop:
+    """Whether this process was asked to stop. Until `defer` that ends it at once, as there is nothing to save."""
+
+    def __init__(self) -> None:
+        self.asked: signal.Signals | None = None
+        self._before: dict[int, Any] = {}
+        self._deferred = False
+
+    def defer(self) -> None:
+        """From here on only `asked` tells of a signal; the caller comes to an end in order."""
+        self._deferred = True
+
+    def end(self) -> int:
+        """Do what was to be done at the signal before us (submitit's jobs requeue themselves), or return STOPPED."""
+        assert self.asked is not None
+        before = self._before.get(self.asked)
+        if callable(before):
+            before(self.asked, None)
+        return STOPPED
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self.asked = signal.Signals(number)
+        if not self._deferred:
+            sys.exit(self.end())
+
+    def _install(self) -> None:
+        if threading.current_thread() is threading.main_thread():  # no other may
+            self._before = {number: signal.signal(number, self._ask) for number in SIGNALS}
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            # A second signal must not change the exit status of a process that is about to end for the first.
+            signal.signal(number, handler if self.asked is None else signal.SIG_IGN)
+
+
+@contextmanager
+def stop_requests() -> Iterator[Stop]:
+    """Listen to SIGNALS for as long as the block lasts."""
+    stop = Stop()
+    stop._install()
+    try:
+        yield stop
+    finally:
+        stop._restore()
+
+
+def leave_stopping_to_parent(ended: Callable[[], bool]) -> None:
+    """For a process that serves another one: signals to the whole job must not end it before its parent, which still
+    has a step to finish. SIGTERM does once `ended()` is true."""
+
+    def quit_if_ended(number: int, frame: FrameType | None) -> None:
+        if ended():
+            os._exit(0)
+
+    for number in SIGNALS:
+        signal.signal(number, quit_if_ended)

@@ -1,0 +1,276 @@
+"""Read from any store that fsspec knows (s3://, gs://, http://) as if it never failed.
+
+What passes (an overloaded server, a lost connection, a stalled read) is waited for, and the reading goes on at the byte
+that it had reached; docs/bad_data.md has the rules.
+"""
+
+import errno
+import io
+import os
+import random
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
+
+import fsspec
+from fsspec.asyn import sync
+
+Value = TypeVar("Value")
+
+PIECE = 8 * 2**20  # bytes of one read from a store, and what an open shard keeps in memory
+STALL = float(os.environ.get("POOLBENCH_STALL", 30))  # seconds, after which a read is given up and made anew
+PATIENCE = float(os.environ.get("POOLBENCH_PATIENCE", 120))  # seconds without a byte, after which a store is given up
+LISTING = 600  # seconds for one listing of a store; a pool has a million shards at most
+_PAUSES = (0.5, 30.0)  # seconds before the first and the longest before a later try, on average
+
+_FINAL = {errno.EINVAL, errno.EPERM, errno.EACCES, errno.ENOENT, errno.ENOSYS, errno.ENAMETOOLONG, socket.EAI_NONAME}
+if hasattr(errno, "EREMCHG"):
+    _FINAL.add(errno.EREMCHG)  # s3fs's word for "the bucket lies in another region"
+
+
+@dataclass
+class Tally:
+    """What reading from a store took: reads tried again, and shards given up because the store did not answer."""
+
+    retries: int = 0
+    given_up: int = 0
+
+
+class StoreError(OSError):
+    """A store that has not answered for as long as we are patient. The message begins with "after"."""
+
+
+def patiently(ask: Callable[[], Value], failed: Callable[[], None] = lambda: None) -> Value:
+    """What a store answers, asked again after each failure that can mend itself.
+
+    Args:
+        failed: called before each new try.
+
+    Raises:
+        StoreError: none of the tries of PATIENCE seconds succeeded.
+        OSError: a failure that stays: no such object, no access, no such protocol.
+    """
+    began, tries, pause = time.monotonic(), 1, _PAUSES[0]
+    while True:
+        try:
+            return ask()
+        except Exception as error:  # each store's library has its own kinds
+            if not _passes(error):
+                raise OSError(_reason(error)) from error
+            spent = time.monotonic() - began
+            if tries > 1 and spent >= PATIENCE:
+                raise StoreError(f"after {tries} tries in {spent:.0f} s: {_reason(error)}") from error
+        # Workers that failed together must not come back together.
+        time.sleep(pause * (0.5 + random.SystemRandom().random()))
+        tries, pause = tries + 1, min(2 * pause, _PAUSES[1])
+        failed()
+
+
+def _passes(error: Exception) -> bool:
+    """Whether the same request may succeed later."""
+    if isinstance(error, (TimeoutError, ConnectionError)):
+        return True
+    cause = _origin(error)
+    status = _status(cause)
+    if status is not None:
+        return status in (408, 425, 429) or status >= 500
+    if isinstance(cause, (FileNotFoundError, PermissionError)):
+        return False
+    if isinstance(cause, OSError):
+        return cause.errno not in _FINAL
+    kinds = {kind.__name__ for kind in type(cause).__mro__}
+    if type(cause).__module__.startswith("botocore"):
+        return bool(kinds & {"HTTPClientError", "ResponseParserError"})
+    return type(cause).__module__ != "builtins" and "InvalidURL" not in kinds
+
+
+def _origin(error: Exception) -> Exception:
+    """What a library's OSError was made from: fsspec calls any failure over HTTP "not found"."""
+    return error.__cause__ if isinstance(error, OSError) and isinstance(error.__cause__, Exception) else error
+
+
+def _status(error: Exception) -> int | None:
+    """The HTTP status that a store's library (aiohttp, gcsfs, botocore) carries in its errors, None without one."""
+    response = getattr(error, "response", None)
+    metadata = response.get("ResponseMetadata", {}) if isinstance(response, dict) else {}
+    found = (getattr(error, "status", None), getattr(error, "code", None), metadata.get("HTTPStatusCode"))
+    return next((value for value in found if isinstance(value, int)), None)
+
+
+def _reason(error: Exception) -> str:
+    """One line; the kind of error where it says nothing."""
+    status = _status(_origin(error))
+    if status == 404 or (status is None and isinstance(error, FileNotFoundError)):
+        return "there is no such file"
+    line = (str(error).strip().splitlines() or [""])[0]
+    if isinstance(error, TimeoutError) and not line:
+        return "the store stalled"
+    what = line or type(error).__name__
+    return what if status is None or str(status) in what else f"{what} (status {status})"
+
+
+def call(system: Any, method: str, *arguments: Any, seconds: float, **options: Any) -> Any:
+    """Call a method of a filesystem of fsspec and give it up after some seconds.
+
+    Raises:
+        TimeoutError: no answer.
+    """
+    if getattr(system, "async_impl", False):  # cancelled on its event loop, which closes the connection
+        return sync(system.loop, getattr(system, f"_{method}"), *arguments, timeout=seconds, **options)
+    return _abandonable(lambda: getattr(system, method)(*arguments, **options), seconds)
+
+
+def _abandonable(task: Callable[[], Any], seconds: float) -> Any:
+    """`task()` in a thread of its own, which is left behind where it does not end in time."""
+    outcome: list[Any] = [None, None]
+
+    def run() -> None:
+        try:
+            outcome[0] = task()
+        except Exception as error:
+            outcome[1] = error
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        raise TimeoutError
+    if outcome[1] is not None:
+        raise outcome[1]
+    return outcome[0]
+
+
+class RemoteFile(io.RawIOBase):
+    """A shard in a store, read from front to back in ranges; as one stream where the server knows no ranges."""
+
+    def __init__(self, path: str, size: int, tally: Tally) -> None:
+        self._path, self._tally = path, tally
+        self._size: int | None = size or None
+        self._at = 0  # bytes read
+        self._failures = 0  # since the last byte
+        self._stream: _Stream | None = None
+        self._system, self._name = None, ""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = patiently(lambda: self._fetch(len(buffer)), self._failed)
+        buffer[: len(data)] = data
+        self._at += len(data)
+        self._failures = 0
+        return len(data)
+
+    def close(self) -> None:
+        self._forget()
+        super().close()
+
+    def _failed(self) -> None:
+        self._tally.retries += 1
+        self._failures += 1
+        self._forget()
+
+    def _forget(self) -> None:
+        """Drop what the next read could fail by once more."""
+        if self._stream is not None:
+            self._stream.close()
+        self._stream = self._system = None
+
+    def _fetch(self, count: int) -> bytes:
+        """The next bytes, at most `count`; none at the end."""
+        if self._system is None:
+            self._connect()
+        # A slow line that did not carry a whole piece in time may carry a part of one.
+        count = min(count, PIECE >> min(self._failures, 4))
+        if self._stream is not None:
+            return self._stream.read(count)
+        assert self._size is not None
+        stop = min(self._at + count, self._size)
+        if stop == self._at:
+            return b""
+        data: bytes = call(self._system, "cat_file", self._name, start=self._at, end=stop, seconds=STALL)
+        if len(data) != stop - self._at:
+            self._check_size()
+            raise ConnectionError(f"{len(data):,} instead of {stop - self._at:,} bytes came at byte {self._at:,}")
+        return data
+
+    def _connect(self) -> None:
+        """Find the filesystem, of which a forked process and a stalled one need a new one, and what it can do."""
+        system, self._name = fsspec.core.url_to_fs(self._path)
+        if self._failures and not getattr(system, "async_impl", False):
+            system, self._name = fsspec.core.url_to_fs(self._path, skip_instance_cache=True)
+        protocols = [system.protocol] if isinstance(system.protocol, str) else system.protocol
+        if "http" in protocols:
+            stream, size = _Stream.open(system, self._name)
+            if stream is not None:
+                self._stream = stream
+                stream.skip(self._at)
+            self._size = size
+        elif self._size is None:
+            self._size = call(system, "info", self._name, seconds=STALL)["size"]
+            if self._size is None:
+                raise ValueError("the store does not tell its size")
+        self._system = system
+
+    def _check_size(self) -> None:
+        """Tell a shard that has shrunk since it was listed, which no further try makes longer."""
+        assert self._system is not None
+        self._system.invalidate_cache()
+        held = call(self._system, "info", self._name, seconds=STALL)["size"]
+        if held is not None and self._size is not None and held < self._size:
+            raise ValueError(f"it has {held:,} bytes, {self._size:,} were listed")
+
+
+class _Stream(NamedTuple):
+    """The answer of an HTTP server that sends whole files only."""
+
+    loop: Any
+    response: Any
+
+    @classmethod
+    def open(cls, system: Any, url: str) -> "tuple[_Stream | None, int | None]":
+        """Ask for one byte: a size where the server knows ranges, else the stream of the whole file, which it sends."""
+        response = sync(system.loop, _ask_for_a_byte, system, url, timeout=STALL)
+        total = re.fullmatch(r"bytes (?:0-0|\*)/(\d+)", response.headers.get("Content-Range", ""))
+        if response.status == 200:
+            return cls(system.loop, response), None
+        response.close()
+        if total is None:
+            raise ValueError(f"the server answers a request for a range with status {response.status} and no size")
+        return None, int(total[1])
+
+    def read(self, count: int) -> bytes:
+        data: bytes = sync(self.loop, self.response.content.read, count, timeout=STALL)
+        return data
+
+    def skip(self, count: int) -> None:
+        """Pass over what an earlier stream has brought."""
+        while count:
+            passed = len(self.read(min(count, 2**20)))
+            if not passed:
+                raise ConnectionError("the server sent less than before")
+            count -= passed
+
+    def close(self) -> None:
+        self.loop.call_soon_threadsafe(self.response.close)
+
+
+async def _ask_for_a_byte(system: Any, url: str) -> Any:
+    import aiohttp  # fsspec's own choice for HTTP
+
+    session = await system.set_session()
+    headers = {**system.kwargs.get("headers", {}), "Range": "bytes=0-0", "Accept-Encoding": "identity"}
+    # A whole shard takes as long as training takes to use it up.
+    limits = aiohttp.ClientTimeout(total=None, sock_connect=STALL)
+    response = await session.get(system.encode_url(url), **{**system.kwargs, "headers": headers, "timeout": limits})
+    if response.status != 416:  # of an empty file
+        try:
+            system._raise_not_found_for_status(response, url)
+        except Exception:
+            response.close()
+            raise
+    return response
