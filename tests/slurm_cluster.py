@@ -2,14 +2,17 @@
 
 import contextlib
 import os
+import re
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+ROOT = Path(__file__).parent.parent
 PROGRAMS = ("slurmctld", "slurmd", "munged", "srun", "sbatch", "scontrol")
 
 
@@ -45,6 +48,56 @@ def cluster() -> Iterator[dict[str, str]]:
         yield environment
 
 
+class Jobs:
+    """Jobs of slurm/train.sbatch, as users submit and manage them; their logs lie in `folder`."""
+
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        self._folder = folder
+        self._environment = {"PYTHON": sys.executable} | environment | {"OMP_NUM_THREADS": "1"}
+
+    def submit(self, sbatch: list[str], words: list[str]) -> str:
+        """The number of the new job."""
+        log = f"--output={self._folder}/log.%j"
+        return self.run("sbatch", "--parsable", log, *sbatch, "slurm/train.sbatch", *words).strip()
+
+    def run(self, *command: str) -> str:
+        """What one of SLURM's commands prints."""
+        done = subprocess.run(command, cwd=ROOT, env=self._environment, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+        return done.stdout
+
+    def show(self, job: str) -> dict[str, str]:
+        """SLURM's fields of a job, such as JobState, ExitCode and Restarts; an element of an array is `<job>_<i>`."""
+        return dict(re.findall(r"(\w+)=(\S*)", self.run("scontrol", "show", "job", job, "-o")))
+
+    def end(self, job: str) -> dict[str, str]:
+        """Wait until a job is over, however often it is requeued; its fields."""
+
+        def over() -> bool:
+            state = self.show(job)["JobState"]
+            if state == "PENDING":
+                self.start_now(job)
+            return state not in ("PENDING", "RUNNING", "COMPLETING")
+
+        self.wait(over)
+        return self.show(job)
+
+    def start_now(self, job: str) -> None:
+        """SLURM lets a job that was requeued wait for two minutes."""
+        with contextlib.suppress(AssertionError):  # it began this moment
+            self.run("scontrol", "update", f"JobId={job}", "StartTime=now")
+
+    def wait(self, ready: Callable[[], bool], seconds: float = 240) -> None:
+        end = time.monotonic() + seconds
+        while not ready():
+            assert time.monotonic() < end, self.logs()
+            time.sleep(0.2)
+
+    def logs(self) -> str:
+        logs = [f"{path.name}:\n{path.read_text()}" for path in sorted(self._folder.glob("log.*"))]
+        return "\n".join([*logs, self.run("squeue")])
+
+
 def _configuration(folder: Path) -> str:
     host = socket.gethostname()
     ports = iter(_free_ports(3))
@@ -71,7 +124,7 @@ SlurmctldPidFile={folder}/slurmctld.pid
 SlurmdPidFile={folder}/%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
 SlurmdLogFile={folder}/%n.log
-KillWait=5
+KillWait=30
 {nodes}
 PartitionName=main Nodes=node1,node2 Default=YES MaxTime=INFINITE State=UP
 """

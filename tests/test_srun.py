@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 import slurm_cluster
 from pools import write_pool
+from slurm_cluster import ROOT, Jobs
 
 from conf.files import read_json, read_lines
-
-ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +48,13 @@ def test_two_nodes_train_as_one_process(cluster: dict[str, str], tmp_path: Path)
 
 @pytest.mark.slow
 @pytest.mark.system("slurm-wlm munge", slurm_cluster.missing)
-def test_a_mistake_fails_the_job(cluster: dict[str, str], tmp_path: Path) -> None:
-    submit = ["sbatch", "--wait", f"--output={tmp_path}/log", "--nodes=2", "--ntasks-per-node=1", "slurm/train.sbatch"]
-    environment = cluster | {"OMP_NUM_THREADS": "1", "PYTHON": sys.executable}
-    done = subprocess.run([*submit, "scale=small", "data=/nowhere"], timeout=120, env=environment, cwd=ROOT)
-    assert done.returncode != 0
-    assert "error: data=/nowhere does not exist" in (tmp_path / "log").read_text()
+def test_a_mistake_fails_the_job_once(cluster: dict[str, str], tmp_path: Path) -> None:
+    jobs = Jobs(tmp_path, cluster)
+    for words, told in (
+        (["scale=small", "data=/nowhere"], "error: data=/nowhere does not exist"),
+        (["scale=small", "sead=1"], "error: unknown key 'sead'; did you mean 'seed'?"),
+        (["manifest=runs.yaml"], "manifest= needs sbatch --array=1-N"),
+    ):
+        fields = jobs.end(jobs.submit(["--nodes=2", "--ntasks-per-node=1"], words))
+        assert (fields["JobState"], fields["Restarts"]) == ("FAILED", "0"), jobs.logs()
+        assert jobs.logs().count(told) == 1

@@ -1,0 +1,20 @@
+"""Where a run lives, for scripts that look after it: python -m train.folder <the options of python -m train>."""
+
+import sys
+
+from conf.command import compose
+from conf.errors import exit_on_user_error
+from train.config import TrainConfig
+
+
+def main() -> None:
+    """Print the folder of the run that the command line describes.
+
+    Raises:
+        UserError: an unknown key, an unknown choice, or a value of the wrong type.
+    """
+    print(compose("train", sys.argv[1:], TrainConfig).folder)
+
+
+if __name__ == "__main__":
+    exit_on_user_error(main)
