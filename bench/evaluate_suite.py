@@ -14,7 +14,6 @@ they are not there yet (a temporary folder without it). Runs on Linux.
 import datetime
 import os
 import platform
-import re
 import shutil
 import subprocess
 import sys
@@ -29,6 +28,7 @@ import numpy as np
 import torch
 from evaluation_report import Aim, Outcome, Pace, Side
 from evaluation_sets import NAMES, TEMPLATES, Pictures, picture, write_sets
+from machine import machine
 from omegaconf import MISSING
 from processes import Ran, measured
 
@@ -306,20 +306,6 @@ def changed(options: Options) -> list[str]:
         if name not in ("harness", "python", "sets", "out") and value != getattr(Options, name)
     ]
     return ["harness=<checkout>", "python=<its interpreter>", *given]
-
-
-def machine() -> str:
-    """Processor, cores, and whether it multiplies in bfloat16."""
-    info = Path("/proc/cpuinfo").read_text()
-    names, flags = re.findall(r"model name\s*: (.*)", info), re.findall(r"flags\s*: (.*)", info)
-    known = set(flags[0].split()) if flags else set()
-    units = ", ".join(
-        f"{label} {'yes' if any(flag.startswith(prefix) for flag in known) else 'no'}"
-        for label, prefix in (("AVX-512", "avx512f"), ("AVX-512 BF16", "avx512_bf16"), ("AMX", "amx"))
-    )
-    cores, threads = len(os.sched_getaffinity(0)), torch.get_num_threads()
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-    return f"{names[0] if names else platform.machine()}, {cores} cores ({threads} threads), {units}, {gpu}"
 
 
 if __name__ == "__main__":

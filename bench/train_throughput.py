@@ -1,204 +1,262 @@
-"""Samples/s of our training and of open_clip_train, on the same shards, model, precision and batch, in turn.
+"""Our training and open_clip_train on the same data, models, precision and batch, in turn: loader, step, both.
 
-    python bench/train_throughput.py --peer /path/to/peer/bin/python [--case loader|model] [--rounds 3] [--out FILE.md]
+    python bench/train_throughput.py --peer /path/to/peer/bin/python [--part loader|step|both|all] [--out FILE.md]
 
 The peer needs an environment of its own: `pip install torch torchvision open_clip_torch webdataset==0.2.31 pandas`,
-with the torch of ours (its data pipeline does not run with webdataset 1.0). Each round trains with one and then with
-the other as a whole process; the first steps, which fill the loaders, are left out. Reported: the median of the
-rounds, and their ratio.
+with the torch of ours (its data pipeline does not run with webdataset 1.0). Without --peer ours is measured alone.
+
+Parts: `loader`, 512-pixel JPEGs through one worker, with nothing behind it; `step`, synthetic batches on the device;
+`both`, whole trainings from shards, of which --case picks one. Each round measures one side and then the other, each in
+a process of its own; what happens before the loaders are full is left out. Runs on Linux; see --help for the sizes.
 """
 
 import argparse
-import io
+import datetime
 import json
 import os
 import platform
-import re
-import statistics
+import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
-import numpy as np
-import torch
-from PIL import Image
+import end_to_end
+import throughput_report as report
+from end_to_end import Case, Pace
+from machine import machine
+from processes import measured
+from synthetic import PICTURES, make_shards
+from throughput_report import Both
+from throughput_work import DEVICE, LoaderWork, Read, StepWork, Trained
 
+from conf.errors import UserError, exit_on_user_error
+from conf.files import atomic, read_json
+from conf.machine import slow_bfloat16
+from train.config import PRECISIONS
+
+T = TypeVar("T", Read, Trained, Pace)
 ROOT = Path(__file__).resolve().parent.parent
-LEFT_OUT = 4  # first steps of a run
-
-
-@dataclass(frozen=True)
-class Case:
-    """What is trained. `model` is a name of open_clip's or a configuration of this file's."""
-
-    name: str
-    says: str
-    model: str
-    precision: str
-    batch: int
-    steps: int
-    workers: int
-
-
-LOADER_MODEL = {
+PARTS = ("loader", "step", "both")
+CASES = ("loader", "model", "gpu")
+LOADER_BATCH, LOADER_LEFT_OUT = 128, 512  # samples
+BATCHES = {"ViT-B-32": 1024, "ViT-B-16": 512, "ViT-L-14": 128}  # on a GPU of 80 GB, without recomputation
+CPU_BATCH = 32
+LOADER_MODEL = {  # costs next to nothing beside the decoding of its pictures
     "embed_dim": 32,
     "vision_cfg": {"image_size": 224, "layers": 1, "width": 32, "head_width": 32, "patch_size": 56},
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 1, "layers": 1},
 }
-CASES = {
-    "loader": Case(
-        "loader", "the loader binds: 512-pixel JPEGs, a model of one layer", "bench-loader", "fp32", 128, 24, 2
-    ),
-    "model": Case("model", "the model binds: ViT-B-32", "ViT-B-32", "amp_bf16", 32, 9, 1),
-}
 
 
-def make_shards(folder: Path, shards: int = 4, per_shard: int = 256) -> None:
-    """Shards of photo-like JPEGs, 512 pixels on the longer side: smooth shapes, fine noise, about 70 kB each."""
-    rng, number = np.random.default_rng(0), 0
-    for shard in range(shards):
-        with tarfile.open(folder / f"{shard:05d}.tar", "w") as tar:
-            for _ in range(per_shard):
-                height, width = (384, 512) if number % 2 else (512, 340)
-                coarse = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8))
-                smooth = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC)).astype(int)
-                pixels = np.clip(smooth + rng.integers(-12, 13, smooth.shape), 0, 255).astype(np.uint8)
-                buffer = io.BytesIO()
-                Image.fromarray(pixels).save(buffer, "JPEG", quality=90)
-                caption = f"a photo-like picture, number {number} of the benchmark, of nothing in particular"
-                for extension, data in (("jpg", buffer.getvalue()), ("txt", caption.encode())):
-                    info = tarfile.TarInfo(f"{number:08d}.{extension}")
-                    info.size = len(data)
-                    tar.addfile(info, io.BytesIO(data))
-                number += 1
+class Scene(NamedTuple):
+    """Where both sides find shards and model configurations, and where their runs go."""
 
-
-def run_ours(case: Case, shards: Path, models: Path, out: Path) -> list[float]:
-    """Seconds of each step of `python -m train`."""
-    code = f"import open_clip; open_clip.add_model_config({str(models)!r}); from train.__main__ import main; main()"
-    options = [
-        "scale=small",
-        f"data={shards}",
-        f"out={out}",
-        "name=ours",
-        f"precision={case.precision}",
-        f"recipe.model={case.model}",
-        f"recipe.batch_size={case.batch}",
-        f"recipe.samples={case.batch * case.steps}",
-        "recipe.warmup=2",
-        "recipe.streams=8",
-        f"efficiency.workers={case.workers}",
-    ]
-    run([sys.executable, "-c", code, *options], ROOT)
-    lines = [json.loads(line) for line in (out / "ours" / "metrics.jsonl").read_text().splitlines()]
-    return [case.batch / line["samples_per_second"] for line in lines]
-
-
-def run_peer(case: Case, python: str, shards: Path, models: Path, out: Path) -> list[float]:
-    """Seconds of each step of open_clip_train, from its log."""
-    code = (
-        f"import sys, open_clip; open_clip.add_model_config({str(models)!r}); "
-        "from open_clip_train.main import main; main(sys.argv[1:])"
-    )
-    options = {
-        "train-data": f"{shards}/{{00000..00003}}.tar",
-        "dataset-type": "webdataset",
-        "train-num-samples": case.batch * case.steps,
-        "model": case.model,
-        "precision": case.precision,
-        "batch-size": case.batch,
-        "workers": case.workers,
-        "epochs": 1,
-        "warmup": 2,
-        "lr": 5e-4,
-        "wd": 0.2,
-        "beta2": 0.98,
-        "log-every-n-steps": 1,
-        "logs": out,
-        "name": "peer",
-    }
-    flags = [word for key, value in options.items() for word in (f"--{key}", str(value))]
-    run([python, "-c", code, *flags, "--dataset-resampled", "--local-loss", "--gather-with-grad"], out)
-    log = (out / "peer" / "out.log").read_text()
-    return [case.batch / float(rate) for rate in re.findall(r"Batch \(t\): [\d.]+, ([\d.e+]+)/s", log)]
-
-
-def run(command: list[str], folder: Path) -> None:
-    """Run a process to its end; show its output where it fails."""
-    environment = os.environ | {"OMP_WAIT_POLICY": "passive"}
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
-    if done.returncode:
-        sys.exit(f"{' '.join(command)}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
-
-
-def rate(case: Case, seconds: list[float]) -> float:
-    """Samples/s over all steps but the first."""
-    kept = seconds[LEFT_OUT:]
-    assert len(kept) >= case.steps - LEFT_OUT - 1, f"{len(seconds)} of {case.steps} steps were logged"
-    return case.batch * len(kept) / sum(kept)
-
-
-def measure(case: Case, peer: str, rounds: int) -> str:
-    """One row of the table."""
-    ours, theirs = [], []
-    with tempfile.TemporaryDirectory() as name:
-        shards, models = Path(name) / "shards", Path(name) / "models"
-        shards.mkdir()
-        models.mkdir()
-        (models / "bench-loader.json").write_text(json.dumps(LOADER_MODEL))
-        make_shards(shards)
-        for number in range(rounds):
-            out = Path(name) / f"round{number}"
-            out.mkdir()
-            ours.append(rate(case, run_ours(case, shards, models, out)))
-            theirs.append(rate(case, run_peer(case, peer, shards, models, out)))
-            print(f"{case.name} round {number + 1}: {ours[-1]:.1f} and {theirs[-1]:.1f} samples/s", file=sys.stderr)
-    ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
-    ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-    rates = [f"{statistics.median(values):.1f}" for values in (ours, theirs)]
-    return f"| {' | '.join([case.says, case.precision, str(case.batch), str(case.workers), *rates, ratio])} |"
-
-
-def machine() -> str:
-    """The machine in words."""
-    model = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = re.findall(r"model name\s*: (.*)", info.read_text())
-        model = names[0] if names else model
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-    cores = len(os.sched_getaffinity(0))
-    return f"{model}, {cores} cores, {gpu}, Python {platform.python_version()}, torch {torch.__version__}"
+    shards: Path
+    models: Path
+    work: Path
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peer", required=True, help="python of the environment that has open_clip_train")
-    parser.add_argument("--case", choices=CASES, action="append", help="default: all")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--out", type=Path, help="also write the table here")
-    arguments = parser.parse_args()
-    rows = [measure(CASES[name], arguments.peer, arguments.rounds) for name in arguments.case or CASES]
-    head = ("what binds", "precision", "batch", "workers", "ours", "open_clip_train", "ratio (of the rounds)")
-    table = "\n".join(
-        [
-            "# Training throughput in samples/s, ours against open_clip_train",
-            "",
-            f"`python bench/train_throughput.py --peer <python> --rounds {arguments.rounds}` on {machine()}.",
-            "",
-            f"| {' | '.join(head)} |",
-            "|---" * len(head) + "|",
-            *rows,
-            "",
-        ]
+    options = parse()
+    check(options)
+    write(options)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    print(table)
-    if arguments.out:
-        arguments.out.write_text(table)
+    parser.add_argument("--peer", help="python of the environment that has open_clip_train")
+    parser.add_argument("--part", choices=(*PARTS, "all"), default="all")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--out", type=Path, help="also write the page here")
+    parser.add_argument("--precision", choices=PRECISIONS, help="default: amp_bf16 where there is a unit for it")
+    parser.add_argument("--pictures", type=int, default=PICTURES, help="in the shards")
+    parser.add_argument("--samples", type=int, default=4096, help="of the loader alone")
+    parser.add_argument("--model", action="append", help="of the step alone; default: what suits the device")
+    parser.add_argument("--batch", type=int, help="of the step alone; default: what suits device and model")
+    parser.add_argument("--steps", type=int, default=20 if DEVICE == "cuda" else 4, help="of the step alone")
+    parser.add_argument("--case", choices=CASES, action="append", help="of both together; default: all")
+    parser.add_argument("--compile", action="store_true", help="ours with efficiency.compile=true")
+    parser.add_argument("--accumulate", type=int, default=1, help="ours with efficiency.accumulate")
+    return parser.parse_args()
+
+
+def check(options: argparse.Namespace) -> None:
+    """Raise UserError for what cannot be run."""
+    if options.peer is not None and shutil.which(options.peer) is None:
+        raise UserError(f"--peer={options.peer} is not an interpreter")
+    if min(options.rounds, options.steps, options.accumulate, options.batch or 1) < 1:
+        raise UserError("--rounds, --steps, --accumulate and --batch have to be at least 1")
+    if min(options.pictures, options.samples) < LOADER_BATCH:
+        raise UserError(f"--pictures and --samples have to be at least {LOADER_BATCH}")
+    if (options.batch or CPU_BATCH) % options.accumulate:
+        raise UserError(f"--batch={options.batch or CPU_BATCH} cannot be split in --accumulate={options.accumulate}")
+    if "gpu" in (options.case or ()) and DEVICE == "cpu":
+        raise UserError("--case=gpu needs a GPU")
+
+
+def write(options: argparse.Namespace) -> None:
+    """Measure the parts and print the page of results; with --out it is a file as well, whole after each part."""
+    parts, lines = PARTS if options.part == "all" else (options.part,), heading(options)
+    with tempfile.TemporaryDirectory() as name:
+        scene = prepare(Path(name), options)
+        for part in parts:
+            lines += {"loader": loader, "step": step, "both": both}[part](options, scene)
+            if options.out is not None:
+                with atomic(options.out) as file:
+                    file.write("\n".join(lines))
+    print("\n".join(lines))
+
+
+def prepare(folder: Path, options: argparse.Namespace) -> Scene:
+    """Write the shards, and the configurations of models that open_clip has not."""
+    scene = Scene(folder / "shards", folder / "models", folder / "work")
+    shutil.copytree(ROOT / "train" / "models", scene.models)
+    (scene.models / "bench-loader.json").write_text(json.dumps(LOADER_MODEL))
+    scene.work.mkdir()
+    if options.part != "step":
+        make_shards(scene.shards, options.pictures)
+    return scene
+
+
+def loader(options: argparse.Namespace, scene: Scene) -> list[str]:
+    """The loader alone, on one core: a worker has one thread, and so has everything else."""
+    folders = str(scene.shards), str(scene.models)
+    work = LoaderWork(*folders, "bench-loader", LOADER_BATCH, options.samples, LOADER_LEFT_OUT)
+
+    def run(side: str, python: str) -> Read:
+        return Read(**run_side("loader_alone.py", side, python, work, scene, threads=1))
+
+    return report.loader_part(in_turn("loader", options, run))
+
+
+def step(options: argparse.Namespace, scene: Scene) -> list[str]:
+    """The step alone: each model."""
+    found = {}
+    gpu, precision = DEVICE == "cuda", options.precision or default_precision()
+    for model in options.model or (BATCHES if gpu else ["ViT-B-32"]):
+        batch = options.batch or (BATCHES.get(model, CPU_BATCH) if gpu else CPU_BATCH)
+        left_out = 5 if gpu else 1
+        tuning = options.compile, options.accumulate
+        work = StepWork(str(scene.models), model, precision, batch, options.steps, left_out, *tuning)
+
+        def run(side: str, python: str, work: StepWork = work) -> Trained:
+            return Trained(**run_side("step_alone.py", side, python, work, scene))
+
+        found[work] = in_turn(f"step, {model}", options, run)
+    return report.step_part(found)
+
+
+def both(options: argparse.Namespace, scene: Scene) -> list[str]:
+    """Loader and step together: each case."""
+    from train.loader import default_workers  # in the function, as torchvision takes seconds to import
+
+    cases = end_to_end.cases(options.precision or default_precision(), DEVICE == "cuda", default_workers(1))
+    efficiency = [f"efficiency.compile={str(options.compile).lower()}", f"efficiency.accumulate={options.accumulate}"]
+    found = {}
+    for case in (cases[name] for name in options.case or cases):
+
+        def run(side: str, python: str, case: Case = case) -> Pace:
+            out = new_folder(scene)
+            if side == "ours":
+                command = end_to_end.our_command(case, scene.shards, scene.models, out, efficiency)
+            else:
+                command = end_to_end.peer_command(case, python, scene.shards, scene.models, out)
+            measured(command, ROOT if side == "ours" else out, out / "log.txt", environment())
+            return (end_to_end.our_pace if side == "ours" else end_to_end.peer_pace)(case, out)
+
+        found[case] = in_turn(case.name, options, run)
+    return report.both_part(found)
+
+
+def in_turn(what: str, options: argparse.Namespace, run: Callable[[str, str], T]) -> Both[T]:
+    """Both sides' outcomes of all rounds. `run` measures a side, given its interpreter."""
+    outcomes = Both[T]([], [])
+    for number in range(options.rounds):
+        outcomes.ours.append(run("ours", sys.executable))
+        rates = [f"{outcomes.ours[-1].rate:.1f}"]
+        if options.peer is not None:
+            outcomes.theirs.append(run("peer", interpreter(options.peer)))
+            rates.append(f"{outcomes.theirs[-1].rate:.1f}")
+        print(f"{what}, round {number + 1}: {' and '.join(rates)} samples/s", file=sys.stderr, flush=True)
+    return outcomes
+
+
+def run_side(script: str, side: str, python: str, work: Any, scene: Scene, threads: int | None = None) -> Any:
+    """What a script of this folder measures in the environment of a side."""
+    out = new_folder(scene)
+    command = [python, str(ROOT / "bench" / script), side, json.dumps(work._asdict()), str(out / "found.json")]
+    measured(command, ROOT if side == "ours" else out, out / "log.txt", environment(threads))
+    return read_json(out / "found.json")
+
+
+def new_folder(scene: Scene) -> Path:
+    """For the files of one run."""
+    return Path(tempfile.mkdtemp(dir=scene.work))
+
+
+def environment(threads: int | None = None) -> dict[str, str]:
+    """The same for both: threads that sleep where they wait, as there are few cores, and so many where it is said."""
+    return os.environ | {"OMP_WAIT_POLICY": "passive"} | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
+
+
+def interpreter(python: str) -> str:
+    """An absolute path, as it is started in another folder; not the file that a link of an environment leads to."""
+    return str(Path(shutil.which(python) or python).absolute())
+
+
+def default_precision() -> str:
+    """That of `python -m train`, but for CPUs on which nobody would train with it."""
+    return "fp32" if DEVICE == "cpu" and slow_bfloat16() else "amp_bf16"
+
+
+def heading(options: argparse.Namespace) -> list[str]:
+    """Title, command, machine and versions."""
+    packages = ("torch", "torchvision", "open_clip_torch", "pillow")
+    mine = ", ".join(f"{name} {version(name)}" for name in packages)
+    return [
+        "# Training throughput: ours beside open_clip_train",
+        "",
+        f"`{command(options)}`, {datetime.datetime.now(datetime.UTC):%d %B %Y}. In turn, medians of {options.rounds}; "
+        "a ratio is ours over theirs, its range that of the rounds.",
+        "",
+        f"Machine: {machine()}. Ours: Python {platform.python_version()}, {mine}. {peer_versions(options, packages)}",
+        "",
+    ]
+
+
+def command(options: argparse.Namespace) -> str:
+    """The command line, without what is of one machine only."""
+    words = ["python bench/train_throughput.py"]
+    if options.peer is not None:
+        words.append("--peer <python>")
+    arguments = iter(sys.argv[1:])
+    for word in arguments:
+        name, equals, _ = word.partition("=")
+        if name not in ("--peer", "--out"):
+            words.append(word)
+        elif not equals:
+            next(arguments)
+    return " ".join(words)
+
+
+def peer_versions(options: argparse.Namespace, packages: tuple[str, ...]) -> str:
+    """A sentence about the peer's environment."""
+    if options.peer is None:
+        return "open_clip_train was not measured."
+    names = (*packages, "webdataset")
+    code = f"from importlib.metadata import version\nprint(*map(version, {names!r}))"
+    found = subprocess.run([interpreter(options.peer), "-c", code], capture_output=True, text=True, check=False)
+    if found.returncode:
+        raise UserError(f"--peer={options.peer} lacks a package: {found.stderr.strip().splitlines()[-1]}")
+    versions = (f"{name} {value}" for name, value in zip(names, found.stdout.split(), strict=True))
+    return f"open_clip_train: {', '.join(versions)}."
 
 
 if __name__ == "__main__":
-    main()
+    exit_on_user_error(main)
