@@ -15,7 +15,7 @@ from train.config import Recipe
 from train.model import Preprocess, encode_text, text_lengths
 
 MAX_LOGIT_SCALE = math.log(100)
-PART_SIZE = 64  # captions; smaller parts would not keep a device busy
+PARTS = 4  # of the captions of a batch, by length; smaller ones would not keep a GPU busy
 ROUNDED_TO = 8  # tokens
 
 
@@ -54,15 +54,15 @@ class Texts(NamedTuple):
 
 
 def by_length(model: nn.Module, tokens: Tensor) -> Texts:
-    """Sort captions [n, context length] into parts of at least PART_SIZE (the last may be smaller).
+    """Sort captions [n, context length] into at most PARTS parts.
 
     Lengths are rounded up to a multiple of ROUNDED_TO: few different shapes, and ones that fit the hardware.
     """
     lengths = (text_lengths(model, tokens) + ROUNDED_TO - 1) // ROUNDED_TO * ROUNDED_TO
     lengths, order = lengths.clamp(max=tokens.shape[1]).sort(stable=True)
-    parts, first = [], 0
+    parts, first, least = [], 0, -(-len(order) // PARTS)
     while first < len(order):
-        length = lengths[min(first + PART_SIZE, len(order)) - 1]
+        length = lengths[min(first + least, len(order)) - 1]
         last = int(torch.searchsorted(lengths, length, right=True))
         parts.append(tokens[order[first:last], : int(length)])
         first = last
