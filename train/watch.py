@@ -10,6 +10,7 @@ import socket
 import sys
 import threading
 import time
+from contextlib import suppress
 from datetime import timedelta
 from typing import NamedTuple
 
@@ -79,8 +80,6 @@ class Watch:
         alone = first.rank == self._rank
         if isinstance(error, UserError) and (alone or first.reason != mine.reason):
             tell(error)  # at once: what started the processes may end them all when one of them leaves
-        elif unforeseen and not alone and first.status != 1:
-            self._say(first)
         if self._rank == 0:
             time.sleep(2 * BEAT)  # its end may be that of the store, which the others have to ask before
         if not unforeseen or (not alone and first.status != 1):
@@ -95,13 +94,15 @@ class Watch:
         """Be the one that ends the job, or find out who was."""
 
         def ask() -> None:
-            if self._store.add(self._key("ends"), 1) == 1:
-                self._store.set(self._key("end"), json.dumps(mine))
-            self._end = self._read_end()
+            with suppress(RuntimeError):  # torch's, for a connection that is gone
+                if self._store.add(self._key("ends"), 1) == 1:
+                    self._store.set(self._key("end"), json.dumps(mine))
+                self._end = self._read_end()
 
-        asking = threading.Thread(target=ask, daemon=True)  # a store that is gone may never answer
-        asking.start()
-        asking.join(GRACE)
+        if self._end is None:
+            asking = threading.Thread(target=ask, daemon=True)  # a store that is gone may never answer
+            asking.start()
+            asking.join(GRACE)
         self._end = self._end or mine
         return self._end
 
@@ -122,7 +123,7 @@ class Watch:
                 if self._end is None and self._store.check([self._key("end")]):
                     self._end = self._read_end()
                 self._spoke = now
-            except RuntimeError:  # torch's, for a connection that is gone
+            except RuntimeError:
                 pass
 
     def _look(self) -> None:
@@ -148,7 +149,8 @@ class Watch:
         os._exit(end.status)
 
     def _say(self, end: _End) -> None:
-        if end.reason and self._rank in (0, *([1] if end.rank == 0 else [])):  # once is enough
+        """Tell of a process that failed or is gone, once. One with another status has told the user itself."""
+        if end.status == 1 and self._rank in (0, *([1] if end.rank == 0 else [])):
             print(f"error: process {end.rank} of {self._size}: {end.reason}", file=sys.stderr, flush=True)
 
     def _key(self, *parts: object) -> str:
