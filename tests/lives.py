@@ -44,7 +44,7 @@ def started(
             process.join()
 
 
-def statuses(group: Sequence[BaseProcess], within: float = 60) -> list[int | None]:
+def statuses(group: Sequence[BaseProcess], within: float = 240) -> list[int | None]:
     """The exit statuses of processes that end by themselves; None for one that still runs after `within` seconds."""
     end = time.monotonic() + within
     for process in group:
@@ -52,7 +52,7 @@ def statuses(group: Sequence[BaseProcess], within: float = 60) -> list[int | Non
     return [process.exitcode for process in group]
 
 
-def wait_for(happened: Callable[[], bool], group: Sequence[BaseProcess], within: float = 60) -> bool:
+def wait_for(happened: Callable[[], bool], group: Sequence[BaseProcess], within: float = 240) -> bool:
     """Wait until something happened; False where the processes ended, or the time was up, before."""
     end = time.monotonic() + within
     while not happened():

@@ -105,9 +105,12 @@ def _configuration(folder: Path) -> str:
         f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={next(ports)} CPUs=2 State=UNKNOWN"
         for node in ("node1", "node2")
     )
+    # The processes of a job meet at a port that follows from its number: two clusters on one host must not share them.
+    controller = next(ports)
     return f"""ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
-SlurmctldPort={next(ports)}
+SlurmctldPort={controller}
+FirstJobId={1 + 10 * (controller % 1200)}
 SlurmUser=root
 AuthType=auth/munge
 AuthInfo=socket={folder}/munge

@@ -25,7 +25,7 @@ from test_images import encode
 from conf.command import compose
 from conf.errors import UserError
 from conf.files import read_json, read_lines
-from train import loop, shards, sources
+from train import loop, sources, store
 from train.config import TrainConfig
 from train.images import decode
 from train.shards import Problem, Sample, read_shard
@@ -174,7 +174,7 @@ def assert_told(folder: Path, injected: dict[str, Shard], seed: int) -> None:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stores are given up in seconds, shards read in several pieces; forked workers inherit it."""
     for name, value in {"STALL": 0.5, "PATIENCE": 2.0, "PIECE": 2**18, "_PAUSES": (0.02, 0.2)}.items():
-        monkeypatch.setattr(shards, name, value)
+        monkeypatch.setattr(store, name, value)
     monkeypatch.setattr(sources, "LISTING", 0.5)
 
 
@@ -220,7 +220,7 @@ def moto_port() -> Iterator[int]:
         [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], stderr=subprocess.DEVNULL
     )
     try:
-        for _ in range(300):
+        for _ in range(900):
             try:
                 socket.create_connection(("127.0.0.1", port), timeout=1).close()
                 break
@@ -330,7 +330,7 @@ def test_a_store_that_stays_away_is_given_up(status: int, tmp_path: Path, impati
 
 
 def test_a_store_that_is_down_ends_the_run(tmp_path: Path, impatient: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards, "PATIENCE", 0.3)
+    monkeypatch.setattr(store, "PATIENCE", 0.3)
     pool = write_pool(tmp_path / "pool", 3, 5)
     with serving(Faulty(pool)) as server:
         plan = Plan(resolve(server.url).shards, None, seed=0, buffer=50)
@@ -407,7 +407,7 @@ def held() -> tuple[int, int, int]:
 def test_a_hundred_faulty_shards_leave_nothing_behind(
     bad: tuple[Path, dict[str, Shard]], impatient: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shards, "STALL", 0.3)
+    monkeypatch.setattr(store, "STALL", 0.3)
     folder, injected = bad
     pool = folder / "00000.tar"
 

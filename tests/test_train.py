@@ -15,6 +15,7 @@ import open_clip
 import pytest
 import torch
 from pools import sample, uid_of, write_pool, write_tar
+from trained import losses, weights
 
 from conf.command import compose
 from conf.errors import UserError
@@ -59,16 +60,6 @@ def run(options: list[str], *more: str) -> Path:
     config = compose("train", merged(options, *more), TrainConfig)
     assert train(config) == 0
     return config.folder
-
-
-def losses(folder: Path) -> list[float]:
-    return [line["loss"] for line in read_lines(folder / "metrics.jsonl")]
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    path = folder / read_json(folder / "run.json")["checkpoint"]["path"]
-    state: dict[str, torch.Tensor] = torch.load(path, weights_only=True)["state_dict"]
-    return state
 
 
 def assert_same_run(left: Path, right: Path) -> None:

@@ -1,4 +1,4 @@
-"""Short training runs of real processes, and how far they are: for the tests that interrupt them."""
+"""What training runs have come to, and a short one for the tests that interrupt it."""
 
 from pathlib import Path
 
@@ -23,6 +23,11 @@ def options(folder: Path) -> list[str]:
     ]
 
 
+def losses(run: Path) -> list[float]:
+    """The loss of each step that a run has logged."""
+    return [line["loss"] for line in read_lines(run / "metrics.jsonl")]
+
+
 def steps(run: Path) -> int:
     """How many steps a run has logged."""
     return len(read_lines(run / "metrics.jsonl"))
@@ -34,14 +39,14 @@ def checkpoints(run: Path) -> list[int]:
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
-    """The weights of a run, which has to be complete."""
+    """The weights of a run's newest checkpoint."""
     record = read_json(run / "run.json")
-    assert record["status"] == "complete"
     state: dict[str, torch.Tensor] = torch.load(run / record["checkpoint"]["path"], weights_only=True)["state_dict"]
     return state
 
 
 def same(left: Path, right: Path) -> bool:
-    """Whether two complete runs have the same weights, bit by bit."""
+    """Whether two runs, which have to be complete, have the same weights, bit by bit."""
+    assert all(read_json(run / "run.json")["status"] == "complete" for run in (left, right))
     a, b = weights(left), weights(right)
     return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
