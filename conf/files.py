@@ -53,7 +53,9 @@ def claimed(folder: Path | str, wait: float = 30.0) -> Iterator[None]:
         # A lock of this process alone, unlike flock's: data workers that outlive it by seconds do not hold it.
         while not _locked(file):
             if time.monotonic() > end:
-                raise UserError(f"{folder} is in use by another process; wait for its end, or choose another name=")
+                raise UserError(
+                    f"{folder} is in use by another process; wait for its end, or choose another folder or name="
+                )
             time.sleep(0.2)
         yield
 
@@ -116,7 +118,8 @@ def append_line(path: Path | str, value: Any) -> None:
         if end and os.pread(file.fileno(), 1, end - 1) != b"\n":
             file.seek(0)
             file.truncate(file.read().rfind(b"\n") + 1)
-        file.write(json_line(value).encode())
+        # A member of a tar whose name is not UTF-8 is text with lone surrogates, of which this makes JSON's escapes.
+        file.write(json_line(value).encode(errors="backslashreplace"))
 
 
 def read_lines(path: Path | str) -> list[Any]:
