@@ -1,16 +1,10 @@
-"""The commands of `python -m leaderboard`."""
+"""The commands of `python -m leaderboard`. Each imports its own module: the charts and the Hub's client load slowly."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from conf.command import parse
 from conf.errors import UserError, nearest
-from leaderboard.build import BuildOptions, build
-from leaderboard.models import write_schemas
-from leaderboard.submit import SubmitOptions, submit
-from leaderboard.validate import validate_files
-
-COMMANDS = ("submit", "validate", "build", "schema")
 
 
 def main() -> int:
@@ -22,26 +16,67 @@ def main() -> int:
     if not sys.argv[1:]:
         raise UserError(f"python -m leaderboard needs a command; known: {', '.join(COMMANDS)}")
     command, *arguments = sys.argv[1:]
-    if command == "submit":
-        return _submit(arguments)
-    if command == "validate":
-        return validate_files(arguments)
-    if command == "build":
-        folders, options = parse(arguments, BuildOptions)
-        return build(folders, options)
-    if command == "schema":
-        if arguments:
-            raise UserError(f"schema takes no arguments, not {arguments[0]!r}")
-        print("\n".join(str(path) for path in write_schemas()))
-        return 0
-    raise UserError(f"unknown command {command!r}: {nearest(command, COMMANDS)}")
+    if command not in COMMANDS:
+        raise UserError(f"unknown command {command!r}: {nearest(command, COMMANDS)}")
+    return COMMANDS[command](arguments)
 
 
 def _submit(arguments: Sequence[str]) -> int:
+    from leaderboard.submit import SubmitOptions, submit_and_push
+
     # Before the options are looked at: an unquoted `method=two words` should be told as what it is.
     for word in arguments:
         if "=" not in word:
             raise UserError(f"submit takes key=value only, not {word!r}; a value with spaces needs quotes")
     _, options = parse(arguments, SubmitOptions)
-    submit(options)
+    return submit_and_push(options)
+
+
+def _push(arguments: Sequence[str]) -> int:
+    from leaderboard.push import PushOptions, push_file
+
+    return push_file(*parse(arguments, PushOptions))
+
+
+def _validate(arguments: Sequence[str]) -> int:
+    from leaderboard.validate import ValidateOptions, dashed, validate_files
+
+    return validate_files(*parse(dashed(arguments), ValidateOptions))
+
+
+def _build(arguments: Sequence[str]) -> int:
+    from leaderboard.build import BuildOptions, build
+
+    return build(*parse(arguments, BuildOptions))
+
+
+def _diff(arguments: Sequence[str]) -> int:
+    from leaderboard.diff import DiffOptions, diff
+
+    return diff(*parse(arguments, DiffOptions))
+
+
+def _plot(arguments: Sequence[str]) -> int:
+    from leaderboard.plot import PlotOptions, plot
+
+    return plot(*parse(arguments, PlotOptions))
+
+
+def _schema(arguments: Sequence[str]) -> int:
+    from leaderboard.models import write_schemas
+
+    if arguments:
+        raise UserError(f"schema takes no arguments, not {arguments[0]!r}")
+    print("\n".join(str(path) for path in write_schemas()))
     return 0
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "submit": _submit,
+    "push": _push,
+    "validate": _validate,
+    "build": _build,
+    "diff": _diff,
+    "plot": _plot,
+    "schema": _schema,
+}

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
+from conf.errors import UserError
 from conf.files import write_json
 
 FORMAT: Literal[1] = 1  # of submission.json and leaderboard.json
@@ -140,6 +141,7 @@ class ResultLine(Lenient):
     deviations: list[str]
     checkpoint_sha256: Digest
     limit: int | None
+    pinned: bool | None = None
 
 
 class TaskResult(Strict):
@@ -152,6 +154,8 @@ class TaskResult(Strict):
     samples: Count
     seconds: Annotated[float, Field(ge=0)]
     data_digest: Digest
+    pinned: bool | None = Field(description="whether the data are those of the lock file; null where it has none")
+    predictions_sha256: Digest | None = Field(description="of predictions/<task>.parquet beside the run's results")
     precision: str
     limit: int | None
     official: bool
@@ -219,6 +223,7 @@ class Submission(Strict):
     started: Time
     finished: Time | None
     seconds: Annotated[float, Field(ge=0)]
+    digest: Digest = Field(description="of everything else but `private`, as canonical JSON: an edited file is noticed")
     private: Private
 
     def public(self) -> dict[str, Any]:
@@ -234,13 +239,19 @@ class Score(Strict):
 
 
 class Entry(Strict):
-    """One row of a board. `rank` is null below the ranking, and `deviations` says why."""
+    """One submission on a board.
+
+    `rank` counts the entries that are better by more than noise, plus one; `rank_last` is the last place that noise
+    leaves open. Both are null below the ranking, and `deviations` says why.
+    """
 
     rank: Annotated[int, Field(ge=1)] | None
+    rank_last: Annotated[int, Field(ge=1)] | None
+    digest: Digest = Field(description="of the submission, by which the entry is known")
     method: Line
     author: Line
     writeup: Url | None
-    aggregates: dict[str, float | None]
+    aggregates: dict[str, Score] = Field(description="by name; a standard error does not cover the seed")
     scores: dict[str, Score] = Field(description="by task key")
     dataset_size: int | None
     samples_seen: int
@@ -252,8 +263,35 @@ class Entry(Strict):
     data_digest: Digest
     subset_digest: Digest | None
     checkpoint_sha256: Digest
+    bad: Bad
     version: str = Field(description="of the program that trained")
     finished: Time | None
+
+
+class Citation(Strict):
+    """Where published numbers were read."""
+
+    text: str
+    url: Url | None = Field(description="null where it is a page of this project")
+
+
+class Reference(Strict):
+    """A published result, for comparison: nobody submitted it, so it has no rank and nothing of it was checked."""
+
+    method: Line
+    author: Line
+    aggregates: dict[str, float | None] = Field(description="by name, as published")
+    scores: dict[str, float] = Field(description="by task key, as published; empty where they are not public")
+    dataset_size: int | None
+    citations: list[Citation]
+    notes: list[str] = Field(description="where the sources disagree")
+
+
+class Noise(Strict):
+    """How far apart the aggregates of two runs can be that differ only in the seed."""
+
+    values: dict[str, float] = Field(description="by aggregate; one that is not here is not known")
+    citation: Citation
 
 
 class BoardTask(Strict):
@@ -266,14 +304,17 @@ class BoardTask(Strict):
 
 
 class Board(Strict):
-    """All entries of a track at a scale. Those with a rank come best first, equals share one."""
+    """All entries of a track at a scale, best first: by average, then by ImageNet."""
 
     track: Track
     scale: str
+    pool_size: int | None = Field(description="samples of the pool that the filtering track chooses from")
     aggregates: list[str] = Field(description="names of the aggregates, in the order of the columns")
     tasks: list[BoardTask]
+    noise: Noise | None
     ranked: list[Entry]
     unranked: list[Entry]
+    references: list[Reference]
 
 
 class Leaderboard(Strict):
@@ -291,6 +332,21 @@ def problems(error: ValidationError) -> list[str]:
         field = ".".join(str(part) for part in item["loc"]) or "the file"
         lines.append(f"{field}: {' '.join(item['msg'].removeprefix('Value error, ').split())}")
     return lines
+
+
+def read_leaderboard(path: Path | str) -> Leaderboard:
+    """Read a leaderboard.json.
+
+    Raises:
+        UserError: it cannot be read, or is not one of this format.
+    """
+    try:
+        return Leaderboard.model_validate_json(Path(path).read_bytes())
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    except ValidationError as error:
+        why = f"is no leaderboard.json of format {FORMAT}: {problems(error)[0]}"
+        raise UserError(f"{path} {why}; python -m leaderboard build writes one") from None
 
 
 def write_schemas(folder: Path = SCHEMAS) -> list[Path]:

@@ -3,7 +3,8 @@
     python -m leaderboard submit run=runs/mine method="CLIP score, top 30 %" author="A. Name" track=filtering
 
 `writeup=` (a URL), `contact=` (private: it stays in the file and is never published) and `dataset_size=` (where no
-subset file says it) may be added.
+subset file says it) may be added. `push=hub repo=user/name` uploads it too, with the subset; `checkpoint=true` adds the
+checkpoint, `private=true` makes a private repository. docs/submit.md tells the whole way.
 """
 
 import sys
@@ -16,9 +17,11 @@ from pydantic import BaseModel, ValidationError
 
 from conf import recipes
 from conf.errors import UserError, nearest
-from conf.files import read_json, read_lines, write_json
+from conf.files import digest_file, read_json, read_lines, write_json
+from leaderboard.evidence import predictions_file
 from leaderboard.models import FORMAT, TRACKS, AnyModel, ResultLine, Run, Submission, problems
-from leaderboard.validate import check, main_metrics, results_deviations, suite_tasks
+from leaderboard.push import PushOptions, push_file
+from leaderboard.validate import LONGEST, check, digest_of, main_metrics, results_deviations, suite_tasks
 from tasks.aggregates import AGGREGATES_VERSION, aggregates
 from tasks.registry import suite_of
 
@@ -34,6 +37,26 @@ class SubmitOptions:
     writeup: str | None = None
     contact: str | None = None
     dataset_size: int | None = None
+    push: str | None = None
+    repo: str | None = None
+    checkpoint: bool = False
+    private: bool = False
+
+
+def submit_and_push(options: SubmitOptions) -> int:
+    """Submit; with `push=hub` also upload the submission, the run's subset and, if asked for, its checkpoint.
+
+    Raises:
+        UserError: an option, run.json or eval_results.jsonl is missing or wrong, or the Hub did not take it.
+    """
+    if options.push not in (None, "hub"):
+        raise UserError(f"push={options.push} is not known; push=hub uploads to the Hugging Face Hub")
+    if options.push is None and (options.repo is not None or options.checkpoint or options.private):
+        raise UserError("repo=, checkpoint= and private= belong to push=hub")
+    if options.push and options.repo is None:
+        raise UserError("push=hub needs repo=user/name")
+    path = submit(options)
+    return push_file([str(path)], _uploaded(options)) if options.repo is not None else 0
 
 
 def submit(options: SubmitOptions) -> Path:
@@ -46,7 +69,8 @@ def submit(options: SubmitOptions) -> Path:
     if options.track not in TRACKS:
         raise UserError(f"track={options.track} is no known track; {nearest(options.track, TRACKS)}")
     run = read_run(folder)
-    submission = compose(options, run, read_results(folder, run))
+    results = [_one_line_each(result) for result in read_results(folder, run)]
+    submission = compose(options, run, results, predictions_digests(folder, results))
     refusals = check(submission)
     if refusals:
         raise UserError(f"{folder}: {refusals[0]}")
@@ -56,6 +80,22 @@ def submit(options: SubmitOptions) -> Path:
     for line in submission.deviations:
         print(f"  {line}")
     return path
+
+
+def _uploaded(options: SubmitOptions) -> PushOptions:
+    """What goes to the Hub besides the submission: the files that the run says it used and made."""
+    folder = Path(options.run)
+    run = read_json(folder / "run.json")
+    subset = Path(run["subset"]["path"]) if run["subset"] else None
+    if subset is not None and not subset.is_file():
+        _note(f"{subset}, the run's subset, is not here and is not uploaded")
+        subset = None
+    return PushOptions(
+        repo=str(options.repo),
+        subset=str(subset) if subset else None,
+        checkpoint=str(folder / run["checkpoint"]["path"]) if options.checkpoint else None,
+        private=options.private,
+    )
 
 
 def read_run(folder: Path) -> Run:
@@ -103,8 +143,17 @@ def read_results(folder: Path, run: Run) -> list[ResultLine]:
     return results
 
 
-def compose(options: SubmitOptions, run: Run, results: list[ResultLine]) -> Submission:
+def predictions_digests(folder: Path, results: list[ResultLine]) -> dict[str, str]:
+    """Task key -> SHA-256 of its predictions, where there are any."""
+    files = {result.key: folder / "predictions" / predictions_file(result.key) for result in results}
+    return {key: digest_file(path) for key, path in files.items() if path.is_file()}
+
+
+def compose(options: SubmitOptions, run: Run, results: list[ResultLine], predictions: dict[str, str]) -> Submission:
     """The submission, with every reason why it is not official.
+
+    Args:
+        predictions: task key -> digest.
 
     Raises:
         UserError: an option that a submission cannot hold.
@@ -130,14 +179,19 @@ def compose(options: SubmitOptions, run: Run, results: list[ResultLine]) -> Subm
             "digest": run.data.digest,
         },
         "checkpoint_sha256": run.checkpoint.sha256,
-        "tasks": [_plain(result, "checkpoint_sha256") for result in results],
+        "tasks": [
+            {**_plain(result, "checkpoint_sha256"), "predictions_sha256": predictions.get(result.key)}
+            for result in results
+        ],
         "aggregates": {
             "version": AGGREGATES_VERSION,
             "values": aggregates(main_metrics(results), suite_of(run.scale)),
         },
+        "digest": "0" * 64,  # of everything else, so it comes last
         "private": {"contact": options.contact},
     }
-    return _typed(value, Submission, "submission")
+    submission = _typed(value, Submission, "submission")
+    return submission.model_copy(update={"digest": digest_of(submission)})
 
 
 def _run_deviations(run: Run) -> list[str]:
@@ -147,6 +201,12 @@ def _run_deviations(run: Run) -> list[str]:
     if run.status != "complete":
         lines.append("run not complete")
     return lines
+
+
+def _one_line_each(result: ResultLine) -> ResultLine:
+    """The result with reasons that a submission can hold: they quote names of files, which may be any text."""
+    lines = ["".join(c if c.isprintable() else "?" for c in line)[: LONGEST - 100] for line in result.deviations]
+    return result.model_copy(update={"deviations": lines})
 
 
 def _dataset_size(options: SubmitOptions, run: Run) -> int | None:

@@ -1,13 +1,20 @@
 """Whether a submission is what it says it is: every number that follows from others is computed again.
 
     python -m leaderboard validate runs/*/submission.json
+    python -m leaderboard validate runs/mine/submission.json subset=mine.npy pool=/pool/metadata
+    python -m leaderboard validate runs/mine/submission.json --recheck mnist,vtab/pets --data /evalsets
 
 A refusal is one line that names the file and the field. What cannot be checked from the file alone (that the
-checkpoint was trained on that data, that the metrics are those of the checkpoint) rests on the digests in it.
+checkpoint was trained on that data, that the metrics are those of the checkpoint) needs evidence: docs/submit.md.
 """
 
+import json
 import math
+import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,12 +22,48 @@ from pydantic import ValidationError
 
 from conf import recipes
 from conf.errors import UserError, nearest
-from conf.files import read_json
+from conf.files import digest_json
+from leaderboard.evidence import (
+    Finding,
+    check_again,
+    check_pool,
+    check_predictions,
+    check_subset,
+    checkpoint_of,
+    same,
+)
 from leaderboard.models import ResultLine, Submission, TaskResult, problems
 from tasks.aggregates import AGGREGATES_VERSION, aggregates
-from tasks.registry import Task, load_tasks, suite_of
+from tasks.lock import pinned
+from tasks.registry import Task, load_tasks, suite_of, words_of
 
-_TOLERANCE = 1e-9  # between an aggregate as written and as computed again
+LONGEST = 500  # characters of a text that has no stricter limit of its own
+_MOST_LINES = 20  # refusals of one file
+_LARGEST = 4 * 2**20  # bytes of a file; one with every metric of every task has 60 kB
+_OF_ONE_FILE = ("predictions", "subset", "pool", "recheck", "data", "checkpoint")
+
+
+@dataclass
+class ValidateOptions:
+    """The options of `validate`.
+
+    Attributes:
+        against: folder of accepted submissions, none of which may come again.
+        predictions: folder of the predictions; without it `predictions/` beside the file, where that exists.
+        subset: the subset file.
+        pool: what the subset has to be a part of, a sorted .npy of uids or a folder of parquets.
+        recheck: tasks to evaluate again, separated by commas.
+        data: folder of the evaluation sets for that.
+        checkpoint: the weights for that; without it those that run.json beside the file names.
+    """
+
+    against: str | None = None
+    predictions: str | None = None
+    subset: str | None = None
+    pool: str | None = None
+    recheck: str | None = None
+    data: str | None = None
+    checkpoint: str | None = None
 
 
 class Checked(NamedTuple):
@@ -30,48 +73,108 @@ class Checked(NamedTuple):
     refusals: list[str]
 
 
-def validate_files(paths: Sequence[str | Path]) -> int:
-    """Print "<file>: ok" or its refusals, one a line. The exit status is 1 where any file is refused.
+Claim = tuple[str, str]  # a track, and the checkpoint that is on it: each at most once
+
+
+def dashed(arguments: Sequence[str]) -> list[str]:
+    """Arguments with `--key value` and `--key=value` turned into `key=value`.
 
     Raises:
-        UserError: no file is named.
+        UserError: a `--key` without a value behind it.
     """
-    if not paths:
-        raise UserError("validate needs the submission files to check: python -m leaderboard validate FILE...")
+    words, rest = [], list(arguments)
+    while rest:
+        word = rest.pop(0)
+        if word.startswith("--") and "=" not in word:
+            if not rest or rest[0].startswith("--"):
+                raise UserError(f"{word} needs a value")
+            word = f"{word}={rest.pop(0)}"
+        words.append(word.removeprefix("--"))
+    return words
+
+
+def validate_files(paths: Sequence[str | Path], options: ValidateOptions | None = None) -> int:
+    """Print "<file>: ok" and what else it was held against, or its refusals, one a line.
+
+    Returns:
+        Exit status: 1 where any file is refused.
+
+    Raises:
+        UserError: no file is named, options contradict each other, or evidence cannot be read.
+    """
+    options = options or ValidateOptions()
+    _check_options(paths, options)
+    claims = {} if options.against is None else _claims_in(Path(options.against))
     status = 0
-    for path in paths:
-        refusals = read_submission(path).refusals
-        print("\n".join(f"{path}: {refusal}" for refusal in refusals or ["ok"]))
+    for path in map(Path, paths):
+        submission, refusals = read_submission(path)
+        used: list[str] = []
+        if submission is not None and not refusals:
+            refusals = _duplicates(path, submission, claims)
+        if submission is not None and not refusals:
+            used, refusals = _evidence(path, submission, options)
+        lines = [f"{path}: {refusal}" for refusal in refusals] or [f"{path}: ok", *(f"  {line}" for line in used)]
+        print("\n".join(lines), flush=True)
         status = 1 if refusals else status
     return status
 
 
 def read_submission(path: str | Path) -> Checked:
-    """Read and check a submission file; whatever is wrong with it is among the refusals."""
+    """Read and check a submission file; what is wrong with it is among the refusals, the first 20 of them."""
+    submission, refusals = _read(Path(path))
+    more = [f"and {len(refusals) - _MOST_LINES} more"] if len(refusals) > _MOST_LINES else []
+    return Checked(submission, [*map(_shown, refusals[:_MOST_LINES]), *more])
+
+
+def _read(path: Path) -> Checked:
     try:
-        value = read_json(path)
-        unfit = list(_not_json(value, "the file"))
+        text = _text_of(path)
+        value = json.loads(text, object_pairs_hook=_once)
+        # Half a surrogate pair comes from an escape only, and most files have none.
+        if "\\u" in text and (unfit := list(_not_json(value, "the file"))):
+            return Checked(None, unfit)
+        try:
+            submission = Submission.model_validate(value)
+            return Checked(submission, check(submission))
+        except ValueError as error:  # pydantic's, or that of a number that is none
+            told = problems(error) if isinstance(error, ValidationError) else [f"the file: {error}"]
+            return Checked(None, list(_not_json(value, "the file")) or told)
+    except FileNotFoundError:
+        return Checked(None, ["does not exist"])
     except UserError as error:
-        return Checked(None, [str(error).removeprefix(str(path)).strip(" :")])
+        return Checked(None, [str(error)])
+    except ValueError as error:
+        return Checked(None, [f"is not JSON: {error}"])
     except (OSError, RecursionError) as error:
         return Checked(None, [f"cannot be read: {getattr(error, 'strerror', None) or 'nested too deeply'}"])
-    if unfit:
-        return Checked(None, unfit)
-    try:
-        submission = Submission.model_validate(value)
-    except ValidationError as error:
-        return Checked(None, problems(error))
-    return Checked(submission, check(submission))
+
+
+def digest_of(submission: Submission) -> str:
+    """What `digest` has to be: SHA-256 of everything else that is public, as canonical JSON."""
+    return digest_json({name: value for name, value in submission.public().items() if name != "digest"})
 
 
 def check(submission: Submission) -> list[str]:
-    """Why a well-formed submission is refused, one line "field: reason" each; [] where it is not."""
-    if submission.scale not in recipes.scales():
-        return [f"scale: unknown scale {submission.scale!r}; {nearest(submission.scale, recipes.scales())}"]
-    refusals = [*_check_tasks(submission)]
-    if refusals:
+    """Why a well-formed submission is refused, one line "field: reason" each; [] where it is not.
+
+    Raises:
+        ValueError: `recipe` holds NaN or infinity.
+    """
+    if submission.scale not in _scales():
+        return [f"scale: unknown scale {submission.scale!r}; {nearest(submission.scale, _scales())}"]
+    refusals = []
+    if digest_of(submission) != submission.digest:
+        refusals.append("digest: not that of the content; the file was edited, run submit again")
+    refusals += [*_check_texts(submission), *_check_tasks(submission)]
+    if any(refusal.startswith("tasks.") for refusal in refusals):
         return refusals
-    return [*_check_aggregates(submission), *_check_recipe(submission), *_check_official(submission)]
+    return [
+        *refusals,
+        *_check_aggregates(submission),
+        *_check_recipe(submission),
+        *_check_official(submission),
+        *_check_times(submission),
+    ]
 
 
 def results_deviations(scale: str, results: Sequence[ResultLine | TaskResult]) -> list[str]:
@@ -102,6 +205,108 @@ def main_metrics(results: Sequence[ResultLine | TaskResult]) -> dict[str, float 
     return {result.key: result.metrics.get("main_metric") for result in results}
 
 
+# Thousands of files ask for the same few recipes.
+_scales = cache(recipes.scales)
+_pinned = cache(recipes.pinned)
+
+
+def _check_options(paths: Sequence[str | Path], options: ValidateOptions) -> None:
+    if not paths:
+        raise UserError("validate needs the submission files to check: python -m leaderboard validate FILE...")
+    given = {field.name for field in fields(options) if getattr(options, field.name) is not None}
+    for name in _OF_ONE_FILE:
+        if name in given and len(paths) > 1:
+            raise UserError(f"{name}= holds for one submission; {len(paths)} files are named")
+    for name, needed in {"pool": "subset", "data": "recheck", "checkpoint": "recheck"}.items():
+        if name in given and needed not in given:
+            raise UserError(f"{name}= is of no use without {needed}=")
+    for name in ("against", "predictions"):
+        folder = getattr(options, name)
+        if folder is not None and not Path(folder).is_dir():
+            raise UserError(f"{name}={folder} is not a folder")
+    if options.pool is not None and not Path(options.pool).exists():
+        raise UserError(f"pool={options.pool} does not exist")
+
+
+def _evidence(path: Path, submission: Submission, options: ValidateOptions) -> Finding:
+    """Hold a submission against everything that is supplied, until something refuses it."""
+    used: list[str] = []
+    for finding in _findings(path, submission, options):
+        used += finding.used
+        if finding.refusals:
+            return Finding(used, finding.refusals)
+    return Finding(used, [])
+
+
+def _findings(path: Path, submission: Submission, options: ValidateOptions) -> Iterator[Finding]:
+    beside = path.parent / "predictions"
+    if options.predictions is not None or any(beside.glob("*.parquet")):
+        yield check_predictions(submission, beside if options.predictions is None else Path(options.predictions))
+    if options.subset is not None:
+        yield check_subset(submission, Path(options.subset))
+        if options.pool is not None:
+            yield check_pool(submission, Path(options.subset), Path(options.pool))
+    if options.recheck is not None:
+        checkpoint = checkpoint_of(path.parent) if options.checkpoint is None else Path(options.checkpoint)
+        yield check_again(submission, checkpoint, words_of(options.recheck), options.data)
+
+
+def _claims_in(folder: Path) -> dict[Claim, list[Path]]:
+    """Who is on which track already. Accepted files are not checked again; one that cannot be read is told."""
+    from leaderboard.build import find  # which imports this module
+
+    claims: dict[Claim, list[Path]] = {}
+    for path in find(folder):
+        try:
+            value = json.loads(_text_of(path))
+            claims.setdefault((value["track"], value["checkpoint_sha256"]), []).append(path)
+        except (OSError, RecursionError, ValueError, LookupError, TypeError):
+            print(f"note: {path} is no submission and is left out", file=sys.stderr)
+    return claims
+
+
+def _duplicates(path: Path, submission: Submission, claims: dict[Claim, list[Path]]) -> list[str]:
+    """Refuses a checkpoint that another file has on the same track; the first of several files gets it."""
+    holders = claims.setdefault((submission.track, submission.checkpoint_sha256), [])
+    others = [holder for holder in holders if holder.resolve() != path.resolve()]
+    if others:
+        return [f"checkpoint_sha256: the one of {others[0]}, which is on the track {submission.track} already"]
+    holders.append(path)
+    return []
+
+
+def _text_of(path: Path) -> str:
+    """The text of a file.
+
+    Raises:
+        UserError: it is too large for a submission.
+    """
+    with path.open("rb") as file:
+        data = file.read(_LARGEST + 1)
+    if len(data) > _LARGEST:
+        raise UserError(f"larger than {_LARGEST} bytes, which no submission is")
+    return data.decode()
+
+
+def _shown(line: str) -> str:
+    """A refusal as a terminal may show it: it can quote a key of the file, which may be any text."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line[:2000])
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; of a key that is there twice every reader would take another value.
+
+    Raises:
+        UserError: there is one.
+    """
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        raise UserError(f"{twice[:80]}: the key is there twice")
+    return value
+
+
 def _not_json(value: Any, field: str) -> Iterator[str]:
     """Python reads NaN, infinities and broken surrogates from a file; JSON and UTF-8 have none of them."""
     if isinstance(value, float) and not math.isfinite(value):
@@ -119,15 +324,35 @@ def _not_json(value: Any, field: str) -> Iterator[str]:
             yield from _not_json(item, name if field == "the file" else f"{field}.{name}")
 
 
+def _check_texts(submission: Submission) -> Iterator[str]:
+    """Texts without a limit of their own type."""
+    texts = {
+        "precision": submission.precision,
+        "device": submission.device,
+        "code.version": submission.code.version,
+        "code.commit": submission.code.commit or "",
+        **{f"deviations.{number}": text for number, text in enumerate(submission.deviations)},
+        **{f"packages.{name[:40]!r}": name + text for name, text in submission.packages.items()},
+        "recipe": "" if submission.recipe == _pinned(submission.scale) else json.dumps(submission.recipe),
+    }
+    for field, text in texts.items():
+        longest = 10 * LONGEST if field == "recipe" else LONGEST
+        if len(text) > longest or not text.isprintable():
+            yield f"{field}: must be one line of text, at most {longest} characters"
+
+
 def _check_tasks(submission: Submission) -> Iterator[str]:
     suite = {task.key: task for task in suite_tasks(submission.scale)}
+    if len(submission.tasks) > 2 * len(suite):  # looking for the nearest name of each would take minutes
+        yield f"tasks.{len(suite)}: {len(submission.tasks)} results, but the scale has {len(suite)} tasks"
+        return
     seen = set()
     for result in submission.tasks:
-        field = f"tasks.{result.key}"
+        field = f"tasks.{result.key[:80]}"
         if result.key in seen:
             yield f"{field}: the task is there twice"
         elif result.key not in suite:
-            yield f"{field}: no task of the scale {submission.scale}; {nearest(result.key, suite)}"
+            yield f"{field}: no task of the scale {submission.scale}; {nearest(result.key[:80], suite)}"
         else:
             yield from (f"{field}.{line}" for line in _check_result(suite[result.key], result))
         seen.add(result.key)
@@ -135,14 +360,19 @@ def _check_tasks(submission: Submission) -> Iterator[str]:
 
 def _check_result(task: Task, result: TaskResult) -> Iterator[str]:
     for name, value in result.metrics.items():
-        if value is None:
+        if value is None or 0 <= value <= 1:
             continue
-        if name.startswith("count_"):
-            if value < 0:
-                yield f"metrics.{name}: {value} is a negative count"
-        elif not 0 <= value <= 1:
-            yield f"metrics.{name}: {value} is not between 0 and 1"
+        if not name.startswith("count_"):
+            yield f"metrics.{name[:80]}: {value} is not between 0 and 1"
+        elif value < 0:
+            yield f"metrics.{name[:80]}: {value} is a negative count"
+    if result.dataset != task.name:
+        yield f"dataset: {result.dataset[:80]!r} is not {task.name!r}"
+    for text in (result.precision, *result.deviations, *result.metrics):
+        if len(text) > LONGEST or not text.isprintable():
+            yield f"{ascii(text)[:80]}: must be one line of text, at most {LONGEST} characters"
     yield from _check_main_metric(task, result)
+    yield from _check_data(task, result)
     if not result.official:
         return
     if result.deviations:
@@ -165,6 +395,22 @@ def _check_main_metric(task: Task, result: TaskResult) -> Iterator[str]:
         yield f"metrics.{task.main_metric}: missing, it is the main metric"
     elif result.metrics[task.main_metric] != main:
         yield f"metrics.main_metric: {main} is not {task.main_metric}, {result.metrics[task.main_metric]}"
+    if result.stderr is not None and (main is None or result.stderr > 1):
+        yield f"stderr: {result.stderr} is no standard error of {main}"
+
+
+def _check_data(task: Task, result: TaskResult) -> Iterator[str]:
+    """Whether the data are those that tasks/lock.json pins the task to, where it does."""
+    locked = pinned(task.key)
+    if result.official and result.pinned is False:
+        yield "pinned: false, but official is true"
+    if locked is None:
+        return
+    as_locked = result.data_digest == locked.data_digest
+    if result.official and not as_locked:
+        yield "data_digest: official is true, but it is not the one of the lock file"
+    elif result.pinned not in (None, as_locked):
+        yield f"pinned: {result.pinned}, but the lock file says otherwise"
 
 
 def _check_aggregates(submission: Submission) -> Iterator[str]:
@@ -175,15 +421,9 @@ def _check_aggregates(submission: Submission) -> Iterator[str]:
     right = aggregates(main_metrics(submission.tasks), suite_of(submission.scale))
     for name in sorted({*right, *written.values}):
         if name not in right or name not in written.values:
-            yield f"aggregates.values.{name}: {'unknown' if name not in right else 'missing'}"
-        elif not _same(written.values[name], right[name]):
+            yield f"aggregates.values.{name[:80]}: {'unknown' if name not in right else 'missing'}"
+        elif not same(written.values[name], right[name]):
             yield f"aggregates.values.{name}: {written.values[name]} does not follow from the tasks, {right[name]}"
-
-
-def _same(one: float | None, other: float | None) -> bool:
-    if one is None or other is None:
-        return one is other
-    return abs(one - other) <= _TOLERANCE
 
 
 def _check_recipe(submission: Submission) -> Iterator[str]:
@@ -191,13 +431,16 @@ def _check_recipe(submission: Submission) -> Iterator[str]:
         yield "recipe_digest: not the digest of recipe"
     if not submission.official:
         return
-    for line in recipes.deviations(submission.scale, submission.recipe):
-        yield f"recipe: official is true, but {line}"
-    if submission.samples_seen != submission.recipe.get("samples"):
-        yield (
-            f"samples_seen: official is true, but {submission.samples_seen} is not the recipe's "
-            f"{submission.recipe.get('samples')}"
-        )
+    right = _pinned(submission.scale)
+    if submission.recipe != right:
+        for line in recipes.deviations(submission.scale, submission.recipe):
+            yield f"recipe: official is true, but {line}"
+    elif submission.recipe_digest != recipes.digest(right):
+        yield "recipe_digest: official is true, but it is not that of the pinned recipe"
+    budget = {"samples_seen": right["samples"], "steps": -(-right["samples"] // right["batch_size"])}
+    for name, value in budget.items():
+        if getattr(submission, name) != value:
+            yield f"{name}: official is true, but {getattr(submission, name)} is not the recipe's {value}"
 
 
 def _check_official(submission: Submission) -> Iterator[str]:
@@ -205,8 +448,22 @@ def _check_official(submission: Submission) -> Iterator[str]:
         yield "official: true, but deviations are listed"
     if not submission.official and not submission.deviations:
         yield "official: false, but no deviation says why"
+    listed = set(submission.deviations)
     for line in results_deviations(submission.scale, submission.tasks):
-        if line not in submission.deviations:
+        if line not in listed:
             yield f"deviations: {line!r} is not listed"
     if submission.subset is not None and submission.dataset_size != submission.subset.size:
         yield f"dataset_size: {submission.dataset_size} is not the subset's size, {submission.subset.size}"
+
+
+def _check_times(submission: Submission) -> Iterator[str]:
+    if submission.finished is None:
+        if submission.official:
+            yield "finished: null, but official is true"
+    elif _time(submission.finished) < _time(submission.started):
+        yield f"finished: {submission.finished} is before started, {submission.started}"
+
+
+def _time(text: str) -> datetime:
+    time = datetime.fromisoformat(text)
+    return time if time.tzinfo is not None else time.replace(tzinfo=UTC)

@@ -1,5 +1,9 @@
-"""A local server that speaks as much of the Hugging Face Hub's protocol as datasets are fetched with, and can fail."""
+"""A local server that speaks as much of the Hugging Face Hub's protocol as our data need, both ways, and can fail.
 
+Sending: create a repository, preupload (which file goes where), the LFS batch, PUT and verify, one commit.
+"""
+
+import base64
 import contextlib
 import hashlib
 import http.server
@@ -7,7 +11,7 @@ import json
 import threading
 import urllib.parse
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +33,16 @@ class Hub:
         lies: path -> bytes that are sent instead of the content, of the same length.
         requests: how often each path was asked for with GET.
         sent: bytes of content sent for each path.
+        refuses: step of sending (create, info, card, preupload, batch, upload, verify, commit) -> status it answers.
+        busy_steps: step -> how many answers are "503".
+        stuck_steps: steps that are not answered before the server ends.
+        loses_answer: whether a commit is made and the connection closed instead of an answer.
+        ignored: paths that a .gitignore of the repository leaves out.
+        private: repositories that only their owner sees.
+        stored: what was uploaded for a commit to name, by SHA-256.
+        commits: (repository, message, paths) of each commit.
+        received: all bodies that came in, uploads included.
+        steps: how often each step was asked for.
     """
 
     repositories: dict[str, dict[str, dict[str, bytes]]] = field(default_factory=dict)
@@ -42,6 +56,16 @@ class Hub:
     lies: dict[str, bytes] = field(default_factory=dict)
     requests: Counter[str] = field(default_factory=Counter)
     sent: Counter[str] = field(default_factory=Counter)
+    refuses: dict[str, int] = field(default_factory=dict)
+    busy_steps: Counter[str] = field(default_factory=Counter)
+    stuck_steps: set[str] = field(default_factory=set)
+    loses_answer: bool = False
+    ignored: set[str] = field(default_factory=set)
+    private: set[str] = field(default_factory=set)
+    stored: dict[str, bytes] = field(default_factory=dict)
+    commits: list[tuple[str, str, list[str]]] = field(default_factory=list)
+    received: bytearray = field(default_factory=bytearray)
+    steps: Counter[str] = field(default_factory=Counter)
     url: str = ""
     ending: threading.Event = field(default_factory=threading.Event)
 
@@ -50,6 +74,11 @@ class Hub:
         paths = sorted(path for path in folder.rglob("*") if path.is_file())
         files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
         self.repositories.setdefault(repo, {})[revision] = files
+
+    def head(self, repo: str) -> str:
+        """The newest commit of a repository."""
+        made = sum(name == repo for name, _, _ in self.commits)
+        return f"{made:040x}" if made else COMMIT
 
 
 @contextlib.contextmanager
@@ -60,7 +89,7 @@ def serving(hub: Hub) -> Iterator[Hub]:
         server_hub = hub
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)  # seconds to notice the end
         thread.start()
         hub.url = f"http://127.0.0.1:{server.server_address[1]}"
         yield hub
@@ -70,7 +99,7 @@ def serving(hub: Hub) -> Iterator[Hub]:
 
 
 def _is_lfs(path: str) -> bool:
-    return path.endswith((".tar", ".parquet"))
+    return path.endswith((".tar", ".parquet", ".npy", ".pt"))
 
 
 def _blob(content: bytes) -> str:
@@ -95,6 +124,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         token = self.server_hub.token
         if token is not None and parts[0] != "lfs" and self.headers.get("Authorization") != f"Bearer {token}":
             self._refuse(401, "RepoNotFound")
+        elif parts[:2] == ["api", "models"]:
+            self._step("info", lambda _: self._describe("/".join(parts[2:4]), "main"))
         elif parts[:2] == ["api", "datasets"]:
             self._describe("/".join(parts[2:4]), parts[5] if parts[4:5] == ["revision"] else "main")
         elif parts[0] == "datasets" and parts[3:4] == ["resolve"]:
@@ -122,15 +153,18 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 entry["lfs"] = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 130}
             siblings.append(entry)
         licence = self.server_hub.licences.get(repo)
-        answer = {"id": repo, "sha": COMMIT, "private": False, "gated": False, "disabled": False, "downloads": 0}
+        hub = self.server_hub
+        answer = {
+            "id": repo,
+            "sha": hub.head(repo),
+            "private": repo in hub.private,
+            "gated": False,
+            "disabled": False,
+            "downloads": 0,
+        }
         answer |= {"likes": 0, "tags": [], "siblings": siblings}
         answer |= {"cardData": {"license": licence}} if licence else {}
-        data = json.dumps(answer).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
+        self._tell(answer)
         return None
 
     def _resolve(self, repo: str, revision: str, path: str, body: bool) -> None:
@@ -192,3 +226,129 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.send_header("Retry-After", "0")
         self.send_header("Content-Length", "0")
         self.end_headers()
+
+    def _tell(self, answer: Any, status: int = 200) -> None:
+        data = json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def do_POST(self) -> None:
+        hub, path = self.server_hub, urllib.parse.urlsplit(self.path).path
+        parts = path.strip("/").split("/")
+        if hub.token is not None and self.headers.get("Authorization") != f"Bearer {hub.token}":
+            self._body()
+            self._refuse(401, None)
+        elif path == "/api/repos/create":
+            self._step("create", self._create)
+        elif path == "/api/validate-yaml":
+            self._step("card", lambda _: self._tell({"errors": [], "warnings": []}))
+        elif path.endswith(".git/info/lfs/objects/batch"):
+            self._step("batch", self._batch)
+        elif path == "/verify":
+            self._step("verify", self._verify)
+        elif parts[:2] == ["api", "models"] and parts[4:] == ["preupload", "main"]:
+            self._step("preupload", lambda body: self._preupload("/".join(parts[2:4]), body))
+        elif parts[:2] == ["api", "models"] and parts[4:] == ["commit", "main"]:
+            self._step("commit", lambda body: self._commit("/".join(parts[2:4]), body))
+        else:
+            self._body()
+            self._refuse(404, None)
+
+    def do_PUT(self) -> None:
+        """An upload goes to a signed address, and without the token."""
+        self._step("upload", lambda body: self._store(self.path.removeprefix("/store/"), body))
+
+    def _step(self, step: str, answer: Callable[[bytes], None]) -> None:
+        """Answer a step of sending, unless it is to fail."""
+        hub = self.server_hub
+        body = self._body()
+        hub.received += body
+        hub.steps[step] += 1
+        if step in hub.stuck_steps:
+            hub.ending.wait()
+            self.close_connection = True
+        elif hub.busy_steps[step]:
+            hub.busy_steps[step] -= 1
+            self._refuse(503, None)
+        elif step in hub.refuses:
+            self._refuse(hub.refuses[step], None)
+        else:
+            answer(body)
+
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        body = b""
+        while size := int(self.rfile.readline(), 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return body
+
+    def _create(self, body: bytes) -> None:
+        hub, asked = self.server_hub, json.loads(body)
+        repo = f"{asked['organization']}/{asked['name']}"
+        known = repo in hub.repositories
+        if not known:
+            hub.repositories[repo] = {"main": {}}
+            if asked.get("private") or asked.get("visibility") == "private":
+                hub.private.add(repo)
+        self._tell({"url": f"{hub.url}/{repo}", "id": repo}, 409 if known else 200)
+
+    def _preupload(self, repo: str, body: bytes) -> None:
+        files = self.server_hub.repositories[repo]["main"]
+        answers = []
+        for asked in json.loads(body)["files"]:
+            path = asked["path"]
+            answer = {"path": path, "uploadMode": "lfs" if _is_lfs(path) else "regular"}
+            answer |= {"shouldIgnore": path in self.server_hub.ignored}
+            if path in files:
+                answer["oid"] = hashlib.sha256(files[path]).hexdigest() if _is_lfs(path) else _blob(files[path])
+            answers.append(answer)
+        self._tell({"files": answers})
+
+    def _batch(self, body: bytes) -> None:
+        hub = self.server_hub
+        objects = []
+        for asked in json.loads(body)["objects"]:
+            answer = {"oid": asked["oid"], "size": asked["size"]}
+            if asked["oid"] not in hub.stored:
+                upload, verify = {"href": f"{hub.url}/store/{asked['oid']}"}, {"href": f"{hub.url}/verify"}
+                answer["actions"] = {"upload": upload, "verify": verify}
+            objects.append(answer)
+        self._tell({"transfer": "basic", "objects": objects})
+
+    def _store(self, oid: str, body: bytes) -> None:
+        if hashlib.sha256(body).hexdigest() != oid:
+            return self._refuse(400, None)
+        self.server_hub.stored[oid] = body
+        return self._tell({})
+
+    def _verify(self, body: bytes) -> None:
+        asked = json.loads(body)
+        right = len(self.server_hub.stored.get(asked["oid"], b"")) == asked["size"]
+        self._tell({}, 200 if right else 404)
+
+    def _commit(self, repo: str, body: bytes) -> None:
+        """All files at once or, where one was not uploaded before, none."""
+        hub, summary, files = self.server_hub, "", {}
+        for line in map(json.loads, body.splitlines()):
+            value = line["value"]
+            if line["key"] == "header":
+                summary = value["summary"]
+            elif line["key"] == "file":
+                files[value["path"]] = base64.b64decode(value["content"])
+            elif line["key"] == "lfsFile" and value["oid"] in hub.stored:
+                files[value["path"]] = hub.stored[value["oid"]]
+            else:
+                return self._refuse(400, None)
+        hub.repositories[repo]["main"] |= files
+        hub.commits.append((repo, summary, sorted(files)))
+        if hub.loses_answer:
+            self.close_connection = True
+            return None
+        oid = hub.head(repo)
+        return self._tell({"commitUrl": f"{hub.url}/{repo}/commit/{oid}", "commitOid": oid})

@@ -3,16 +3,19 @@
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from conf import recipes
-from conf.files import append_line, digest_bytes, read_json, write_json
+from conf.files import append_line, digest_bytes, digest_file, read_json, write_json
+from leaderboard.models import Submission
 from leaderboard.submit import SubmitOptions
-from leaderboard.validate import read_submission
+from leaderboard.validate import digest_of, main_metrics, read_submission, results_deviations
+from tasks.aggregates import aggregates
 from tasks.registry import load_tasks, suite_of
 
 ROOT = Path(__file__).parent.parent
@@ -87,9 +90,29 @@ def result(name: str, key: str, value: float, **changes: Any) -> dict[str, Any]:
         "checkpoint_sha256": digest_bytes(name.encode()),
         "model": "ViT-B-32",
         "limit": None,
+        "pinned": None,
         "version": 1,
     }
     return {**line, **changes}
+
+
+def evaluated_run(folder: Path, scale: str, data: Path, tasks: Sequence[str], model: str, checkpoint: Path) -> Path:
+    """A run at `scale` whose checkpoint was really evaluated on `tasks`, with predictions."""
+    from evaluate.config import EvaluateConfig  # here, as it takes seconds that most tests can do without
+    from evaluate.run import run
+
+    named = {"path": "model.pt", "sha256": digest_file(checkpoint)}
+    recipe = {**recipes.pinned(scale), "model": model}
+    told = {"recipe": recipe, "recipe_digest": recipes.digest(recipe), "checkpoint": named}
+    reasons = recipes.deviations(scale, recipe)
+    write_json(
+        folder / "run.json",
+        {**run_json(folder.name, scale), **told, "official": not reasons, "deviations": reasons},
+    )
+    shutil.copyfile(checkpoint, folder / "model.pt")
+    settings = {"data": str(data), "out": str(folder), "tasks": list(tasks), "workers": 0, "device": "cpu"}
+    assert run(EvaluateConfig(model=model, checkpoint=str(checkpoint), **settings)) == 0
+    return folder
 
 
 def options(run: Path, method: str = "A method", **changes: Any) -> SubmitOptions:
@@ -97,12 +120,33 @@ def options(run: Path, method: str = "A method", **changes: Any) -> SubmitOption
     return SubmitOptions(run=str(run), method=method, **values)
 
 
-def edit(path: Path, change: Callable[[Any], Any]) -> Path:
-    """Change a JSON file in place."""
+def edit(path: Path, change: Callable[[Any], Any], *, sealed: bool = True) -> Path:
+    """Change a JSON file in place; `sealed` makes the digest of a submission fit what it says then."""
     value = read_json(path)
     change(value)
-    path.write_text(json.dumps(value), encoding="utf-8")  # NaN allowed: that is one of the cases
+    path.write_text(json.dumps(seal(value) if sealed else value), encoding="utf-8")  # NaN allowed: one of the cases
     return path
+
+
+def forge(value: Any) -> Any:
+    """A submission that fits together: reasons, aggregates and digest follow from what its tasks say."""
+    try:
+        submission = Submission.model_validate(value)
+        own = [line for line in submission.deviations if not line.startswith("task ")]
+        reasons = [*own, *results_deviations(submission.scale, submission.tasks)]
+        values = aggregates(main_metrics(submission.tasks), suite_of(submission.scale))
+    except (ValueError, TypeError):
+        return value
+    fitting = {"official": not reasons, "deviations": reasons, "aggregates": {**value["aggregates"], "values": values}}
+    return seal({**value, **fitting})
+
+
+def seal(value: Any) -> Any:
+    """A submission with the digest of its content, as a careful forger would write it; anything else as it is."""
+    try:
+        return {**value, "digest": digest_of(Submission.model_validate(value))}
+    except (ValueError, TypeError):
+        return value
 
 
 def edit_line(folder: Path, key: str, **changes: Any) -> None:

@@ -1,19 +1,30 @@
-"""From submissions to leaderboard.json and the page."""
+"""From submissions to leaderboard.json."""
 
+import contextlib
+import math
+import multiprocessing
+import os
 import shutil
-from html.parser import HTMLParser
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jsonschema  # type: ignore[import-untyped]
 import pytest
-from runs import CONTACT, drop_line, edit, leaderboard, make_run, options, result
+from runs import CONTACT, ROOT, drop_line, edit, make_run, options, result
+from runs import leaderboard as leaderboard_command
 
+import leaderboard.build
 from conf.errors import UserError
-from conf.files import append_line, read_json
+from conf.files import append_line, claimed, read_json
 from leaderboard.build import BuildOptions, build, collect, compose, find
 from leaderboard.models import SCHEMAS, Leaderboard, Submission, schema, write_schemas
-from leaderboard.page import page
+from leaderboard.references import references
 from leaderboard.submit import submit
 from tasks.registry import load_tasks
 
@@ -26,14 +37,14 @@ def submission(tmp_path: Path) -> Path:
 def test_command_line_from_run_to_page(tmp_path: Path) -> None:
     run = make_run(tmp_path / "runs" / "one")
     words = ("method=Näive = 30 %", "author=A. Author", "track=filtering", f"contact={CONTACT}")
-    done = leaderboard("submit", f"run={run}", *words)
+    done = leaderboard_command("submit", f"run={run}", *words)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == f"{run}/submission.json: official\n"
-    done = leaderboard("validate", run / "submission.json")
+    done = leaderboard_command("validate", run / "submission.json")
     assert (done.returncode, done.stdout) == (0, f"{run}/submission.json: ok\n")
-    done = leaderboard("build", tmp_path / "runs", f"out={tmp_path / 'site'}")
+    done = leaderboard_command("build", tmp_path / "runs", f"out={tmp_path / 'site'}")
     assert (done.returncode, done.stderr) == (0, "")
-    assert {path.name for path in (tmp_path / "site").iterdir()} == {"leaderboard.json", "index.html"}
+    assert {path.name for path in (tmp_path / "site").iterdir()} == {".lock", "leaderboard.json", "index.html"}
     assert "Näive = 30 %" in (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
 
 
@@ -43,8 +54,9 @@ def test_tiny_is_scored_on_the_demo_suite(tmp_path: Path) -> None:
     assert {task["key"] for task in value["tasks"]} == {k for k, t in load_tasks().items() if t.suite == "demo"}
     assert list(value["aggregates"]["values"]) == ["average"]
     assert build([str(tmp_path)], BuildOptions(out=str(tmp_path / "site"))) == 0
-    (board,) = read_json(tmp_path / "site" / "leaderboard.json")["boards"]
-    assert (board["scale"], board["ranked"][0]["rank"]) == ("tiny", 1)
+    board = read_json(tmp_path / "site" / "leaderboard.json")["boards"][-1]
+    assert (board["scale"], board["ranked"][0]["rank"], board["pool_size"]) == ("tiny", 1, 14_738)
+    assert list(board["noise"]["values"]) == ["average"]
 
 
 def set_scores(run: Path, value: float, imagenet: float | None = None) -> Path:
@@ -60,25 +72,29 @@ def set_scores(run: Path, value: float, imagenet: float | None = None) -> Path:
 
 
 def board_of(folder: Path) -> dict[str, Any]:
-    submissions, reasons = collect(find(folder))
+    placed, reasons = collect(find(folder))
     assert not reasons
-    (board,) = compose(submissions).model_dump(mode="json")["boards"]
+    (board,) = compose(placed).model_dump(mode="json")["boards"]
     result: dict[str, Any] = board
     return result
 
 
-def test_ranks_by_average_then_imagenet_and_ties_share(tmp_path: Path) -> None:
+def test_order_is_by_average_then_imagenet_and_noise_leaves_places_open(tmp_path: Path) -> None:
     for name, value, imagenet in [
         ("low", 0.25, None),
-        ("tie-a", 0.5, 0.5),
-        ("tie-b", 0.5, 0.5),
+        ("tie", 0.5, 0.5),
+        ("near", 0.499, 0.75),
         ("imagenet", 0.5, 0.625),
         ("high", 0.75, None),
     ]:
         submit(options(set_scores(make_run(tmp_path / name), value, imagenet), method=name))
-    ranked = board_of(tmp_path)["ranked"]
-    found = [(entry["method"], entry["rank"]) for entry in ranked]
-    assert found == [("high", 1), ("imagenet", 2), ("tie-a", 3), ("tie-b", 3), ("low", 5)]
+    board = board_of(tmp_path)
+    found = [(entry["method"], entry["rank"], entry["rank_last"]) for entry in board["ranked"]]
+    assert found == [("high", 1, 1), ("imagenet", 2, 4), ("tie", 2, 4), ("near", 2, 4), ("low", 5, 5)]
+    average = board["ranked"][0]["aggregates"]["average"]
+    assert average == {"value": 0.75, "stderr": pytest.approx(0.01 / math.sqrt(38))}
+    assert board["noise"]["values"]["average"] == 0.006
+    assert board["pool_size"] == 12_800_000
 
 
 def test_unofficial_entries_are_never_ranked(tmp_path: Path) -> None:
@@ -92,7 +108,7 @@ def test_unofficial_entries_are_never_ranked(tmp_path: Path) -> None:
     assert [(entry["method"], entry["rank"]) for entry in board["ranked"]] == [("good", 1)]
     assert [(entry["method"], entry["rank"]) for entry in board["unranked"]] == [("better", None), ("incomplete", None)]
     assert [entry["deviations"] for entry in board["unranked"]] == [["run not complete"], ["task mnist missing"]]
-    assert [entry["aggregates"]["average"] for entry in board["unranked"]] == [0.75, None]
+    assert [entry["aggregates"]["average"]["value"] for entry in board["unranked"]] == [0.75, None]
 
 
 def test_one_board_per_track_and_scale(tmp_path: Path) -> None:
@@ -103,12 +119,40 @@ def test_one_board_per_track_and_scale(tmp_path: Path) -> None:
         ("d", "medium", "filtering"),
     ]:
         submit(options(make_run(tmp_path / name, scale=scale), track=track))
-    submissions, _ = collect(find(tmp_path))
-    boards = [(board.track, board.scale) for board in compose(submissions).boards]
-    assert boards == [("filtering", "small"), ("filtering", "medium"), ("byod", "small"), ("byod", "medium")]
+    boards = compose(collect(find(tmp_path))[0]).boards
+    found = [(board.track, board.scale, board.pool_size) for board in boards]
+    sizes = (12_800_000, 128_000_000)
+    assert found == [("filtering", scale, size) for scale, size in zip(("small", "medium"), sizes, strict=True)] + [
+        ("byod", "small", None),
+        ("byod", "medium", None),
+    ]
 
 
-def test_build_is_the_same_byte_for_byte(tmp_path: Path) -> None:
+def test_published_results_stand_on_boards_of_their_own_accord(tmp_path: Path) -> None:
+    submit(options(make_run(tmp_path / "run")))
+    assert build([str(tmp_path)], BuildOptions(out=str(tmp_path / "site"))) == 0
+    boards = read_json(tmp_path / "site" / "leaderboard.json")["boards"]
+    assert [board["scale"] for board in boards] == ["small", "medium", "large", "xlarge"]
+    published = [reference.model_dump(mode="json") for reference in references("filtering", "small")]
+    assert boards[0]["references"] == published
+    assert len(boards[0]["ranked"]) == 1
+    assert boards[1]["ranked"] == boards[1]["unranked"] == []
+    assert build([str(tmp_path)], BuildOptions(out=str(tmp_path / "bare"), references=False)) == 0
+    (board,) = read_json(tmp_path / "bare" / "leaderboard.json")["boards"]
+    assert board["references"] == []
+
+
+def test_a_folder_without_submissions_gives_the_published_results(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert build([str(tmp_path)], BuildOptions(out=str(tmp_path / "site"))) == 0
+    assert f"note: {tmp_path} holds no submission.json" in capsys.readouterr().err
+    assert len(read_json(tmp_path / "site" / "leaderboard.json")["boards"]) == 4
+
+
+@pytest.mark.parametrize("many", [1000, 1])
+def test_build_is_the_same_byte_for_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, many: int) -> None:
+    """However the submissions are named, and whether one process reads them or several."""
     names = ["c", "a", "b"]
     for name in names:
         submit(options(make_run(tmp_path / "one" / name, status="running" if name == "b" else "complete")))
@@ -117,124 +161,127 @@ def test_build_is_the_same_byte_for_byte(tmp_path: Path) -> None:
         target = tmp_path / "two" / ("sub" if place else "") / f"{9 - place}.submission.json"
         shutil.copy(tmp_path / "one" / name / "submission.json", target)
     for folder in ("one", "two"):
+        if folder == "two":
+            monkeypatch.setattr(leaderboard.build, "_MANY", many)
         assert build([str(tmp_path / folder)], BuildOptions(out=str(tmp_path / f"site-{folder}"))) == 0
     for name in ("leaderboard.json", "index.html"):
         assert (tmp_path / "site-one" / name).read_bytes() == (tmp_path / "site-two" / name).read_bytes()
 
 
-def test_refused_and_duplicate_files_are_named_and_left_out(tmp_path: Path) -> None:
-    good = submit(options(make_run(tmp_path / "in" / "good"), method="good"))
+def test_refused_files_are_named_and_left_out(tmp_path: Path) -> None:
+    submit(options(make_run(tmp_path / "in" / "good"), method="good"))
     bad = submit(options(make_run(tmp_path / "in" / "bad"), method="bad"))
     edit(bad, lambda value: value["aggregates"]["values"].update(average=0.99))
-    twice = tmp_path / "in" / "zz.submission.json"
-    shutil.copy(good, twice)
-    edit(twice, lambda value: value["private"].update(contact="another@private.example"))
+    gone = tmp_path / "in" / "gone.submission.json"
+    gone.symlink_to(tmp_path / "nowhere")  # as a file that disappears before it is read
     make_run(tmp_path / "in" / "forgotten")
-    done = leaderboard("build", tmp_path / "in", f"out={tmp_path / 'site'}")
+    done = leaderboard_command("build", tmp_path / "in", f"out={tmp_path / 'site'}", "references=false", "page=false")
     assert done.returncode == 1
     assert f"refused: {bad}: aggregates.values.average: 0.99 does not follow from the tasks" in done.stderr
-    assert f"refused: {twice}: checkpoint_sha256: the same submission as {good}" in done.stderr
+    assert f"refused: {gone}: " in done.stderr
     assert f"note: {tmp_path / 'in' / 'forgotten'} has results and no submission.json" in done.stderr
     (board,) = read_json(tmp_path / "site" / "leaderboard.json")["boards"]
     assert [entry["method"] for entry in [*board["ranked"], *board["unranked"]]] == ["good"]
+
+
+def copied(original: Path, copy: Path, **changes: Any) -> Path:
+    """The same submission in another file, with changes that its digest goes with."""
+    shutil.copy(original, copy)
+    return edit(copy, lambda value: value.update(changes))
+
+
+def test_of_equal_submissions_one_is_kept(tmp_path: Path) -> None:
+    good = submit(options(make_run(tmp_path / "good")))
+    twice = copied(good, tmp_path / "zz.submission.json", private={"contact": None})
+    placed, refusals = collect(find(tmp_path))
+    assert refusals == [f"{twice}: checkpoint_sha256: the same submission as {good}"]
+    assert len(placed) == 1
+
+
+def test_of_differing_submissions_of_a_checkpoint_none_is_kept(tmp_path: Path) -> None:
+    one = submit(options(make_run(tmp_path / "run"), method="one"))
+    other = copied(one, tmp_path / "zz.submission.json", method="other")
+    again = copied(one, tmp_path / "again.submission.json")
+    copied(one, tmp_path / "byod.submission.json", track="byod")  # a track of its own
+    submit(options(make_run(tmp_path / "another"), method="another"))
+    placed, refusals = collect(find(tmp_path))
+    assert sorted((placement.track, placement.entry.method) for placement in placed) == [
+        ("byod", "one"),
+        ("filtering", "another"),
+    ]
+    reason = "has the same checkpoint and other content; keep one of them"
+    assert refusals == sorted(
+        f"{path}: checkpoint_sha256: {against} {reason}"
+        for path, against in [(one, other), (again, other), (other, again)]
+    )
 
 
 def test_contact_and_local_paths_are_not_published(tmp_path: Path) -> None:
     submit(options(make_run(tmp_path / "one")))
     submit(options(make_run(tmp_path / "two", status="running")))
     assert build([str(tmp_path)], BuildOptions(out=str(tmp_path / "site"))) == 0
-    for path in (tmp_path / "site").iterdir():
-        text = path.read_text(encoding="utf-8")
+    names = ("private", "contact", "secret")  # of fields and folders; the page's libraries use such words too
+    for name, words in [("leaderboard.json", names), ("index.html", ("/secret",))]:
+        text = (tmp_path / "site" / name).read_text(encoding="utf-8")
         assert "A. Author" in text
-        for word in (CONTACT, "private", "contact", "secret", str(tmp_path)):
+        for word in (CONTACT, str(tmp_path), *words):
             assert word not in text
-
-
-class Tags(HTMLParser):
-    """Every tag and attribute of a page, and that they nest."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: set[str] = set()
-        self.attributes: set[tuple[str, str | None]] = set()
-        self.text = ""
-        self.open: list[str] = []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.add(tag)
-        self.attributes.update(attrs)
-        if tag not in ("meta", "br"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-
-def test_page_escapes_hostile_text(tmp_path: Path) -> None:
-    hostile = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>&amp;"
-    url = "https://example.org/?a=1&b=<2>"
-    with pytest.raises(UserError, match="writeup"):
-        submit(options(make_run(tmp_path / "refused"), writeup=url))
-    url = "https://example.org/?a=1&lt=2"
-    submit(options(make_run(tmp_path / "one"), method=hostile, author=hostile, writeup=url))
-    reason = f"why: {hostile}"
-    submit(options(make_run(tmp_path / "two", official=False, deviations=[reason]), method=hostile))
-    text = page(compose(collect(find(tmp_path))[0]))
-    tags = Tags(text)
-    assert not tags.open
-    assert not tags.tags & {"script", "img", "link", "iframe"}
-    assert ("href", url) in tags.attributes
-    assert not any(name.startswith("on") for name, _ in tags.attributes)
-    assert tags.text.count(hostile) == 4  # two methods, one author, one reason
-    assert reason in tags.text
-
-
-def test_page_needs_no_network_and_shows_the_numbers(tmp_path: Path) -> None:
-    submit(options(set_scores(make_run(tmp_path / "one"), 0.25), method="Filtered"))
-    submit(options(set_scores(make_run(tmp_path / "two", status="running"), 0.75), method="Unfinished"))
-    text = page(compose(collect(find(tmp_path))[0]))
-    tags = Tags(text)
-    loads = {value for name, value in tags.attributes if name in ("src", "href")}
-    assert loads == {"leaderboard.json"}
-    assert "url(" not in text
-    assert "prefers-color-scheme: dark" in text
-    for word in ("Filtering, scale small", "Filtered", "0.250", "3.8M", "Unfinished", "0.750", "run not complete"):
-        assert word in tags.text
-    assert text.count('<th scope="row">') == 40
-    assert "0.250 ± 0.010" in tags.text
-
-
-def test_page_without_submissions() -> None:
-    text = page(compose([]))
-    assert "No submissions yet." in Tags(text).text
 
 
 def test_build_where_all_are_refused(tmp_path: Path, submission: Path) -> None:
     edit(submission, lambda value: value.update(seed=None))
-    assert build([str(tmp_path)], BuildOptions(out=str(tmp_path / "site"))) == 1
+    assert build([str(tmp_path)], BuildOptions(out=str(tmp_path / "site"), references=False)) == 1
     assert read_json(tmp_path / "site" / "leaderboard.json")["boards"] == []
+
+
+def test_builds_at_the_same_time_wait_for_each_other(tmp_path: Path) -> None:
+    submit(options(make_run(tmp_path / "in" / "one")))
+    late, site = submit(options(make_run(tmp_path / "late"))), tmp_path / "site"
+    command = [
+        sys.executable,
+        "-m",
+        "leaderboard",
+        "build",
+        str(tmp_path / "in"),
+        f"out={site}",
+        "references=false",
+        "page=false",
+    ]
+    with claimed(site):
+        builds = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) for _ in range(2)]
+        for process in builds:
+            wait_for_lock(process, site / ".lock")
+        shutil.copy(late, tmp_path / "in" / "late.submission.json")
+        assert not (site / "leaderboard.json").exists()
+    assert [process.wait(60) for process in builds] == [0, 0]
+    (board,) = read_json(site / "leaderboard.json")["boards"]
+    assert len(board["ranked"]) == 2  # also the one that came while they waited
+    assert {path.name for path in site.iterdir()} == {".lock", "leaderboard.json"}
+
+
+def wait_for_lock(process: subprocess.Popen[bytes], lock: Path) -> None:
+    """Until the process has the file open."""
+    while process.poll() is None:
+        with contextlib.suppress(FileNotFoundError):
+            if any(link.readlink() == lock for link in Path(f"/proc/{process.pid}/fd").iterdir()):
+                return
+        time.sleep(0.02)
+    raise AssertionError("the process has ended")
 
 
 def test_wrong_command_lines(tmp_path: Path) -> None:
     cases = [
-        ([], "python -m leaderboard needs a command; known: submit, validate, build, schema"),
+        ([], "python -m leaderboard needs a command; known: submit, "),
         (["sumbit"], "unknown command 'sumbit': did you mean 'submit'?"),
         (["submit", "run=x", "method=x", "author=x"], "track= is needed"),
         (["submit", "run=x", "method=x", "author=x", "trak=byod"], "unknown key 'trak': did you mean 'track'?"),
         (["submit", "run=x", "method=a", "name"], "submit takes key=value only, not 'name'"),
         (["validate"], "validate needs the submission files"),
         (["build", str(tmp_path)], "out= is needed"),
-        (["build", "out=x"], "build needs one folder of submissions"),
-        (["build", str(tmp_path / "no"), "out=x"], "is no folder"),
-        (["build", str(tmp_path), f"out={tmp_path / 'site'}"], "holds no submission.json"),
+        (["build", str(tmp_path / "no"), f"out={tmp_path / 'site'}"], "is no folder"),
     ]
     for arguments, message in cases:
-        done = leaderboard(*arguments)
+        done = leaderboard_command(*arguments)
         assert done.returncode == 2, arguments
         assert done.stderr.startswith("error: ")
         assert message in done.stderr
@@ -242,9 +289,65 @@ def test_wrong_command_lines(tmp_path: Path) -> None:
     assert not (tmp_path / "site").exists()
 
 
+def test_folders_that_build_cannot_use(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    cases = [
+        ([], tmp_path / "site", "build needs one folder of submissions"),
+        ([tmp_path, tmp_path], tmp_path / "site", "build needs one folder of submissions"),
+        ([file], tmp_path / "site", "is no folder; build needs"),
+        ([tmp_path], tmp_path / "site", "holds no submission.json; python -m leaderboard submit"),
+    ]
+    for folders, out, message in cases:
+        with pytest.raises(UserError, match=message):
+            build([str(folder) for folder in folders], BuildOptions(out=str(out), references=False))
+    with pytest.raises(UserError, match=r"site cannot be written: Not a directory"):
+        build([str(tmp_path)], BuildOptions(out=str(file / "site")))
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_reading_process_that_is_killed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leaderboard.build, "_MANY", 1)
+    paths = [tmp_path / f"{name}.submission.json" for name in "ab"]
+    for path in paths:
+        os.mkfifo(path)  # whoever reads it waits for ever
+
+    def kill() -> None:
+        while not (children := multiprocessing.active_children()):
+            time.sleep(0.05)
+        children[0].kill()
+
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    with pytest.raises(UserError, match="was killed; is there enough memory"):
+        collect(paths)
+    killer.join()
+
+
 def test_out_that_is_a_file(tmp_path: Path, submission: Path) -> None:
     with pytest.raises(UserError, match="is a file; name a folder"):
         build([str(tmp_path)], BuildOptions(out=str(submission)))
+
+
+def test_a_folder_that_cannot_be_read() -> None:
+    with tempfile.TemporaryDirectory() as folder:  # outside pytest's, which no other user may enter
+        closed = Path(folder, "closed")
+        closed.mkdir(mode=0)
+        Path(folder).chmod(0o755)
+        with as_nobody(), pytest.raises(UserError, match=f"{closed} cannot be read: Permission denied"):
+            find(Path(folder))
+
+
+@contextlib.contextmanager
+def as_nobody() -> Iterator[None]:
+    """Without the rights of root, who may read everything."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
 
 
 @pytest.mark.parametrize("model", [Submission, Leaderboard])

@@ -2,21 +2,24 @@
 
 import copy
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from runs import CONTACT, drop_line, edit, edit_line, leaderboard, make_run, options, refusals, result
+from runs import CONTACT, ROOT, drop_line, edit, edit_line, leaderboard, make_run, options, refusals, result
 
 from conf import recipes
-from conf.command import parse
+from conf.command import compose, parse
 from conf.errors import UserError
-from conf.files import append_line, digest_bytes, read_json
+from conf.files import append_line, digest_bytes, digest_json, leftovers, read_json, write_json
 from leaderboard.build import collect
 from leaderboard.submit import SubmitOptions, submit
-from leaderboard.validate import validate_files
+from leaderboard.validate import read_submission, validate_files
 from tasks.registry import load_tasks
+from train.config import TrainConfig
 
 
 @pytest.fixture
@@ -42,6 +45,54 @@ def test_submission_holds_the_run_and_its_results(tmp_path: Path) -> None:
     assert value["aggregates"]["values"]["average"] == pytest.approx(sum(present) / 38, abs=1e-12)
     assert value["private"] == {"contact": CONTACT}
     assert "secret" not in json.dumps(value)
+    assert all(task["pinned"] is None and task["predictions_sha256"] is None for task in value["tasks"])
+    assert value["digest"] == digest_json({k: v for k, v in value.items() if k not in ("digest", "private")})
+
+
+def test_a_submission_names_the_predictions_that_are_there(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    edit_line(run, "mnist", pinned=True)
+    (run / "predictions").mkdir()
+    (run / "predictions" / "vtab-pets.parquet").write_bytes(b"rows")
+    results = {task["key"]: task for task in read_json(submit(options(run)))["tasks"]}
+    named = {key: task["predictions_sha256"] for key, task in results.items() if task["predictions_sha256"]}
+    assert named == {"vtab/pets": digest_bytes(b"rows")}
+    assert results["mnist"]["pinned"] is True
+
+
+def test_reasons_that_quote_a_file_are_one_line(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    edit_line(run, "mnist", official=False, deviations=["1 unreadable, first: a\nb\u202e\x07.tar " + "x" * 900])
+    (line,) = deviations_of(run)
+    assert line.startswith("task mnist: 1 unreadable, first: a?b??.tar xxx")
+    assert len(line) < 500
+
+
+def test_submits_at_once_leave_a_whole_file(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    path = submit(options(run))
+    program = f"""
+import sys
+sys.path.insert(0, {str(ROOT / "tests")!r})
+from pathlib import Path
+from runs import options
+from leaderboard.submit import submit
+for number in range(15):
+    submit(options(Path({str(run)!r}), method=sys.argv[1] * (number + 1)))
+"""
+    processes = [subprocess.Popen([sys.executable, "-c", program, name], cwd=ROOT) for name in ("a", "b")]
+    reads = 0
+    while any(process.poll() is None for process in processes):
+        assert not read_submission(path).refusals
+        reads += 1
+    assert reads and [process.returncode for process in processes] == [0, 0]
+    assert not leftovers(path)
+
+
+@pytest.mark.parametrize("scale", recipes.scales())
+def test_a_run_of_the_pinned_recipe_has_the_pinned_digest(scale: str) -> None:
+    config = compose("train", [f"scale={scale}", "data=x", "name=x"], TrainConfig)
+    assert recipes.digest(config.recipe_values) == recipes.digest(recipes.pinned(scale))
 
 
 def test_last_line_of_a_task_counts_and_other_checkpoints_do_not(
@@ -236,6 +287,25 @@ TAMPERED: list[tuple[str, Callable[[Any], Any], str]] = [
     ("unofficial task", lambda v: v["tasks"][0].update(official=False), "'task imagenet1k: marked unofficial"),
     ("unofficial", lambda v: v.update(official=False), "official: false, but no deviation says why"),
     ("deviations", lambda v: v.update(deviations=["x"]), "official: true, but deviations are listed"),
+    ("steps", lambda v: v.update(steps=3124), "steps: official is true, but 3124 is not the recipe's 3125"),
+    ("dataset", lambda v: v["tasks"][0].update(dataset="X"), "tasks.imagenet1k.dataset: 'X' is not 'ImageNet 1k'"),
+    ("unpinned", lambda v: v["tasks"][0].update(pinned=False), "tasks.imagenet1k.pinned: false, but official is true"),
+    ("stderr", lambda v: v["tasks"][0].update(stderr=1.5), "tasks.imagenet1k.stderr: 1.5 is no standard error of"),
+    ("stderr of none", lambda v: v["tasks"][-1].update(stderr=0.1), "stderr: 0.1 is no standard error of None"),
+    ("before", lambda v: v.update(finished="2024-12-31T23:00:00+00:00"), "finished: 2024-12-31T23:00:00+00:00 is"),
+    ("zones", lambda v: v.update(finished="2025-01-01T01:00:00+02:00"), "is before started, 2025-01-01T00:00:00+00:00"),
+    ("unfinished", lambda v: v.update(finished=None), "finished: null, but official is true"),
+    ("long text", lambda v: v.update(device="x" * 501), "device: must be one line of text, at most 500 characters"),
+    ("control", lambda v: v["code"].update(version="\x1b[2J"), "code.version: must be one line of text"),
+    ("packages", lambda v: v["packages"].update({"a\u202eb": "1"}), "packages.'a\\u202eb': must be one line of text"),
+    (
+        "reason",
+        lambda v: v["tasks"][0].update(official=False, deviations=["a\nb"]),
+        "'a\\nb': must be one line of text",
+    ),
+    ("metric name", lambda v: first_metrics(v).update({"x" * 501: 0.5}), "must be one line of text, at most 500"),
+    ("large recipe", lambda v: v["recipe"].update(x="y" * 5000), "recipe: must be one line of text, at most 5000"),
+    ("many tasks", lambda v: v["tasks"].extend([v["tasks"][0]] * 41), "tasks.40: 81 results, but the scale has 40"),
     ("size", lambda v: v.update(dataset_size=1), "dataset_size: 1 is not the subset's size, 3800000"),
     ("format", lambda v: v.update(format=2), "format: "),
     ("scale", lambda v: v.update(scale="huge"), "scale: unknown scale 'huge'"),
@@ -259,6 +329,63 @@ def test_tampered(submission: Path, change: Callable[[Any], Any], message: str, 
     accepted, reasons = collect([submission])
     assert not accepted
     assert message in "\n".join(reasons)
+
+
+def test_an_edited_file_is_refused(submission: Path) -> None:
+    edit(submission, lambda value: value.update(method="Mine"), sealed=False)
+    assert refusals(submission) == "digest: not that of the content; the file was edited, run submit again"
+
+
+def test_the_contact_may_be_taken_out(submission: Path) -> None:
+    edit(submission, lambda value: value["private"].update(contact=None), sealed=False)
+    assert refusals(submission) == ""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key"),
+    [
+        ('"method":', '"method": "Mine", "method":', "method"),
+        ('"main_metric":', '"main_metric": 1.0, "main_metric":', "main_metric"),
+        ('"recipe":', '"\\ud800": 1, "\\ud800": 2, "recipe":', "\\ud800"),
+    ],
+)
+def test_a_key_that_is_there_twice(submission: Path, old: str, new: str, key: str) -> None:
+    text = submission.read_text(encoding="utf-8")
+    submission.write_text(text.replace(old, new, 1), encoding="utf-8")
+    assert refusals(submission) == f"{key}: the key is there twice"
+
+
+def test_data_that_are_not_the_locked_ones(submission: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lock file pins MNIST to what the result was measured on, and STL-10 to something else."""
+    right, wrong = digest_bytes(b"mnist"), "0" * 64
+    common = {"repo": "a/b", "revision": "c", "licence": None, "files": []}
+    locked = {"mnist": {**common, "data_digest": right}, "stl10": {**common, "data_digest": wrong}}
+    write_json(tmp_path / "lock.json", {"version": 1, "tasks": locked})
+    assert refusals(submission) == ""
+    monkeypatch.setattr("tasks.lock.PATH", tmp_path / "lock.json")
+    message = "tasks.stl10.data_digest: official is true, but it is not the one of the lock file"
+    assert refusals(submission) == message
+
+    def unofficial(value: Any) -> None:
+        for task in value["tasks"]:
+            if task["key"] == "stl10":
+                task.update(official=False, deviations=["other data"], pinned=True)
+
+    edit(submission, unofficial)
+    assert refusals(submission) == "tasks.stl10.pinned: True, but the lock file says otherwise"
+
+
+def test_refusals_are_lines_and_not_too_many(submission: Path) -> None:
+    keys = [f"\x1b[2J\n{number}" for number in range(60)]
+    edit(submission, lambda value: value.update(dict.fromkeys(keys, 1)))
+    lines = read_submission(submission).refusals
+    assert lines[0] == "\\x1b[2J\\n0: Extra inputs are not permitted"
+    assert (len(lines), lines[-1]) == (21, "and 40 more")
+
+
+def test_a_file_too_large_for_a_submission(submission: Path) -> None:
+    submission.write_text(" " * 2**22 + submission.read_text(encoding="utf-8"), encoding="utf-8")
+    assert refusals(submission) == "larger than 4194304 bytes, which no submission is"
 
 
 def test_fairness_tasks_have_no_main_metric(submission: Path) -> None:

@@ -1,0 +1,200 @@
+"""What the page's script is given: of the leaderboard what the page shows, small enough for 10,000 entries."""
+
+import heapq
+import math
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any, NamedTuple
+
+from conf.files import digest_json
+from leaderboard import charts
+from leaderboard.findings import TITLES, across, correlations, score_of
+from leaderboard.models import Board, BoardTask, Citation, Entry, Leaderboard, Reference, Score
+
+UNIT = 1e-5  # scores are whole numbers of it, which halves the size of the page
+_LONGEST = 300  # characters of a text that are shown
+_UNKNOWN = Score(value=None, stderr=None)
+
+TRACKS = {"filtering": "Filtering", "byod": "Bring your own data"}
+_GROUPS = {**TITLES, "wilds": "WILDS"}  # of tasks; others are shown by their own name
+
+
+class Row(NamedTuple):
+    """An entry of any kind. Scores and errors are in units of UNIT, in the order of the board's aggregates or tasks."""
+
+    id: str
+    kind: str  # one of charts.KINDS
+    rank: int | None
+    last: int | None
+    method: str
+    author: str
+    link: str | None
+    size: int | None
+    seed: int | None
+    finished: str | None
+    version: str | None
+    bad: int | None  # samples that could not be read
+    notes: list[str]  # why it is not ranked; where the sources of a published one disagree
+    sources: list[int]  # places in the board's citations
+    aggregates: list[int | None]
+    errors: list[int | None]  # standard errors of the aggregates
+    scores: list[int | None]  # of the tasks; empty where none is known
+    task_errors: list[int | None]
+
+
+def page_data(leaderboard: Leaderboard) -> dict[str, Any]:
+    """Everything the script needs, as plain values."""
+    return {
+        "unit": UNIT,
+        "fields": Row._fields,
+        "kinds": charts.KINDS,
+        # What keeps a chart's labels apart is done to the compiled chart, so the script has to do it.
+        "labels": charts.laid_out({"marks": [{"name": "labels_marks"}]})["marks"][0],
+        "boards": [_board(board) for board in leaderboard.boards],
+        "pairs": [_pair(leaderboard, *pair) for pair in combinations(leaderboard.boards, 2) if _like(*pair)],
+    }
+
+
+def shown(text: str) -> str:
+    """Text of a submission as one may show it: nothing that is unseen or turns its neighbours around, no novels."""
+    visible = "".join(letter if letter.isprintable() else "\ufffd" for letter in text[:_LONGEST])
+    return visible if len(text) <= _LONGEST else f"{visible}\u2026"
+
+
+def link(url: str | None) -> str | None:
+    """An address that is safe to link to. The models refuse others, but this is where it would do harm."""
+    return url if url is not None and url.startswith(("http://", "https://")) else None
+
+
+def aggregate_names(board: Board) -> list[str]:
+    """In the order of the columns: what ranks comes first."""
+    return sorted(board.aggregates, key=lambda name: name != "average")
+
+
+def merged(board: Board) -> list[Entry | Reference]:
+    """The ranked entries in their order, with the published results in their places."""
+    ranked: list[Entry | Reference] = [*board.ranked]
+    return list(heapq.merge(ranked, sorted(board.references, key=_place), key=_place))
+
+
+def _place(entry: Entry | Reference) -> tuple[float, float]:
+    average, imagenet = (score_of(entry, name).value for name in ("average", "imagenet"))
+    return (math.inf if average is None else -average, math.inf if imagenet is None else -imagenet)
+
+
+def _board(board: Board) -> dict[str, Any]:
+    names = aggregate_names(board)
+    tasks = [task for task in board.tasks if task.main_metric is not None]
+    citations = _citations(board)
+    rows = [
+        _entry(entry, "entry", names, tasks) if isinstance(entry, Entry) else _reference(entry, names, tasks, citations)
+        for entry in merged(board)
+    ]
+    rows += [_entry(entry, "unranked", names, tasks) for entry in board.unranked]
+    kinds = [kind for kind in charts.KINDS if any(row.kind == kind for row in rows)]
+    return {
+        "track": board.track,
+        "trackTitle": TRACKS[board.track],
+        "scale": shown(board.scale),
+        "pool": board.pool_size,
+        "aggregates": [{"name": name, "title": TITLES.get(name, name)} for name in names],
+        "tasks": [
+            {"name": shown(task.name), "metric": task.main_metric, "group": _group_title("".join(task.groups[:1]))}
+            for task in tasks
+        ],
+        "noise": [board.noise.values.get(name) for name in names] if board.noise else [None for _ in names],
+        "noiseSource": _cited(board.noise.citation) if board.noise else None,
+        "citations": [_cited(citation) for citation in citations],
+        "rows": rows,
+        "correlations": [
+            {**row._asdict(), "task": shown(row.task), "group": _group_title(row.group)} for row in correlations(board)
+        ],
+        "charts": {
+            "size": {name: charts.size_against_score(TITLES.get(name, name), kinds) for name in names},
+            "correlations": charts.correlations(),
+        },
+    }
+
+
+def _entry(entry: Entry, kind: str, names: Sequence[str], tasks: Sequence[BoardTask]) -> Row:
+    aggregates = [score_of(entry, name) for name in names]
+    scores = [entry.scores.get(task.key, _UNKNOWN) for task in tasks] if entry.scores else []
+    return Row(
+        id=entry.digest[:12],
+        kind=kind,
+        rank=entry.rank,
+        last=entry.rank_last,
+        method=shown(entry.method),
+        author=shown(entry.author),
+        link=link(entry.writeup),
+        size=entry.dataset_size,
+        seed=entry.seed,
+        finished=entry.finished and shown(entry.finished[:10]),
+        version=shown(entry.version),
+        bad=entry.bad.samples,
+        notes=[shown(reason) for reason in entry.deviations],
+        sources=[],
+        aggregates=[_units(score.value) for score in aggregates],
+        errors=[_units(score.stderr) for score in aggregates],
+        scores=[_units(score.value) for score in scores],
+        task_errors=[_units(score.stderr) for score in scores],
+    )
+
+
+def _reference(
+    entry: Reference, names: Sequence[str], tasks: Sequence[BoardTask], citations: Sequence[Citation]
+) -> Row:
+    return Row(
+        id=digest_json([entry.method, entry.author])[:12],
+        kind="published",
+        rank=None,
+        last=None,
+        method=shown(entry.method),
+        author=shown(entry.author),
+        link=link(entry.citations[0].url) if entry.citations else None,
+        size=entry.dataset_size,
+        seed=None,
+        finished=None,
+        version=None,
+        bad=None,
+        notes=[shown(note) for note in entry.notes],
+        sources=sorted(citations.index(citation) for citation in entry.citations),
+        aggregates=[_units(entry.aggregates.get(name)) for name in names],
+        errors=[None for _ in names],
+        scores=[_units(entry.scores.get(task.key)) for task in tasks] if entry.scores else [],
+        task_errors=[],
+    )
+
+
+def _pair(leaderboard: Leaderboard, small: Board, large: Board) -> dict[str, Any]:
+    """How the ranks at one scale predict those at a larger one."""
+    found = across(leaderboard, small.track, small.scale, large.scale)
+    return {
+        "track": small.track,
+        "scales": [shown(small.scale), shown(large.scale)],
+        "rho": found.rho,
+        "rows": [{**place._asdict(), "label": shown(place.label)} for place in found.places],
+        "chart": charts.across_scales(small.scale, large.scale),
+    }
+
+
+def _like(one: Board, other: Board) -> bool:
+    """Whether two boards have the same track and the same tasks, so that their averages are of one kind."""
+    return one.track == other.track and [t.key for t in one.tasks] == [t.key for t in other.tasks]
+
+
+def _citations(board: Board) -> list[Citation]:
+    """Each once, in the order of the entries that rely on them."""
+    return list(dict.fromkeys(citation for entry in merged(board) for citation in getattr(entry, "citations", [])))
+
+
+def _cited(citation: Citation) -> dict[str, str | None]:
+    return {"text": shown(citation.text), "url": link(citation.url)}
+
+
+def _group_title(group: str) -> str:
+    return _GROUPS.get(group, group.capitalize() or "Other")
+
+
+def _units(value: float | None) -> int | None:
+    return None if value is None else round(value / UNIT)
