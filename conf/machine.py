@@ -1,13 +1,27 @@
 """What this process may use of the machine."""
 
+import multiprocessing
 import os
 import platform
+import threading
 from pathlib import Path
 
 
 def cores() -> int:
     """How many cores this process may run on, which batch systems and containers make fewer than there are."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def end_with_parent() -> None:
+    """Let this process of `multiprocessing` end with the one that started it, which cannot say so if it is killed."""
+    threading.Thread(target=_wait_and_end, daemon=True).start()
+
+
+def _wait_and_end() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def slow_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:

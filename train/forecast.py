@@ -25,9 +25,8 @@ from train.evaluation import task_keys
 from train.loader import MAX_WORKERS
 from train.model import check_name
 from train.record import describe, differences, read_run
-from train.shards import BLOCK, Problem, read_shard
+from train.shards import BLOCK, IMAGE_EXTENSIONS, Problem, read_shard
 from train.sources import Data, Shard, resolve
-from train.stream import IMAGE_EXTENSIONS
 from train.subset import Subset
 
 PEAKS = {"A100": 312e12, "H100": 989e12}  # FLOP/s, dense bfloat16

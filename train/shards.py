@@ -12,6 +12,7 @@ from typing import IO, NamedTuple
 from train.store import PIECE, RemoteFile, StoreError, Tally
 
 BLOCK = 512
+IMAGE_EXTENSIONS = ("jpg", "png", "webp", "jpeg")  # of which a sample may have one
 MEMBER_LIMIT = 256 * 2**20  # bytes; a larger member is no image, caption or record, and would not fit a worker's memory
 
 
@@ -117,14 +118,14 @@ def read_members(file: IO[bytes]) -> Iterator[tuple[str, bytes]]:
         if member.type == tarfile.GNUTYPE_LONGNAME:
             long_name = data.rstrip(b"\0").decode("utf-8", "surrogateescape")
         elif member.type == tarfile.XHDTYPE:
-            long_name = _pax_path(data) or long_name
+            long_name = pax_path(data) or long_name
         else:
             if member.isreg():
                 yield long_name or member.name, data
             long_name = ""
 
 
-def _pax_path(data: bytes) -> str:
+def pax_path(data: bytes) -> str:
     """The `path` record of a pax extended header ("<length> path=<value>\\n"), "" where there is none."""
     while data:
         length, _, _ = data.partition(b" ")

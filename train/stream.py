@@ -22,12 +22,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from conf.errors import UserError
-from train.shards import Problem, Sample, read_shard
+from train.shards import IMAGE_EXTENSIONS, Problem, Sample, read_shard
 from train.sources import Shard
 from train.store import Tally
 from train.subset import Subset
 
-IMAGE_EXTENSIONS = ("jpg", "png", "webp", "jpeg")
 FUTILE_DRAWS = 200  # shards in a row without one usable sample, after which more will not help
 UNREACHABLE = 2  # shards in a row that a store does not give after all our patience: it is down, not they
 CAPTION_LIMIT = 4096  # characters; no token has more than 32 bytes, so the 77 that a model reads lie well within
@@ -261,10 +260,10 @@ def _item(shard: str, sample: Sample) -> Item | Problem:
         return Problem(shard, sample.key, "caption is not UTF-8")
     if not caption.strip():
         return Problem(shard, sample.key, "empty caption")
-    return Item(shard, sample.key, image, _shortened(caption))
+    return Item(shard, sample.key, image, shortened(caption))
 
 
-def _shortened(caption: str) -> str:
+def shortened(caption: str) -> str:
     """What a model may read of a caption; the tokenizer takes minutes for a word of a million letters."""
     if len(caption) <= CAPTION_LIMIT:
         return caption
