@@ -1,0 +1,14 @@
+"""Select a subset of a pool by its metadata.
+
+python -m curate filter=<name> filter.<option>=... pool=<folder or s3://...> out=<subset.npy>
+python -m curate filter=<recipe.yaml> pool=<folder or s3://...> out=<subset.npy>
+python -m curate filter=union filter.of='[a.npy, b.npy]' out=<subset.npy>
+"""
+
+import sys
+
+from conf.errors import exit_on_user_error
+from curate.command import run
+
+if __name__ == "__main__":
+    exit_on_user_error(lambda: run(sys.argv[1:]))

@@ -1,0 +1,22 @@
+"""What one filter keeps and no other does."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from curate.filters.base import Composite
+
+
+@dataclass
+class Options:
+    """of: filters and subset files; what the first keeps, less what the others do."""
+
+    of: list[Any]
+
+
+class Difference(Composite):
+    """Keeps what the first of its filters keeps, less what the others keep."""
+
+    def combine(self, counts: list[np.ndarray]) -> np.ndarray:
+        return np.where(np.maximum.reduce(counts[1:], initial=0) > 0, 0, counts[0])

@@ -1,0 +1,23 @@
+"""What all of several filters keep."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from curate.filters.base import Composite
+
+
+@dataclass
+class Options:
+    """of: filters and subset files."""
+
+    of: list[Any]
+
+
+class Intersection(Composite):
+    """Keeps a row as often as the one of its filters that keeps it least often."""
+
+    def combine(self, counts: list[np.ndarray]) -> np.ndarray:
+        smallest: np.ndarray = np.minimum.reduce(counts)
+        return smallest

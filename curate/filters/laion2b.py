@@ -1,0 +1,42 @@
+"""The rule that LAION-2B was made by: English, and a CLIP B/32 score of at least 0.28."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from curate.filters.base import Filter, Passes
+from curate.filters.basic import is_english
+from curate.filters.clip_score import COLUMNS
+from curate.languages import check_detector
+from curate.threshold import scores
+
+SCORE = 0.28
+
+
+@dataclass
+class Options:
+    """language: what tells English, see curate/languages.py; the published filter's is cld3."""
+
+    language: str = "cld3"
+
+
+class Laion2b(Filter):
+    """Keeps English captions of pictures that they fit."""
+
+    columns = ("text", COLUMNS["b32"])
+
+    def prepare(self, passes: Passes) -> None:
+        check_detector(self.options.language)
+
+    def keep(self, rows: pa.Table, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+        kept: np.ndarray = (scores(rows[COLUMNS["b32"]]) >= SCORE) & rows["text"].is_valid().to_numpy()
+        kept[kept] = is_english(rows["text"].filter(pa.array(kept)), self.options.language)
+        return kept
+
+    def tallies(self, rows: pa.Table, arrays: Mapping[str, np.ndarray]) -> dict[str, int]:
+        return {
+            "rows without a caption": rows["text"].null_count,
+            f"{COLUMNS['b32']} is NaN": int(np.isnan(scores(rows[COLUMNS["b32"]])).sum()),
+        }

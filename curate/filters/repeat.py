@@ -1,0 +1,32 @@
+"""What another filter keeps, several times."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from conf.errors import UserError
+from curate.filters.base import Composite
+
+MOST = 1000  # more is a mistake: a subset of that size would not be written either
+
+
+@dataclass
+class Options:
+    """of: a filter or a subset file; times: how often each of its uids stands in the subset."""
+
+    of: Any
+    times: int
+
+
+class Repeat(Composite):
+    """Keeps what its filter keeps, `times` times."""
+
+    def __init__(self, options: Any) -> None:
+        super().__init__(options)
+        if not 1 <= options.times <= MOST:
+            raise UserError(f"filter.times={options.times} must lie from 1 to {MOST}")
+
+    def combine(self, counts: list[np.ndarray]) -> np.ndarray:
+        repeated: np.ndarray = counts[0] * self.options.times
+        return repeated

@@ -1,0 +1,23 @@
+"""What several filters keep, one after the other: a row that two keep stands twice."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from curate.filters.base import Composite
+
+
+@dataclass
+class Options:
+    """of: filters and subset files."""
+
+    of: list[Any]
+
+
+class Sum(Composite):
+    """Keeps a row as often as all its filters together."""
+
+    def combine(self, counts: list[np.ndarray]) -> np.ndarray:
+        total: np.ndarray = np.add.reduce(counts)
+        return total

@@ -1,0 +1,23 @@
+"""What any of several filters keeps."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from curate.filters.base import Composite
+
+
+@dataclass
+class Options:
+    """of: filters and subset files."""
+
+    of: list[Any]
+
+
+class Union(Composite):
+    """Keeps a row as often as the one of its filters that keeps it most often."""
+
+    def combine(self, counts: list[np.ndarray]) -> np.ndarray:
+        largest: np.ndarray = np.maximum.reduce(counts)
+        return largest

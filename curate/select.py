@@ -1,0 +1,246 @@
+"""From a pool and a filter to a subset file, and a summary of it beside."""
+
+import contextlib
+import importlib.metadata
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from conf.errors import UserError
+from conf.files import atomic, claimed, digest_file, digest_json, read_json, write_json
+from conf.machine import cores
+from curate.config import CurateConfig
+from curate.filters import build, described
+from curate.filters.base import Composite, Filter, judged
+from curate.filters.subset import Subset
+from curate.merge import Run, merge, sort_uids
+from curate.passes import WHOLE, Part, Pass, Passes, result
+from curate.pool import File, list_pool, spans
+
+RUN = 2**22  # uids that are sorted at a time
+_SHOWN = 20  # malformed uids that the summary lists
+_PACKAGES = ("poolbench", "numpy", "pyarrow")
+
+
+class Inputs(NamedTuple):
+    """What is selected from, and by what."""
+
+    chosen: Filter
+    files: list[File]
+    identity: str  # digest of both
+
+
+class Judged(NamedTuple):
+    """One file's share of a subset."""
+
+    rows: int
+    kept: int
+    uids: int  # rows kept, with repeats
+    malformed: int
+    examples: list[str]
+    tallies: dict[str, int]
+    runs: list[int]  # uids of each sorted run, one after the other in a file
+
+
+def select(config: CurateConfig, spec: dict[str, Any]) -> int:
+    """Write the subset that `spec` describes, or, with part=, do that part's files for a later run to merge.
+
+    Returns:
+        1 where files or rows had to be left out, else 0.
+
+    Raises:
+        UserError: wrong options, nothing to select from, nothing kept, or a subset that is there already.
+    """
+    part = _part(config.part)
+    inputs = _inputs(spec, config.pool)
+    out = Path(config.out).expanduser()
+    if out.suffix != ".npy":
+        raise UserError(f"out={config.out} must end in .npy")
+    if out.exists() and not config.overwrite:
+        return _found(out, inputs.identity)
+    work = Path(config.work).expanduser() if config.work else out.with_name(f"{out.name}.work")
+    # Two runs that merge would take each other's results away; parts share them.
+    with claimed(work) if part is WHOLE else contextlib.nullcontext():
+        with Passes(inputs.files, work, config.workers or cores(), part) as passes:
+            inputs.chosen.prepare(passes)
+            step = passes.prepared(judge, inputs.chosen, spills=True)
+            if found := passes.found(step):
+                print(f"continuing: {found} of {len(inputs.files)} files are done", file=sys.stderr)
+            passes.do(step, part.own(inputs.files))
+        if part is not WHOLE:
+            return _tell_part(part, passes, step)
+        status = _finish(config, inputs, passes, step, out)
+        if not status and not config.work:
+            shutil.rmtree(work)
+    return status
+
+
+def judge(file: File, chosen: Filter, spill: Path) -> dict[str, Any]:
+    """Write the uids that a filter keeps of a file to `spill`, as sorted runs, and count."""
+    rows = kept = malformed = 0
+    examples: list[str] = []
+    tallies: Counter[str] = Counter()
+    runs: list[int] = []
+    pending: list[np.ndarray] = []
+    with atomic(spill, "wb") as stream:
+
+        def flush() -> None:
+            uids = sort_uids(np.concatenate(pending))
+            stream.write(uids.tobytes())
+            runs.append(len(uids))
+            pending.clear()
+
+        for piece, counts in judged(file, chosen):
+            rows += len(counts) + len(piece.malformed)
+            malformed += len(piece.malformed)
+            examples += [f"{file.name}, {one}" for one in piece.malformed[: _SHOWN - len(examples)]]
+            kept += int((counts > 0).sum())
+            tallies.update(chosen.tallies(piece.table, piece.arrays))
+            pending.append(np.repeat(piece.arrays["uid"], counts))
+            if sum(map(len, pending)) >= RUN:
+                flush()
+        if pending:
+            flush()
+    return Judged(rows, kept, sum(runs), malformed, examples, dict(tallies), runs)._asdict()
+
+
+def _part(word: str | None) -> Part:
+    if word is None:
+        return WHOLE
+    number, slash, of = word.partition("/")
+    if not (slash and number.isdigit() and of.isdigit() and 1 <= int(number) <= int(of)):
+        raise UserError(f"part={word} must be i/n with 1 <= i <= n")
+    return Part(int(number), int(of))
+
+
+def _inputs(spec: dict[str, Any], pool: str | None) -> Inputs:
+    chosen = build(spec)
+    if pool is not None:
+        files = list_pool(pool)
+    else:
+        leaves = _subsets(chosen)
+        if not leaves or chosen.columns or chosen.arrays:
+            raise UserError("pool= is needed; only subset files can be combined without one")
+        for leaf in leaves:
+            leaf.repeats = True
+        files = spans(sorted({leaf.options.path for leaf in leaves}))
+    described_ = described(chosen)
+    identity = digest_json([described_, list(_stamps(described_)), [[file.name, file.stamp] for file in files]])
+    return Inputs(chosen, files, identity)
+
+
+def _stamps(described_: Any) -> Iterator[list[int]]:
+    """Size and time of each file that a filter's options name."""
+    if isinstance(described_, str) and Path(described_).is_file():
+        status = Path(described_).stat()
+        yield [status.st_size, status.st_mtime_ns]
+    elif isinstance(described_, dict | list):
+        for value in described_.values() if isinstance(described_, dict) else described_:
+            yield from _stamps(value)
+
+
+def _subsets(chosen: Filter) -> list[Subset]:
+    """The subset files within a filter."""
+    if isinstance(chosen, Composite):
+        return [leaf for child in chosen.children for leaf in _subsets(child)]
+    return [chosen] if isinstance(chosen, Subset) else []
+
+
+def _found(out: Path, identity: str) -> int:
+    """What to do about a subset that is there already: nothing, where it is the one that is asked for."""
+    summary = summary_path(out)
+    if summary.exists():
+        before = read_json(summary)
+        if before.get("identity") == identity and not before.get("left_out"):
+            print(f"{out} is complete: {before['uids']:,} uids", file=sys.stderr)
+            return 0
+    raise UserError(f"out={out} exists; choose another one, or overwrite=true")
+
+
+def summary_path(out: Path) -> Path:
+    """The file beside a subset that says what it is."""
+    return out.with_name(f"{out.name}.json")
+
+
+def _tell_part(part: Part, passes: Passes, step: Pass) -> int:
+    own = part.own(passes.files)
+    bad = [passes.bad[file.name] for file in own if file.name in passes.bad]
+    rows = kept = malformed = 0
+    for file in own:
+        if file.name not in passes.bad:
+            judged_ = Judged(**result(step, file))
+            rows, kept, malformed = rows + judged_.rows, kept + judged_.kept, malformed + judged_.malformed
+    print(f"part {part.number}/{part.of}: {len(own)} files, {kept:,} of {rows:,} rows kept", file=sys.stderr)
+    _warn(bad, malformed)
+    return 1 if bad or malformed else 0
+
+
+def _finish(config: CurateConfig, inputs: Inputs, passes: Passes, step: Pass, out: Path) -> int:
+    """Merge what was judged, write the summary, tell."""
+    good = [file for file in inputs.files if file.name not in passes.bad]
+    judged_ = [Judged(**result(step, file)) for file in good]
+    summary = _summary(config, inputs, passes, judged_)
+    if not summary["rows"]:
+        raise UserError(f"pool={config.pool} has no rows")
+    if not summary["uids"]:
+        raise UserError(
+            f"filter={described(inputs.chosen)['filter']} keeps none of {summary['rows']:,} rows; {out} is not written"
+        )
+    runs = []
+    for file, one in zip(good, judged_, strict=True):
+        firsts = np.cumsum([0, *one.runs]).tolist()
+        runs += [Run(step.spill(file), first, rows) for first, rows in zip(firsts, one.runs, strict=False)]
+    summary_path(out).unlink(missing_ok=True)
+    merge(runs, out, int(config.memory * 1e9))
+    write_json(summary_path(out), summary | {"sha256": digest_file(out)})
+    print(f"{out}: {summary['uids']:,} uids, {summary['kept']:,} of {summary['rows']:,} rows", file=sys.stderr)
+    _warn(list(passes.bad.values()), summary["malformed_uids"])
+    return 1 if summary["left_out"] else 0
+
+
+def _summary(config: CurateConfig, inputs: Inputs, passes: Passes, judged_: list[Judged]) -> dict[str, Any]:
+    """What a subset is made of; the same for any number of workers and parts."""
+    tallies: Counter[str] = Counter()
+    for one in judged_:
+        tallies.update(one.tallies)
+    malformed = sum(one.malformed for one in judged_)
+    rows, kept = sum(one.rows for one in judged_), sum(one.kept for one in judged_)
+    return {
+        "version": 1,
+        "filter": described(inputs.chosen),
+        "state": _states(inputs.chosen),
+        "pool": config.pool,
+        "identity": inputs.identity,
+        "files": len(inputs.files),
+        "rows": rows,
+        "kept": kept,
+        "share": kept / rows if rows else 0.0,
+        "uids": sum(one.uids for one in judged_),
+        "left_out": len(passes.bad) + malformed,
+        "bad_files": {name: passes.bad[name] for name in sorted(passes.bad)},
+        "malformed_uids": malformed,
+        "malformed_examples": [text for one in judged_ for text in one.examples][:_SHOWN],
+        "counts": dict(sorted(tallies.items())),
+        "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
+    }
+
+
+def _states(chosen: Filter) -> Any:
+    """What each filter found out about the pool, as they are nested."""
+    if isinstance(chosen, Composite):
+        return {**chosen.state, "of": [_states(child) for child in chosen.children]}
+    return chosen.state
+
+
+def _warn(bad: list[str], malformed: int) -> None:
+    for why in bad[:_SHOWN]:
+        print(f"left out: {why}", file=sys.stderr)
+    if len(bad) > _SHOWN:
+        print(f"left out: {len(bad) - _SHOWN} more files, which the summary lists", file=sys.stderr)
+    if malformed:
+        print(f"left out: {malformed:,} rows with a malformed uid", file=sys.stderr)

@@ -1,0 +1,469 @@
+"""Selecting: every filter against a plain version of itself, any number of workers and parts, composition, resuming,
+and what goes wrong."""
+
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+import yaml
+from faulty_server import Faulty, serving
+from metadata import columns_of, embeddings_of, rows_or_death, write_file, write_metadata
+from pools import uid_of
+
+from conf.errors import UserError, status_of
+from conf.files import read_json
+from curate.command import run
+from curate.filters import names
+from curate.filters.basic import long_enough
+from curate.languages import detector
+from curate.merge import Run, merge, sort_uids
+from curate.passes import Passes
+from curate.pool import list_pool
+from curate.threshold import nth_largest
+from train.subset import DTYPE, Subset, split_uid, write_subset
+
+ROOT = Path(__file__).parent.parent
+SMALL = "filter.language=fasttext_small"  # the detector that a package carries
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four files of 250 rows, of which one uid stands in two files."""
+    folder = write_metadata(tmp_path_factory.mktemp("pool"))
+    columns = columns_of(250, first=750)
+    columns["uid"][7] = uid_of(3)
+    write_file(folder / "0003.parquet", columns, embeddings_of(250, 750))
+    return folder
+
+
+def curate(*words: str | Path) -> int:
+    """`python -m curate` in this process, with one worker unless the words say otherwise."""
+    given = [str(word) for word in words]
+    return status_of(
+        lambda: run(given if any(word.startswith("workers=") for word in given) else [*given, "workers=1"])
+    )
+
+
+def selected(out: Path, *words: str | Path) -> np.ndarray:
+    assert curate(f"out={out}", *words) == 0
+    found: np.ndarray = np.load(out)
+    assert found.dtype == DTYPE
+    return found
+
+
+def frame(pool: Path) -> pd.DataFrame:
+    return pd.concat([pd.read_parquet(path) for path in sorted(pool.glob("*.parquet"))], ignore_index=True)
+
+
+def uids_of(rows: pd.DataFrame) -> np.ndarray:
+    return np.sort(np.array([split_uid(uid) for uid in rows.uid], DTYPE))
+
+
+def plain_basic(row: Any, english: Callable[[str], bool]) -> bool:
+    short, long_ = sorted((row.original_width, row.original_height))
+    words = row.text.split()
+    return len(words) > 2 and len(row.text) > 5 and short >= 200 and long_ / short <= 3 and english(row.text)
+
+
+def says_english(name: str) -> Callable[[str], bool]:
+    return lambda text: detector(name)([text])[0] == "en"
+
+
+def test_no_filter_keeps_all_with_their_repeats(pool: Path, tmp_path: Path) -> None:
+    found = selected(tmp_path / "all.npy", "filter=no_filter", f"pool={pool}")
+    np.testing.assert_array_equal(found, uids_of(frame(pool)))
+    Subset(str(tmp_path / "all.npy")).check_sorted()
+    assert Subset(str(tmp_path / "all.npy")).count(uid_of(3)) == 2
+
+
+def test_basic_is_its_definition(pool: Path, tmp_path: Path) -> None:
+    rows = frame(pool)
+    english = says_english("fasttext_small")
+    expected = uids_of(rows[[plain_basic(row, english) for row in rows.itertuples()]])
+    found = selected(tmp_path / "basic.npy", "filter=basic", SMALL, f"pool={pool}")
+    assert 0 < len(expected) < 400
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_laion2b_is_its_definition(pool: Path, tmp_path: Path) -> None:
+    rows = frame(pool)
+    english = says_english("cld3")
+    kept = (rows.clip_b32_similarity_score >= 0.28) & rows.text.map(english)
+    assert kept.any()
+    found = selected(tmp_path / "laion.npy", "filter=laion2b", f"pool={pool}")
+    np.testing.assert_array_equal(found, uids_of(rows[kept]))
+
+
+@pytest.mark.parametrize("arch", ["b32", "l14"])
+@pytest.mark.parametrize("threshold", [0.28, 0.3, 0.23, 0.0, -0.0])
+def test_a_score_at_the_threshold_is_kept(pool: Path, tmp_path: Path, arch: str, threshold: float) -> None:
+    rows = frame(pool)
+    expected = rows[rows[f"clip_{arch}_similarity_score"] >= threshold]
+    words = ("filter=clip_score", f"filter.arch={arch}", f"filter.threshold={threshold}", f"pool={pool}")
+    np.testing.assert_array_equal(selected(tmp_path / "kept.npy", *words), uids_of(expected))
+    counts = read_json(tmp_path / "kept.npy.json")["counts"]
+    assert counts == {f"clip_{arch}_similarity_score is NaN": int(rows[f"clip_{arch}_similarity_score"].isna().sum())}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_fraction_is_that_of_a_whole_sort(tmp_path: Path, dtype: Any) -> None:
+    """N counts NaN; the score at place int(N * fraction) of the descending ones is kept, with all its ties."""
+    pool = tmp_path / "pool"
+    for number, scores in enumerate(odd_scores(dtype)):
+        rows = len(scores)
+        uids = [uid_of(1000 * number + row) for row in range(rows)]
+        write_file(pool / f"{number}.parquet", {"uid": uids, "clip_l14_similarity_score": scores})
+    values = np.concatenate(odd_scores(dtype))
+    with Passes(list_pool(str(pool)), tmp_path / "work", 1) as passes:
+        for fraction in (0, 0.001, 0.1, 0.3, 0.5, 0.62, 0.8, 0.9, 0.99):
+            expected = -np.sort(-values)[int(len(values) * fraction)]
+            found = nth_largest(passes, "clip_l14_similarity_score", fraction)
+            assert found == (-np.inf if np.isnan(expected) else expected), fraction
+        assert nth_largest(passes, "clip_l14_similarity_score", 1.0) == -np.inf
+
+
+def odd_scores(dtype: Any) -> list[np.ndarray]:
+    rng = np.random.default_rng(5)
+    tiny = np.finfo(dtype).smallest_subnormal
+    near = np.nextafter(np.full(300, 0.25, dtype), dtype(1)) if dtype is np.float32 else 0.25 + rng.random(300) * 1e-12
+    odd = [np.nan, np.inf, -np.inf, 0.0, -0.0, tiny, -tiny, 1.0, -1.0] * 20
+    return [
+        rng.normal(0.2, 0.1, 800).astype(dtype),
+        np.array(odd, dtype),
+        np.concatenate([near.astype(dtype), np.full(200, 0.25, dtype)]),
+        -np.abs(rng.normal(0.2, 0.1, 400)).astype(dtype),
+    ]
+
+
+def test_all_of_a_pool_is_a_fraction(pool: Path, tmp_path: Path) -> None:
+    found = selected(tmp_path / "all.npy", "filter=clip_score", "filter.fraction=1", f"pool={pool}")
+    rows = frame(pool)
+    np.testing.assert_array_equal(found, uids_of(rows[rows.clip_l14_similarity_score.notna()]))
+
+
+def test_words_are_parted_as_python_parts_them() -> None:
+    blanks = [chr(code) for code in range(sys.maxunicode) if chr(code).isspace()]
+    alike = ["\u200b", "\u180e", "\ufeff", "\u2060", "\0", "_"]  # what looks like a blank to others
+    texts = [f"first{one}second{two}third" for one in blanks + alike for two in (" ", *alike)]
+    texts += [f"{one}ab{one}cde{one}{one}" for one in blanks] + [
+        "a b c",
+        "a b cd",
+        "\U0001f600 b cd",
+        "ä ö ü",
+        "",
+        "   ",
+    ]
+    expected = [len(text.split()) > 2 and len(text) > 5 for text in texts]
+    assert long_enough(pa.chunked_array([texts])).tolist() == expected
+    assert 0 < sum(expected) < len(texts)
+
+
+# Options with which every filter runs on a small pool. A new filter goes here.
+EXAMPLES: dict[str, dict[str, Any]] = {
+    "no_filter": {},
+    "basic": {"language": "fasttext_small"},
+    "clip_score": {"fraction": 0.3},
+    "laion2b": {},
+    "text_based": {"language": "fasttext_small"},
+    "image_based": {"language": "fasttext_small", "centroids": "centroids.npy", "targets": "targets.npy"},
+    "image_based_intersect_clip_score": {
+        "language": "fasttext_small", "centroids": "centroids.npy", "targets": "targets.npy", "fraction": 0.5,
+    },
+    "subset": {"path": "some.npy"},
+    "union": {"of": ["some.npy", {"filter": "clip_score", "fraction": 0.2}]},
+    "intersection": {"of": ["some.npy", {"filter": "clip_score", "fraction": 0.7}]},
+    "difference": {"of": [{"filter": "clip_score", "threshold": 0.2}, "some.npy"]},
+    "sum": {"of": ["some.npy", "some.npy", {"filter": "clip_score", "fraction": 0.2}]},
+    "repeat": {"of": {"filter": "clip_score", "fraction": 0.2}, "times": 3},
+    "sample": {"of": {"filter": "clip_score", "fraction": 0.5}, "size": 100, "seed": 1},
+}  # fmt: skip
+
+
+def write_inputs(folder: Path) -> None:
+    """The files that EXAMPLES name."""
+    write_subset(folder / "some.npy", [uid_of(number) for number in range(0, 1000, 3)])
+    rng = np.random.default_rng(0)
+    np.save(folder / "centroids.npy", rng.normal(size=(20, 8)).astype(np.float32))
+    np.save(folder / "targets.npy", rng.normal(size=(5, 8)).astype(np.float32))
+
+
+@pytest.mark.parametrize("name", names())
+def test_neither_parts_nor_memory_change_a_subset(
+    name: str, pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_inputs(tmp_path)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump({"filter": name, **EXAMPLES[name]}))
+    words = (f"filter={recipe}", f"pool={pool}")
+    one = selected(tmp_path / "one.npy", *words)
+    assert 0 < len(one) < 1000 or name == "no_filter"
+    selected(tmp_path / "little.npy", *words, "memory=0.00001")
+    for part in (3, 1, 2):
+        assert curate(*words, f"out={tmp_path}/parts.npy", f"part={part}/3") == 0
+        assert not (tmp_path / "parts.npy").exists()
+    selected(tmp_path / "parts.npy", *words)
+    for other in ("little", "parts"):
+        assert (tmp_path / f"{other}.npy").read_bytes() == (tmp_path / "one.npy").read_bytes()
+        assert read_json(tmp_path / f"{other}.npy.json") == read_json(tmp_path / "one.npy.json")
+    assert not list(tmp_path.glob("*.work"))
+
+
+def test_workers_do_not_change_what_any_filter_keeps(
+    pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_inputs(tmp_path)
+    every = {"filter": "sum", "of": [{"filter": name, **EXAMPLES[name]} for name in names()]}
+    (tmp_path / "every.yaml").write_text(yaml.safe_dump(every))
+    for workers in (1, 2):
+        words = ("filter=every.yaml", f"pool={pool}", f"workers={workers}")
+        assert len(selected(tmp_path / f"{workers}.npy", *words)) > 1000
+    assert (tmp_path / "1.npy").read_bytes() == (tmp_path / "2.npy").read_bytes()
+    assert read_json(tmp_path / "1.npy.json") == read_json(tmp_path / "2.npy.json")
+
+
+def test_parts_share_their_work(pool: Path, tmp_path: Path) -> None:
+    """The merge makes nothing anew that the parts have made."""
+    words = (
+        "filter=clip_score",
+        "filter.fraction=0.3",
+        f"pool={pool}",
+        f"out={tmp_path}/out.npy",
+        f"work={tmp_path}/work",
+    )
+    for part in (1, 2):
+        assert curate(*words, f"part={part}/2") == 0
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "work").glob("*/*")}
+    assert len(list((tmp_path / "work").glob("judge-*/*.uids"))) == 4
+    assert curate(*words) == 0
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "work").glob("*/*")} == before
+
+
+def test_filters_compose_with_repeats(pool: Path, tmp_path: Path) -> None:
+    rows = frame(pool)
+    high, low = rows.clip_l14_similarity_score >= 0.25, rows.clip_b32_similarity_score >= 0.2
+    of = "[{filter: clip_score, threshold: 0.25}, {filter: clip_score, arch: b32, threshold: 0.2}]"
+    for name, expected in {
+        "union": rows[high | low],
+        "intersection": rows[high & low],
+        "difference": rows[high & ~low],
+        "sum": pd.concat([rows[high], rows[low]]),
+    }.items():
+        found = selected(tmp_path / f"{name}.npy", f"filter={name}", f"filter.of={of}", f"pool={pool}")
+        np.testing.assert_array_equal(found, uids_of(expected))
+    found = selected(tmp_path / "r.npy", "filter=repeat", "filter.of=no_filter", "filter.times=2", f"pool={pool}")
+    np.testing.assert_array_equal(found, uids_of(pd.concat([rows, rows])))
+
+
+def test_subset_files_combine_without_a_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("curate.pool.SPAN", 7)
+    first = Counter({uid_of(number): 1 + number % 3 for number in range(40)})
+    second = Counter({uid_of(number): 2 for number in range(30, 60)})
+    write_subset(tmp_path / "a.npy", list(first.elements()))
+    write_subset(tmp_path / "b.npy", list(second.elements()))
+    of = f"filter.of=[{tmp_path}/a.npy,{tmp_path}/b.npy]"
+    for name, expected in {
+        "union": first | second,
+        "intersection": first & second,
+        "sum": first + second,
+        "difference": Counter({uid: count for uid, count in first.items() if uid not in second}),
+    }.items():
+        found = selected(tmp_path / f"{name}.npy", f"filter={name}", of)
+        assert found.tolist() == sorted(split_uid(uid) for uid in expected.elements())
+
+
+def test_a_sample_has_its_size_and_depends_on_the_seed_alone(tmp_path: Path) -> None:
+    coarse, fine = write_metadata(tmp_path / "coarse", 1, 1000, npz=False), tmp_path / "fine"
+    columns = columns_of(1000)
+    for start in range(0, 1000, 100):
+        write_file(fine / f"{start}.parquet", {name: values[start : start + 100] for name, values in columns.items()})
+    words = ("filter=sample", "filter.of=no_filter")
+    hundred = selected(tmp_path / "a.npy", *words, "filter.size=100", f"pool={coarse}")
+    assert len(np.unique(hundred)) == 100
+    np.testing.assert_array_equal(selected(tmp_path / "b.npy", *words, "filter.size=100", f"pool={fine}"), hundred)
+    more = selected(tmp_path / "c.npy", *words, "filter.size=300", f"pool={coarse}")
+    assert len(np.intersect1d(more, hundred)) == 100
+    other = selected(tmp_path / "d.npy", *words, "filter.size=300", "filter.seed=1", f"pool={coarse}")
+    assert 60 < len(np.intersect1d(other, more)) < 120  # 90 by chance
+    assert 60 < np.isin(more, uids_of(pd.DataFrame(columns)[:333])).sum() < 140  # whatever the numbering: 100 by chance
+
+
+def test_a_recipe_and_options_that_change_it(pool: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("filter: intersection\nof:\n  - no_filter\n  - {filter: clip_score, fraction: 0.9}\n")
+    found = selected(tmp_path / "a.npy", f"filter={recipe}", "filter.of.1.fraction=0.2", f"pool={pool}")
+    plain = selected(tmp_path / "b.npy", "filter=clip_score", "filter.fraction=0.2", f"pool={pool}")
+    np.testing.assert_array_equal(found, plain)
+    summary = read_json(tmp_path / "a.npy.json")
+    assert summary["filter"]["of"][1] == {"filter": "clip_score", "arch": "l14", "fraction": 0.2, "threshold": None}
+    assert summary["state"]["of"][1] == {"threshold": read_json(tmp_path / "b.npy.json")["state"]["threshold"]}
+
+
+@pytest.mark.parametrize("memory", [100, 4000, 10**9])
+def test_merging_in_little_memory_is_sorting(tmp_path: Path, memory: int) -> None:
+    rng = np.random.default_rng(0)
+    parts = [rng.integers(0, 2**63, (rows, 2)).astype("u8").view(DTYPE).ravel() for rows in (0, 1, 500, 1300)]
+    parts.append(np.repeat(parts[2][:30], 9))  # repeats
+    parts.append(np.array([(7, number) for number in range(200, 0, -1)], DTYPE))  # that begin alike
+    runs, first = [], 0
+    with (tmp_path / "runs").open("wb") as file:
+        for part in parts:
+            file.write(sort_uids(part).tobytes())
+            runs.append(Run(tmp_path / "runs", first, len(part)))
+            first += len(part)
+    assert merge(runs, tmp_path / "out.npy", memory) == first
+    np.save(tmp_path / "expected.npy", np.sort(np.concatenate(parts)))
+    assert (tmp_path / "out.npy").read_bytes() == (tmp_path / "expected.npy").read_bytes()
+
+
+def test_what_is_left_out_is_counted_and_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pool = write_metadata(tmp_path / "pool", 6, 20)
+    columns = columns_of(20, 100)
+    columns["uid"][3:6] = ["xyz", None, "0" * 31 + "g"]
+    columns["uid"][6] = columns["uid"][6].upper()  # which is a good one
+    write_file(pool / "0005.parquet", columns, embeddings_of(20, 100))
+    (pool / "0001.parquet").write_bytes(b"PAR1 and no more")
+    write_file(pool / "0002.parquet", {"uid": columns_of(20, 40)["uid"], "text": ["a"] * 20})
+    (pool / "0003.parquet").write_bytes((pool / "0003.parquet").read_bytes()[:-200])
+    out = tmp_path / "out.npy"
+    words = ("filter=clip_score", "filter.fraction=1", f"pool={pool}", f"out={out}")
+    assert curate(*words) == 1
+    said = capsys.readouterr().err
+    assert "0001.parquet cannot be read" in said and "0003.parquet cannot be read" in said
+    assert "0002.parquet has no column 'clip_l14_similarity_score'" in said
+    assert "3 rows with a malformed uid" in said
+    summary = read_json(out.with_name("out.npy.json"))
+    assert sorted(summary["bad_files"]) == ["0001", "0002", "0003"] and summary["left_out"] == 6
+    assert summary["malformed_examples"] == [
+        "0005, row 3: 'xyz'", "0005, row 4: None", f"0005, row 5: '{'0' * 31}g'"
+    ]  # fmt: skip
+    assert summary["rows"] == 60
+    nan = summary["counts"]["clip_l14_similarity_score is NaN"]
+    assert len(np.load(out)) == 57 - nan
+    assert split_uid(columns["uid"][6]) in np.load(out).tolist()
+    assert curate(*words, f"out={out}") == 2  # given twice
+
+
+def test_a_mended_file_is_all_that_is_done_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pool = write_metadata(tmp_path / "pool", 4, 20)
+    good = (pool / "0001.parquet").read_bytes()
+    (pool / "0001.parquet").write_bytes(good[:-100])
+    words = ("filter=basic", SMALL, f"pool={pool}", f"out={tmp_path}/out.npy")
+    assert curate(*words) == 1
+    assert curate(*words) == 2 and "overwrite=true" in capsys.readouterr().err
+    results = list((tmp_path / "out.npy.work").glob("judge-*/*.uids"))
+    before = {path: path.stat().st_mtime_ns for path in results}
+    (pool / "0001.parquet").write_bytes(good)
+    assert curate(*words, "overwrite=true", f"work={tmp_path}/out.npy.work") == 0
+    after = {path: path.stat().st_mtime_ns for path in (tmp_path / "out.npy.work").glob("judge-*/*.uids")}
+    assert len(before) == 3 and len(after) == 4 and before.items() <= after.items()
+    assert "3 of 4 files" in capsys.readouterr().err
+    selected(tmp_path / "anew.npy", *words[:-1])
+    assert (tmp_path / "anew.npy").read_bytes() == (tmp_path / "out.npy").read_bytes()
+    assert curate(*words) == 0 and "is complete" in capsys.readouterr().err
+    write_file(pool / "0002.parquet", columns_of(20, 900))  # other rows in a file that was good before
+    assert curate(*words, "overwrite=true", f"work={tmp_path}/out.npy.work") == 0
+    np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), selected(tmp_path / "other.npy", *words[:-1]))
+    assert (tmp_path / "anew.npy").read_bytes() != (tmp_path / "out.npy").read_bytes()
+
+
+def test_an_npz_of_other_rows_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pool = write_metadata(tmp_path / "pool", 4, 20)
+    np.savez(pool / "0001.npz", **embeddings_of(19))
+    np.savez(pool / "0002.npz", l14_txt=np.zeros((20, 8)))
+    (pool / "0003.npz").unlink()
+    rng = np.random.default_rng(0)
+    for name in ("centroids", "targets"):
+        np.save(tmp_path / f"{name}.npy", rng.normal(size=(4, 8)).astype(np.float32))
+    options = [f"filter.{name}={tmp_path}/{name}.npy" for name in ("centroids", "targets")]
+    assert curate("filter=image_based", SMALL, *options, f"pool={pool}", f"out={tmp_path}/out.npy") == 1
+    said = capsys.readouterr().err
+    assert "0001.npz has 19 rows of l14_img" in said and "has 20" in said
+    assert "0002.npz has no array 'l14_img'" in said
+    assert "0003.parquet has no .npz beside it" in said
+
+
+WRONG = {
+    "filter=nofilter pool={pool}": "filter=nofilter is not known; did you mean 'no_filter'?",
+    "filter=clip_score filter.fracton=0.3 pool={pool}": "unknown option 'fracton'; did you mean 'fraction'?",
+    "filter=clip_score filter.fraction=many pool={pool}": "filter.fraction",
+    "filter=clip_score filter.fraction=1.5 pool={pool}": "filter.fraction=1.5 must lie from 0 to 1",
+    "filter=clip_score filter.threshold=nan pool={pool}": "filter.threshold=nan is no score",
+    "filter=clip_score pool={pool}": "either filter.fraction= or",
+    "filter=clip_score filter.fraction=1 filter.threshold=1 pool={pool}": "either filter.fraction= or",
+    "filter=clip_score filter.arch=l41 filter.fraction=1 pool={pool}": "did you mean 'l14'?",
+    "filter=clip_score filter.arch=dfn_score filter.fraction=1 pool={pool}": "no column 'dfn_score'",
+    "filter=clip_score filter.threshold=9 filter.arch=url_score pool={pool}": "has no column",
+    "filter=clip_score filter.threshold=5e9 pool={finite}": "keeps none of 20 rows",
+    "filter=no_filter pol={pool}": "did you mean 'pool'?",
+    "filter=no_filter pool={pool} extra": "'extra' is not key=value",
+    "filter=no_filter pool={folder}/missing": "missing does not exist",
+    "filter=no_filter pool={folder}/empty": "no .parquet in it",
+    "filter=no_filter pool={folder}/bare": "has no rows",
+    "filter=no_filter": "pool= is needed",
+    "filter=no_filter pool={pool} part=3/2": "part=3/2 must be i/n",
+    "filter=no_filter pool={pool} workers=0": "workers=0 must be positive",
+    "filter=sample filter.of=no_filter filter.size=2000 pool={pool}": "filter.size=2,000 is more than the 1,000",
+    "filter=sample filter.size=20 pool={pool}": "of= is needed",
+    "filter=repeat filter.of=no_filter filter.times=0 pool={pool}": "filter.times=0 must lie from 1",
+    "filter=union filter.of=[] pool={pool}": "filter.of=[] is empty",
+    "filter=union filter.of=[no_filter,bsic] pool={pool}": "filter.of.1=bsic is not known; did you mean 'basic'?",
+    "filter=missing.npy pool={pool}": "subset missing.npy cannot be read",
+    "filter=missing.yaml pool={pool}": "filter=missing.yaml cannot be read",
+    "filter=basic filter.language=fastext pool={pool}": "did you mean 'fasttext'?",
+}
+
+
+@pytest.mark.parametrize("words", WRONG)
+def test_a_mistake_is_one_line(words: str, pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty").mkdir()
+    write_file(tmp_path / "bare" / "0.parquet", columns_of(0))
+    scores = {"uid": columns_of(20)["uid"], "clip_l14_similarity_score": [0.5] * 20}
+    finite = write_file(tmp_path / "finite" / "0.parquet", scores).parent
+    given = [word.format(pool=pool, folder=tmp_path, finite=finite) for word in words.split()]
+    assert curate(*given, f"out={tmp_path}/out.npy") == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and said.count("\n") == 1 and WRONG[words] in said
+    assert not (tmp_path / "out.npy").exists()
+
+
+def test_a_pool_behind_a_server_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("train.store._PAUSES", (0.01, 0.02))
+    write_metadata(tmp_path / "pool", 3, 40)
+    with serving(Faulty(folder=tmp_path, busy_every=3)) as server:
+        found = selected(tmp_path / "far.npy", "filter=clip_score", "filter.fraction=0.3", f"pool={server.url}/pool")
+        assert server.failed > 1
+    near = selected(tmp_path / "near.npy", "filter=clip_score", "filter.fraction=0.3", f"pool={tmp_path}/pool")
+    np.testing.assert_array_equal(found, near)
+
+
+def test_a_worker_that_dies_is_told_and_the_next_run_continues(tmp_path: Path) -> None:
+    files = list_pool(str(write_metadata(tmp_path / "pool", 5, 20)))
+    marker = str(tmp_path / "marker")
+    with pytest.raises(UserError, match="a worker died"), Passes(files, tmp_path / "work", 2) as passes:
+        list(passes.map(rows_or_death, marker))
+    found = len(list((tmp_path / "work").glob("*/*.json")))
+    with Passes(files, tmp_path / "work", 2) as passes:
+        assert [(file.name, rows) for file, rows in passes.map(rows_or_death, marker)] == [
+            (f"{n:04d}", 20) for n in range(5)
+        ]
+        assert passes.done == 5 - found > 0
+
+
+def test_the_command(pool: Path, tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "curate", "filter=no_filter", f"pool={pool}", f"out={tmp_path}/out.npy"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and "1,000 of 1,000 rows" in done.stderr, done.stderr
+    shown = subprocess.run([*words[:3], "--help"], cwd=ROOT, capture_output=True, text=True, timeout=120).stdout
+    assert "filter=<name>" in shown and "overwrite:" in shown and ", ".join(names()) in shown
+    code = "import curate.select, sys; print([name for name in ('torch', 'pandas') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "[]", "selecting needs neither"
