@@ -1,0 +1,118 @@
+"""What a resharding is to do, and the folder that it keeps its place in."""
+
+import functools
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from conf.files import read_json
+from train.subset import DTYPE
+
+# Where a copy of a chosen sample is and what it is. `row` is its place in the subset: a uid that stands there m times
+# has m rows, and `repeat` counts them from 0.
+ROW = np.dtype([("row", "u8"), ("offset", "u8"), ("span", "u8"), ("size", "u8"), ("repeat", "u4"), ("shard", "u4")])
+
+
+@dataclass(frozen=True)
+class Job:
+    """One resharding, as its workers need it.
+
+    Attributes:
+        work: folder of what is known so far: the index of each shard, the plan, which shards are written.
+        out: folder or URL.
+        subset: path of the subset.
+        shuffle: seed of the order of the output, None for the order of the input.
+        quality: of blurred JPEG and WebP pictures.
+    """
+
+    work: Path
+    out: str
+    subset: str
+    shuffle: int | None
+    quality: int
+
+    @property
+    def plan(self) -> Path:
+        """Rows of dtype ROW, every sample of the output in the order of the input."""
+        return self.work / "plan.npy"
+
+    @property
+    def starts(self) -> Path:
+        """The first place of each shard of the output, and the number of all places."""
+        return self.work / "starts.npy"
+
+    @property
+    def faces(self) -> Path:
+        """Folder of what faces.collect found."""
+        return self.work / "faces"
+
+    @property
+    def has_faces(self) -> bool:
+        """Whether faces are to be blurred, and all metadata were read."""
+        return (self.faces / "entries.npy").exists()
+
+    def index(self, shard: int) -> Path:
+        """What was found in a shard of the input: rows as .npy, and beside them .json."""
+        return self.work / "index" / f"{shard:08d}.npy"
+
+    def done(self, shard: int) -> Path:
+        """What is known of a written shard."""
+        return self.work / "done" / f"{shard:08d}.json"
+
+
+def shards_of(job: Job) -> list[tuple[str, str, int]]:
+    """(path, name, bytes) of the shards of the input, kept by each process once it has read them."""
+    return _shards(str(job.work))
+
+
+@functools.lru_cache(1)
+def _shards(work: str) -> list[tuple[str, str, int]]:
+    found: list[Any] = read_json(Path(work) / "shards.json")
+    return [(path, name, size) for path, name, size in found]
+
+
+def mapped(path: Path | str) -> np.ndarray[Any, Any]:
+    """A .npy file, of which only what is used is read."""
+    array: np.ndarray[Any, Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    return array
+
+
+def uid_text(uid: Any) -> str:
+    """The 32 hex digits of a row of a subset."""
+    return f"{int(uid['f0']):016x}{int(uid['f1']):016x}"
+
+
+def find(subset: np.ndarray[Any, Any], uids: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """The first row of each uid in a sorted subset, and how often it stands there: int64 [len(uids)] both.
+
+    All are looked up at once, in a file that may be larger than the memory.
+    """
+    first = _bisect(subset, uids, before=False)
+    return first, _bisect(subset, uids, before=True) - first
+
+
+def _bisect(subset: np.ndarray[Any, Any], uids: np.ndarray[Any, Any], before: bool) -> np.ndarray[Any, Any]:
+    """How many rows are smaller than each uid; with `before`, smaller or equal."""
+    low, high = np.zeros(len(uids), np.int64), np.full(len(uids), len(subset), np.int64)
+    while (active := low < high).any():
+        middle = (low + high) >> 1
+        rows = subset[np.minimum(middle, len(subset) - 1)]
+        less = (rows["f0"] < uids["f0"]) | ((rows["f0"] == uids["f0"]) & (rows["f1"] < uids["f1"]))
+        if before:
+            less |= (rows["f0"] == uids["f0"]) & (rows["f1"] == uids["f1"])
+        low = np.where(active & less, middle + 1, low)
+        high = np.where(active & ~less, middle, high)
+    return low
+
+
+def pairs(uids: list[tuple[int, int]]) -> np.ndarray[Any, Any]:
+    """Halves of uids as rows of a subset."""
+    return np.array(uids, dtype=DTYPE)
+
+
+def cores() -> int:
+    """Of this machine, as far as this process may use them."""
+    return len(os.sched_getaffinity(0))
