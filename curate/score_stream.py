@@ -1,0 +1,145 @@
+"""Shards for scoring: workers read, decode and tokenize whole shards while the towers run."""
+
+import json
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from curate.scored import metadata_of
+from train.shards import IMAGE_EXTENSIONS, Problem, Sample, open_shard, read_samples
+from train.sources import Shard
+from train.store import StoreError, Tally
+from train.stream import shortened
+from train.subset import split_uid
+
+
+class Batch(NamedTuple):
+    """Samples of one shard, in order: their metadata, pictures uint8 [n, 3, side, side], tokens int64 [n, length]."""
+
+    shard: int
+    rows: list[dict[str, Any]]
+    pictures: torch.Tensor
+    tokens: torch.Tensor
+
+
+class End(NamedTuple):
+    """A shard is read; `bad` holds (key, reason) of what has no row."""
+
+    shard: int
+    bad: list[tuple[str, str]]
+
+
+class Failed(NamedTuple):
+    """A shard that could not be read to its end for now, and why."""
+
+    shard: int
+    reason: str
+
+
+Message = Batch | End | Failed
+
+
+class ScoreStream(IterableDataset[Message]):
+    """The messages of all shards, or in a worker of a DataLoader those of the worker's share."""
+
+    def __init__(
+        self, shards: Sequence[Shard], pixels: Callable[[bytes], torch.Tensor], tokenizer: Any, batch_size: int
+    ) -> None:
+        super().__init__()
+        self._shards, self._batch_size = list(shards), batch_size
+        self._pixels, self._tokenizer = pixels, tokenizer
+
+    def __iter__(self) -> Iterator[Message]:
+        info = get_worker_info()
+        first, step = (0, 1) if info is None else (info.id, info.num_workers)
+        for number in range(first, len(self._shards), step):
+            try:
+                yield from self._read(number, self._shards[number])
+            except StoreError as error:
+                yield Failed(number, f"cannot be read {error}")
+            except OSError as error:
+                yield Failed(number, f"cannot be read: {error}")
+
+    def _read(self, number: int, shard: Shard) -> Iterator[Message]:
+        bad: list[tuple[str, str]] = []
+        usable: list[_Usable] = []
+        with open_shard(shard.path, shard.size, Tally()) as file:
+            for sample in read_samples(file, shard.name):
+                found = sample if isinstance(sample, Problem) else _usable(shard.name, sample, self._pixels)
+                if isinstance(found, Problem):
+                    bad.append((_storable(found.key), _storable(found.reason)))
+                    continue
+                usable.append(found)
+                if len(usable) == self._batch_size:
+                    yield self._batch(number, usable)
+                    usable = []
+        if usable:
+            yield self._batch(number, usable)
+        yield End(number, bad)
+
+    def _batch(self, number: int, usable: "list[_Usable]") -> Batch:
+        tokens = self._tokenizer([shortened(one.row["text"]) for one in usable])
+        words = getattr(self._tokenizer, "cache", {})
+        if len(words) > 2**20:
+            words.clear()  # open_clip's tokenizer remembers every word it has met
+        return Batch(number, [one.row for one in usable], torch.stack([one.picture for one in usable]), tokens)
+
+
+class _Usable(NamedTuple):
+    row: dict[str, Any]
+    picture: torch.Tensor
+
+
+def _usable(shard: str, sample: Sample, pixels: Callable[[bytes], torch.Tensor]) -> _Usable | Problem:
+    """The metadata and picture of a sample, or why it cannot be scored."""
+    try:
+        described = json.loads(sample.members["json"])
+        uid = described["uid"]
+        split_uid(uid)
+    except KeyError:
+        return Problem(shard, sample.key, "no .json with a uid")
+    except (ValueError, TypeError, RecursionError) as error:
+        return Problem(shard, sample.key, f"no usable uid in its .json: {error}")
+    image = sample.first_of(IMAGE_EXTENSIONS)
+    if not image:
+        return Problem(shard, sample.key, "no image" if image is None else "empty image")
+    try:
+        text = sample.members.get("txt", b"").decode()
+    except UnicodeDecodeError:
+        return Problem(shard, sample.key, "caption is not UTF-8")
+    if not text.strip():
+        return Problem(shard, sample.key, "no caption" if "txt" not in sample.members else "empty caption")
+    try:
+        return _Usable({**metadata_of(described), "uid": uid, "text": text}, pixels(image))
+    except ValueError as error:
+        return Problem(shard, sample.key, str(error))
+
+
+def _storable(text: str) -> str:
+    """A member's name that is not UTF-8 is text with lone surrogates; JSON's escapes of them are text again."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def loader_of(stream: ScoreStream, workers: int, device: torch.device) -> DataLoader[Message]:
+    """A loader over the stream; with `workers` = 0 everything happens in this process."""
+    return DataLoader(
+        stream,
+        batch_size=None,
+        num_workers=workers,
+        collate_fn=_unchanged,
+        worker_init_fn=_leave_interrupts_to_the_parent,
+        # A worker's messages stay in order; those of different workers need none, and a slow shard holds up nobody.
+        in_order=False,
+        pin_memory=device.type == "cuda",
+    )
+
+
+def _leave_interrupts_to_the_parent(worker: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _unchanged(message: Any) -> Any:
+    return message

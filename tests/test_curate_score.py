@@ -1,0 +1,438 @@
+"""Scoring shards: the numbers against open_clip's own, and nothing lost by interruptions, damage or wrong commands."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import slurm_cluster
+import torch
+from evalsets import MODEL, write_checkpoint
+from PIL import Image
+from pools import sample, uid_of, write_pool, write_tar
+
+from conf.errors import UserError, status_of
+from conf.files import read_lines, write_json
+from curate import score, scored
+from curate.pool import list_pool, read
+from curate.scored import Conditions, Record, ScoredShard, Scores
+from train.model import create
+
+ROOT = Path(__file__).parent.parent
+REAL = "ViT-Ti-16-64"  # a model that processes of their own know, too
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with pool/, 3 shards of 14 samples, model.pt and, in scores/, what scoring them gives."""
+    root = tmp_path_factory.mktemp("score")
+    for shard in range(3):
+        numbers = range(14 * shard, 14 * (shard + 1))
+        write_tar(root / "pool" / f"{shard:05d}.tar", ((f"{number:08d}", varied(number)) for number in numbers))
+    write_checkpoint(root / "model.pt")
+    assert run(root / "pool", root / "model.pt", root / "scores") == 0
+    return root
+
+
+def varied(number: int) -> dict[str, bytes]:
+    """The members of a sample of one of three kinds of picture, whose caption has one of four lengths."""
+    members = sample(number, ("PNG", "JPEG", "WEBP")[number % 3])
+    return members | {"txt": b", ".join([members["txt"]] * (4 - number % 4))}
+
+
+def run(pool: Path | str, checkpoint: Path | str, out: Path, **options: Any) -> int:
+    """`python -m curate.score` in this process; mistakes raise."""
+    known = {"checkpoint": checkpoint, "shards": pool, "out": out, "model": MODEL, "arch": "b32", "workers": 0}
+    words = [f"{key}={value}" for key, value in {**known, **options}.items() if value is not None]
+    before, sys.argv = sys.argv, ["score", *words]
+    try:
+        return score.main()
+    finally:
+        sys.argv = before
+
+
+def table_of(folder: Path) -> dict[str, Any]:
+    """Every row of a scored folder by uid: its columns, and its vectors."""
+    rows = {}
+    for path in sorted(folder.glob("*.parquet")):
+        arrays = np.load(path.with_suffix(".npz"))
+        for number, row in enumerate(pq.read_table(path).to_pylist()):
+            rows[row["uid"]] = row | {name: arrays[name][number] for name in arrays.files}
+    return rows
+
+
+def scores_of(folder: Path) -> dict[str, float]:
+    return {uid: row["clip_b32_similarity_score"] for uid, row in table_of(folder).items()}
+
+
+def test_scores_are_open_clips(root: Path) -> None:
+    """Row by row, each with a padded caption and open_clip's own transform."""
+    model, _, transform = open_clip.create_model_and_transforms(MODEL, pretrained=str(root / "model.pt"))
+    tokenizer = open_clip.get_tokenizer(MODEL)
+    model.eval()
+    rows = table_of(root / "scores")
+    assert len(rows) == 42
+    for number in range(42):
+        members = varied(number)
+        picture = next(members[kind] for kind in ("png", "jpg", "webp") if kind in members)
+        with torch.no_grad():
+            image = model.encode_image(transform(Image.open(io.BytesIO(picture)))[None], normalize=True)[0].numpy()
+            text = model.encode_text(tokenizer([members["txt"].decode()]), normalize=True)[0].numpy()
+        row = rows[uid_of(number)]
+        assert row["text"] == members["txt"].decode()
+        assert abs(row["clip_b32_similarity_score"] - float(image @ text)) < 1e-5
+        for stored, vector in ((row["b32_img"], image), (row["b32_txt"], text)):
+            assert stored.dtype == np.float16
+            np.testing.assert_allclose(stored.astype(np.float32), vector, atol=6e-4)
+    assert np.ptp([row["clip_b32_similarity_score"] for row in rows.values()]) > 0.05  # a test of something
+
+
+def test_scores_depend_on_the_samples_alone(root: Path, tmp_path: Path) -> None:
+    assert run(root / "pool", root / "model.pt", tmp_path, batch_size=5, workers=2, part="1/2") == 0
+    assert [path.stem for path in sorted(tmp_path.glob("*.parquet"))] == ["00000", "00002"]
+    assert run(root / "pool", root / "model.pt", tmp_path, batch_size=14, part="2/2") == 0
+    whole, parts = scores_of(root / "scores"), scores_of(tmp_path)
+    assert whole.keys() == parts.keys()
+    np.testing.assert_allclose([parts[uid] for uid in whole], list(whole.values()), atol=1e-6)
+
+
+def test_filters_can_read_what_is_written(root: Path) -> None:
+    pieces = [
+        rows
+        for file in list_pool(str(root / "scores"))
+        for rows in read(file, ["text", "clip_b32_similarity_score", "original_width"], ["b32_img", "b32_txt"])
+    ]
+    assert [len(rows.table) for rows in pieces] == [14, 14, 14] and not any(rows.malformed for rows in pieces)
+    for rows in pieces:
+        vectors = [rows.arrays[name].astype(np.float64) for name in ("b32_img", "b32_txt")]
+        stored = rows.table["clip_b32_similarity_score"].to_numpy()
+        np.testing.assert_allclose((vectors[0] * vectors[1]).sum(axis=1), stored, atol=2e-3)
+
+
+def test_what_a_pools_json_holds_is_kept(root: Path, tmp_path: Path) -> None:
+    described = {
+        "uid": uid_of(0), "url": "http://a.example/\ud800", "sha256": "ab", "original_width": 640,
+        "original_height": 480.0, "face_bboxes": [[0.1, 0.2, 0.3, 0.4]], "clip_l14_similarity_score": 0.25,
+        "clip_b32_similarity_score": 0.5, "caption": "not a field", "exif": "{}",
+    }  # fmt: skip
+    odd = {"uid": uid_of(1), "url": 7, "original_width": "wide", "original_height": 1e400, "face_bboxes": "none"}
+    members = [sample(number) | {"json": json.dumps(one).encode()} for number, one in enumerate((described, odd))]
+    write_tar(tmp_path / "pool" / "0.tar", [("a", members[0]), ("b", members[1])])
+    assert run(tmp_path / "pool", root / "model.pt", tmp_path / "out", arch="mine") == 0
+    first, second = pq.read_table(tmp_path / "out" / "0.parquet").to_pylist()
+    assert first.pop("clip_mine_similarity_score") is not None
+    assert first == {
+        "uid": uid_of(0), "url": "http://a.example/?", "text": "red picture number 0", "sha256": "ab",
+        "original_width": 640, "original_height": 480, "face_bboxes": [[0.1, 0.2, 0.3, 0.4]],
+        "clip_b32_similarity_score": 0.5, "clip_l14_similarity_score": 0.25,
+    }  # fmt: skip
+    for name in ("url", "original_width", "original_height", "face_bboxes", "clip_l14_similarity_score"):
+        assert second[name] is None
+
+
+def damaged_pool(folder: Path) -> dict[str, str]:
+    """A shard in which every kind of bad sample stands among good ones; key -> part of the reason."""
+    good = [(f"good{number}", sample(number)) for number in range(5)]
+    cases: dict[str, tuple[dict[str, bytes | None], str]] = {
+        "nojson": ({"json": None}, "no .json with a uid"),
+        "nouid": ({"json": b"{}"}, "no .json with a uid"),
+        "baduid": ({"json": b'{"uid": "xyz"}'}, "not 32 hex digits"),
+        "brokenjson": ({"json": b"{"}, "no usable uid"),
+        "listjson": ({"json": b"[]"}, "no usable uid"),
+        "noimage": ({"png": None}, "no image"),
+        "emptyimage": ({"png": b""}, "empty image"),
+        "html": ({"png": b"<html>"}, "none of JPEG"),
+        "cut": ({"png": sample(9)["png"][:300]}, "cannot be decoded"),
+        "notext": ({"txt": None}, "no caption"),
+        "blank": ({"txt": b" \n"}, "empty caption"),
+        "latin": ({"txt": b"caf\xe9"}, "not UTF-8"),
+    }
+    bad = []
+    for number, (key, (changes, _)) in enumerate(cases.items(), start=10):
+        members = sample(number) | changes
+        bad.append((key, {name: data for name, data in members.items() if data is not None}))
+    write_tar(folder / "0.tar", [*good[:2], *bad, *good[2:]])
+    return {key: reason for key, (_, reason) in cases.items()}
+
+
+def test_bad_samples_are_listed_each_time(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    expected = damaged_pool(tmp_path / "pool")
+    whole = write_pool(tmp_path / "more", shards=1, per_shard=4, first=100) / "00000.tar"
+    data = whole.read_bytes()
+    (tmp_path / "pool" / "1.tar").write_bytes(data[: len(data) * 2 // 3])
+    for _ in range(2):
+        assert run(tmp_path / "pool", root / "model.pt", tmp_path / "out") == 1
+        lines = read_lines(tmp_path / "out" / "bad_samples.jsonl")
+        found = {line["key"]: line["reason"] for line in lines if line["shard"] == "0.tar"}
+        assert found.keys() == expected.keys()
+        assert all(expected[key] in found[key] for key in expected)
+        # The damage, and the sample that it cuts in two.
+        assert [line["key"] for line in lines if line["shard"] == "1.tar"] == ["", "00000102"]
+        rows = table_of(tmp_path / "out")
+        assert {uid_of(number) for number in range(5)} <= set(rows) and uid_of(100) in rows and len(rows) < 9
+        said = capsys.readouterr()
+        assert f"{len(rows)} samples scored, 14 left out" in said.out and "lists all 14" in said.err
+    assert "0 of 2 shards to score" in said.out
+
+
+def test_finished_shards_are_found_again_and_damaged_ones_made_anew(root: Path, tmp_path: Path) -> None:
+    assert run(root / "pool", root / "model.pt", tmp_path) == 0
+    before = {path: (path.stat().st_ino, path.read_bytes()) for path in tmp_path.iterdir()}
+    assert run(root / "pool", root / "model.pt", tmp_path) == 0
+    assert {path: (path.stat().st_ino, path.read_bytes()) for path in tmp_path.iterdir()} == before
+    (tmp_path / "00001.npz").write_bytes(before[tmp_path / "00001.npz"][1][:-40])
+    (tmp_path / "00002.parquet").unlink()
+    assert run(root / "pool", root / "model.pt", tmp_path) == 0
+    after = {path: (path.stat().st_ino, path.read_bytes()) for path in tmp_path.iterdir()}
+    assert {path.name for path in after if after[path][0] != before[path][0]} == {
+        f"0000{shard}.{kind}" for shard in (1, 2) for kind in ("npz", "parquet")
+    }
+    assert scores_of(tmp_path) == pytest.approx(scores_of(root / "scores"), abs=1e-6)
+
+
+def test_other_scores_are_not_replaced_unless_told(root: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert run(root / "pool", root / "model.pt", out) == 0
+    ours = table_of(out)
+    other = write_checkpoint(tmp_path / "other.pt", seed=1)
+    with pytest.raises(UserError, match=r"00000\.parquet holds scores of another checkpoint; choose another arch="):
+        run(root / "pool", other, out)
+    with pytest.raises(UserError, match="scores of another precision"):
+        run(root / "pool", root / "model.pt", out, precision="amp_bf16")
+    assert run(root / "pool", other, out, arch="other") == 0
+    both = table_of(out)
+    for uid, row in ours.items():
+        assert both[uid]["clip_b32_similarity_score"] == row["clip_b32_similarity_score"]
+        assert (both[uid]["b32_img"] == row["b32_img"]).all() and both[uid]["other_img"].shape == (64,)
+    assert run(root / "pool", other, out, overwrite="true") == 0
+    replaced = table_of(out)
+    for row in replaced.values():
+        assert row["clip_b32_similarity_score"] == pytest.approx(row["clip_other_similarity_score"], abs=1e-6)
+    assert ours.keys() == replaced.keys()
+
+
+def test_published_metadata_of_the_same_samples_are_extended(root: Path, tmp_path: Path) -> None:
+    """Its columns stay; with scores of its own under the same name they are safe, and so are other samples."""
+    table = pq.read_table(root / "scores" / "00000.parquet").replace_schema_metadata(None)
+    table = table.append_column("extra", pa.array(range(14)))
+    pq.write_table(table, tmp_path / "00000.parquet")
+    shard = root / "pool" / "00000.tar"
+    with pytest.raises(UserError, match="a column clip_b32_similarity_score that was not made here"):
+        run(shard, root / "model.pt", tmp_path)
+    assert run(shard, root / "model.pt", tmp_path, arch="mine") == 0
+    extended = pq.read_table(tmp_path / "00000.parquet")
+    assert extended["extra"].to_pylist() == list(range(14))
+    assert extended["clip_mine_similarity_score"].to_pylist() == pytest.approx(
+        table["clip_b32_similarity_score"].to_pylist()
+    )
+
+    other = tmp_path / "other"
+    pq.write_table(table.slice(1).drop_columns("clip_b32_similarity_score"), other.mkdir() or other / "00000.parquet")
+    content = (other / "00000.parquet").read_bytes()
+    assert run(shard, root / "model.pt", other) == 1
+    assert "is of other samples" in read_lines(other / "bad_samples.jsonl")[0]["reason"]
+    assert (other / "00000.parquet").read_bytes() == content
+    (other / "demo.parquet").write_bytes(content)
+    with pytest.raises(UserError, match=r"demo.parquet is metadata of no shard of shards="):
+        run(shard, root / "model.pt", other)
+
+
+def test_a_crash_between_the_two_files_leaves_nothing_that_looks_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(seed: int) -> Record:
+        vectors = np.random.default_rng(seed).normal(size=(2, 3, 4)).astype(np.float32)
+        record = Record(Conditions("m", None, str(seed), "fp32", 7), 3, [])
+        ScoredShard(tmp_path, "x").write("b32", rows, Scores(vectors[0], vectors[1]), record)
+        return record
+
+    rows = [{"uid": uid_of(number), "text": "t"} for number in range(3)]
+    files = ScoredShard(tmp_path, "x")
+    assert write(1) == files.record("b32")
+    vectors = np.load(files.npz)["b32_img"]
+    replace = ScoredShard._replace
+    calls: list[int] = []
+
+    def second_fails(self: ScoredShard, table: pa.Table, records: dict[str, Any]) -> None:
+        calls.append(1)
+        if len(calls) == 2:
+            raise OSError("power cut")
+        replace(self, table, records)
+
+    monkeypatch.setattr(scored.ScoredShard, "_replace", second_fails)
+    with pytest.raises(OSError, match="power cut"):
+        write(2)
+    assert (np.load(files.npz)["b32_img"] != vectors).any()  # the new vectors are there, and no old score beside them
+    assert files.record("b32") is None
+    assert pq.read_table(files.parquet)["clip_b32_similarity_score"].null_count == 3
+    monkeypatch.undo()
+    assert write(2) == files.record("b32")
+
+
+def test_the_model_of_a_run_need_not_be_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_folder = tmp_path / "runs" / "mine"
+    checkpoint = run_folder / "checkpoints" / "step_000000009.pt"
+    checkpoint.parent.mkdir(parents=True)
+    torch.save({"state_dict": create(REAL, seed=3).state_dict()}, checkpoint)
+    write_json(
+        run_folder / "run.json",
+        {"recipe": {"model": REAL}, "checkpoint": {"path": "checkpoints/step_000000009.pt", "sha256": "0"}},
+    )
+    pool = write_pool(tmp_path / "pool", shards=1, per_shard=3)
+    assert run(pool, run_folder, tmp_path / "a", model=None, arch=None) == 0
+    assert run(pool, checkpoint, tmp_path / "b", model=None, arch=None) == 0
+    assert "as vit_ti_16_64: 1 of 1 shards to score" in capsys.readouterr().out
+    first, second = (pq.read_table(tmp_path / one / "00000.parquet") for one in "ab")
+    assert first == second and "clip_vit_ti_16_64_similarity_score" in first.column_names
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch": 3}, r"unknown key 'batch': did you mean 'batch_size'\?"),
+        ({"precision": "fp16"}, "unknown precision 'fp16'"),
+        ({"batch_size": 0}, "batch_size=0: at least 1"),
+        ({"workers": -1}, "workers=-1: 0 or more"),
+        ({"arch": "B 32"}, "arch=B 32: small letters"),
+        ({"part": "3/2"}, "part=3/2 is not i/n"),
+        ({"device": "cuda:77"}, "device=cuda:77 is not there"),
+        ({"out": "s3://bucket/out"}, "written to a local folder"),
+        ({"checkpoint": "/nowhere.pt"}, "neither a file nor a pretrained tag"),
+        ({"model": "ViT-B-23"}, "unknown model 'ViT-B-23'; did you mean"),
+        ({"model": None}, "model= is needed"),
+        ({"shards": "/nowhere"}, "shards=/nowhere does not exist"),
+        ({"checkpoint": None}, "checkpoint= is needed"),
+    ],
+)
+def test_wrong_commands_get_one_line(root: Path, tmp_path: Path, options: dict[str, Any], message: str) -> None:
+    known: dict[str, Any] = {"pool": root / "pool", "checkpoint": root / "model.pt", "out": tmp_path / "out"}
+    with pytest.raises(UserError, match=message) as caught:
+        run(**{**known, **({"pool": options.pop("shards")} if "shards" in options else {}), **options})
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_two_shards_of_one_name_are_refused(root: Path, tmp_path: Path) -> None:
+    both = [write_pool(tmp_path / name, shards=1, per_shard=1) for name in "ab"]
+    with pytest.raises(UserError, match="two are called 00000"):
+        run(f"[{both[0]},{both[1]}]", root / "model.pt", tmp_path / "out")
+
+
+def test_a_diverged_model_is_told(root: Path, tmp_path: Path) -> None:
+    state = torch.load(root / "model.pt", weights_only=True)
+    state["state_dict"]["visual.proj"].fill_(float("nan"))
+    torch.save(state, tmp_path / "nan.pt")
+    with pytest.raises(UserError, match="not finite numbers; did its training diverge"):
+        run(root / "pool", tmp_path / "nan.pt", tmp_path / "out")
+    assert not list((tmp_path / "out").glob("*.parquet"))
+
+
+def test_a_shard_that_cannot_be_read_now_is_tried_again(root: Path, tmp_path: Path) -> None:
+    pool = write_pool(tmp_path / "pool", shards=2, per_shard=3)
+    shards = [str(path) for path in sorted(pool.glob("*.tar"))]
+    moved = tmp_path / "away.tar"
+
+    def failing(path: str, size: int, tally: Any) -> Any:
+        Path(shards[1]).rename(moved)
+        monkeypatch.undo()
+        return open(path, "rb")  # noqa: PTH123
+
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.setattr("curate.score_stream.open_shard", failing)  # the second shard goes while the first is read
+    assert run(pool, root / "model.pt", tmp_path / "out") == 1
+    assert read_lines(tmp_path / "out" / "bad_samples.jsonl")[0]["shard"] == "00001.tar"
+    assert not (tmp_path / "out" / "00001.parquet").exists()
+    moved.rename(shards[1])
+    assert run(pool, root / "model.pt", tmp_path / "out") == 0
+    assert len(table_of(tmp_path / "out")) == 6 and not (tmp_path / "out" / "bad_samples.jsonl").exists()
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with pool/, 12 shards of 10 samples, and model.pt of a model that every process knows."""
+    root = tmp_path_factory.mktemp("real")
+    write_pool(root / "pool", shards=12, per_shard=10)
+    torch.save({"state_dict": create(REAL, seed=1).state_dict()}, root / "model.pt")
+    assert run(root / "pool", root / "model.pt", root / "scores", model=REAL) == 0
+    return root
+
+
+def command(real: Path, out: Path, *words: str) -> list[str]:
+    known = [f"checkpoint={real}/model.pt", f"model={REAL}", f"shards={real}/pool", f"out={out}", "arch=b32"]
+    return [sys.executable, "-m", "curate.score", *known, *words]
+
+
+@pytest.mark.slow
+def test_a_process_for_each_device(real: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(real / "pool", real / "model.pt", tmp_path, model=REAL, device="cpu,cpu") == 0
+    assert capfd.readouterr().out.count("6 of 6 shards to score, cpu") == 2
+    assert scores_of(tmp_path) == pytest.approx(scores_of(real / "scores"), abs=1e-6)
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on(real: Path, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        command(real, tmp_path, "workers=1", "batch_size=1"),
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    until(lambda: list(tmp_path.glob("*.parquet")) or process.poll() is not None)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    finished = {path.name: path.stat().st_ino for path in tmp_path.glob("*.parquet")}
+    assert 0 < len(finished) < 12
+    assert run(real / "pool", real / "model.pt", tmp_path, model=REAL) == 0
+    assert all((tmp_path / name).stat().st_ino == inode for name, inode in finished.items())
+    assert scores_of(tmp_path) == pytest.approx(scores_of(real / "scores"), abs=1e-6)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[dict[str, str]]:
+    with slurm_cluster.cluster() as environment:
+        yield environment
+
+
+@pytest.mark.slow
+@pytest.mark.system("slurm-wlm munge", slurm_cluster.missing)
+def test_an_array_on_slurm(real: Path, tmp_path: Path, cluster: dict[str, str]) -> None:
+    environment = cluster | {"PYTHON": sys.executable, "OMP_NUM_THREADS": "1"}
+    words = [*command(real, tmp_path / "out")[3:], "workers=0"]
+    sbatch = [
+        "sbatch",
+        "--wait",
+        "--parsable",
+        "--array=3-4",
+        f"--output={tmp_path}/log.%a",
+        "slurm/score.sbatch",
+        *words,
+    ]
+    done = subprocess.run(sbatch, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=180)
+    logs = [path.read_text() for path in sorted(tmp_path.glob("log.*"))]
+    assert done.returncode == 0, (done.stderr, logs)
+    assert len(logs) == 2 and all("6 of 6 shards to score" in log for log in logs)
+    assert scores_of(tmp_path / "out") == pytest.approx(scores_of(real / "scores"), abs=1e-6)
+
+
+def test_exit_status_of_a_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert status_of(lambda: run(tmp_path, "x", tmp_path / "file.txt", model=None)) == 2
+    assert capsys.readouterr().err == "error: model= is needed: open_clip's name of the architecture of x\n"
+
+
+def until(true: Callable[[], Any], seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.01)
