@@ -23,8 +23,10 @@ from conf.files import digest_file
 from curate import demo as demo_module
 from curate.demo import SHARD_SIZE, VERSION, Demo, build
 from curate.demo_emoji import HELD_OUT_PERCENT, SIDE
+from leaderboard.rank import constants
 from tasks.registry import select
 
+ROOT = Path(__file__).parent.parent
 TASKS = {task.key: task for task in select(["demo"])}
 
 
@@ -108,6 +110,13 @@ def test_metadata_describe_the_shards(demo: Demo, pool: list[dict[str, bytes]]) 
         assert (row["url"], row["sha256"]) == (described["url"], described["sha256"])
         assert (row["original_width"], row["original_height"]) == Image.open(io.BytesIO(sample["png"])).size
         assert row["clip_b32_similarity_score"] is row["clip_l14_similarity_score"] is row["face_bboxes"] is None
+
+
+def test_what_is_said_of_the_pools_size_is_true(pool: list[dict[str, bytes]]) -> None:
+    assert constants().pools["tiny"] == len(pool)
+    assert f"dataset_size={len(pool)}" in (ROOT / "Makefile").read_text(encoding="utf-8")
+    for page in ("README.md", "docs/demo_data.md"):
+        assert f"{len(pool):,} samples" in (ROOT / page).read_text(encoding="utf-8")
 
 
 def test_one_picture_has_several_captions(pool: list[dict[str, bytes]]) -> None:
