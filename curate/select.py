@@ -188,9 +188,9 @@ def _finish(config: CurateConfig, inputs: Inputs, passes: Passes, step: Pass, ou
     if not summary["rows"]:
         raise UserError(f"pool={config.pool} has no rows")
     if not summary["uids"]:
-        raise UserError(
-            f"filter={described(inputs.chosen)['filter']} keeps none of {summary['rows']:,} rows; {out} is not written"
-        )
+        counts = "".join(f"; {what}: {count:,}" for what, count in summary["counts"].items() if count)
+        name = described(inputs.chosen)["filter"]
+        raise UserError(f"filter={name} keeps none of {summary['rows']:,} rows{counts}; {out} is not written")
     runs = []
     for file, one in zip(good, judged_, strict=True):
         firsts = np.cumsum([0, *one.runs]).tolist()

@@ -403,6 +403,7 @@ WRONG = {
     "filter=clip_score filter.arch=dfn_score filter.fraction=1 pool={pool}": "no column 'dfn_score'",
     "filter=clip_score filter.threshold=9 filter.arch=url_score pool={pool}": "has no column",
     "filter=clip_score filter.threshold=5e9 pool={finite}": "keeps none of 20 rows",
+    "filter=clip_score filter.arch=b32 filter.fraction=1 pool={finite}": "clip_b32_similarity_score is NaN: 20;",
     "filter=no_filter pol={pool}": "did you mean 'pool'?",
     "filter=no_filter pool={pool} extra": "'extra' is not key=value",
     "filter=no_filter pool={folder}/missing": "missing does not exist",
@@ -426,7 +427,9 @@ WRONG = {
 def test_a_mistake_is_one_line(words: str, pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty").mkdir()
     write_file(tmp_path / "bare" / "0.parquet", columns_of(0))
+    unknown = pa.array([None] * 20, pa.float32())
     scores = {"uid": columns_of(20)["uid"], "clip_l14_similarity_score": [0.5] * 20}
+    scores["clip_b32_similarity_score"] = unknown
     finite = write_file(tmp_path / "finite" / "0.parquet", scores).parent
     given = [word.format(pool=pool, folder=tmp_path, finite=finite) for word in words.split()]
     assert curate(*given, f"out={tmp_path}/out.npy") == 2
