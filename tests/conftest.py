@@ -1,6 +1,7 @@
 """Fixtures for all tests."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: test processes share two cores
@@ -15,6 +16,15 @@ MODELS = Path(__file__).parent / "models"
 def small_model() -> None:
     """open_clip knows `test-tiny`, a model of 32-pixel images that trains in milliseconds."""
     open_clip.add_model_config(MODELS)
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    """The URL of an empty bucket in a real S3 server on this machine."""
+    from s3_server import bucket_of  # here, as most tests need none
+
+    with bucket_of("pools") as url:
+        yield url
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import fsspec
 import pytest
+import s3_server
 from faulty_server import Faulty, serving
 from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image
@@ -213,23 +214,8 @@ def test_bad_data_over_a_bad_network(bad: tuple[Path, dict[str, Shard]], tmp_pat
 
 @pytest.fixture(scope="module")
 def moto_port() -> Iterator[int]:
-    """The port of a real S3 server on this machine."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], stderr=subprocess.DEVNULL
-    )
-    try:
-        for _ in range(900):
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
-                time.sleep(0.1)
+    with s3_server.serving() as port:
         yield port
-    finally:
-        server.terminate()
-        server.wait(20)
 
 
 @pytest.mark.slow

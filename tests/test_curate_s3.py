@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 from metadata import write_metadata
 from test_curate_select import SMALL, selected, write_inputs
-from test_s3 import bucket  # noqa: F401 (a fixture)
 
 
 @pytest.mark.slow
-def test_a_pool_in_a_bucket(bucket: str, tmp_path: Path) -> None:  # noqa: F811
+def test_a_pool_in_a_bucket(bucket: str, tmp_path: Path) -> None:
     store = fsspec.filesystem("s3")
     for path in write_metadata(tmp_path / "pool", 3, 100).iterdir():
         store.put(str(path), f"{bucket}/metadata/{path.name}")

@@ -23,7 +23,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from pools import sample, uid_of, write_pool, write_tar
-from test_s3 import bucket  # noqa: F401 (a fixture)
 
 from conf.errors import UserError
 from conf.files import read_json, read_lines
@@ -385,7 +384,7 @@ def test_faces_are_blurred_and_nothing_else(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_bucket_gives_and_takes_the_same(tmp_path: Path, bucket: str) -> None:  # noqa: F811
+def test_a_bucket_gives_and_takes_the_same(tmp_path: Path, bucket: str) -> None:
     pool, subset = write_pool(tmp_path / "pool", 3, 10), [uid_of(n) for n in (*range(0, 30, 3), 6)]
     store, url = fsspec.filesystem("s3"), f"{bucket}/reshard"
     store.put(str(pool), f"{url}/pool", recursive=True)

@@ -1,15 +1,9 @@
 """Training from an object store: a real S3 server on this machine."""
 
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
 import pytest
-from botocore.exceptions import BotoCoreError
 from pools import write_pool
 
 from conf.command import compose
@@ -17,40 +11,6 @@ from conf.files import read_json, read_lines
 from train.config import TrainConfig
 from train.loop import train
 from train.sources import resolve
-
-
-@pytest.fixture(scope="module")
-def bucket() -> Iterator[str]:
-    """The URL of an empty bucket; the environment says where its server is, as users say it."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], stderr=subprocess.DEVNULL
-    )
-    try:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
-            patch.setenv("AWS_ACCESS_KEY_ID", "test")
-            patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-            patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-            _make_bucket("pools")
-            yield "s3://pools"
-    finally:
-        server.terminate()
-        server.wait(20)
-
-
-def _make_bucket(name: str) -> None:
-    """As soon as the server answers."""
-    end = time.monotonic() + 60
-    while True:
-        try:
-            fsspec.filesystem("s3").mkdir(name)
-            return
-        except (OSError, BotoCoreError):
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.1)
 
 
 @pytest.mark.slow
