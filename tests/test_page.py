@@ -1,5 +1,6 @@
 """The leaderboard's page in a real Chromium, driven as a person would."""
 
+import contextlib
 import csv
 import json
 import shutil
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 from runs import ROOT
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -173,11 +175,20 @@ class Browser:
         self.click(f"input[aria-label='Compare {method}']")
 
     def click(self, selector: str) -> None:
-        self.press(self.find(selector))
+        self.press(selector, 0)
 
-    def press(self, element: WebElement) -> None:
-        self.js("arguments[0].scrollIntoView({block: 'center'})", element)  # not below what was chosen
-        element.click()
+    def press(self, selector: str, place: int) -> None:
+        """Click one of the elements; a redraw that takes it away before is waited out."""
+
+        def pressed() -> bool:
+            with contextlib.suppress(StaleElementReferenceException):
+                element = self.all(selector)[place]
+                self.js("arguments[0].scrollIntoView({block: 'center'})", element)  # not below what was chosen
+                element.click()
+                return True
+            return False
+
+        self.until(pressed)
 
     def text(self, selector: str) -> str:
         return str(self.js("return document.querySelector(arguments[0])?.textContent ?? ''", selector))
@@ -613,7 +624,7 @@ def test_hostile_text_is_text(browser: Browser) -> None:
     text = page(leaderboard(board(ranked, unranked, [evil], tasks=tasks, noise=noise)))
     browser.open(browser.write(text))
     for box in range(2):
-        browser.press(browser.all("#ranking input")[box])
+        browser.press("#ranking input", box)
     browser.until(lambda: "Verdict" in browser.text("#comparison") and browser.all("#size-chart svg"))
     assert browser.methods()[:2] == [HOSTILE, HOSTILE]  # the second is the published one
     assert "\ufffddesrever\ufffd \ufffd\ufffd[31m" in browser.methods()
