@@ -30,10 +30,11 @@ from tqdm import tqdm
 from conf.command import parse
 from conf.errors import UserError, exit_on_user_error, nearest
 from conf.files import atomic, json_line
-from curate.score_stream import End, Failed, Message, ScoreStream, loader_of
+from curate.score_stream import End, Failed, Message, ScoreStream
 from curate.scored import Conditions, Record, ScoredShard, Scores, is_scored
 from curate.towers import PRECISIONS, Towers, Weights, weights_of
 from train.loader import default_workers
+from train.messages import loader_of, readable_errors
 from train.sources import Shard, resolve
 
 ARCHS = {"ViT-B-32": "b32", "ViT-L-14": "l14"}  # the names that published pools give these
@@ -303,7 +304,7 @@ def score_all(
             Writer(todo, arch, options.overwrite, report) as writer,
             tqdm(total=len(todo), unit="shard", disable=None) as bar,
         ):
-            for message in clock.waiting(iter(_readable_errors(iter(loader)))):
+            for message in clock.waiting(iter(readable_errors(iter(loader)))):
                 take(message, writer, towers, clock, bar)
     except torch.OutOfMemoryError:
         raise UserError(f"out of memory on {device}; lower batch_size={batch_size}") from None
@@ -326,15 +327,6 @@ def take(message: Message, writer: "Writer", towers: Towers, clock: Clock, bar: 
         with clock.on("text tower"):
             texts = towers.texts(message.tokens)
         writer.add(message.shard, message.rows, Scores(images, texts))
-
-
-def _readable_errors(messages: Iterator[Message]) -> Iterator[Message]:
-    try:
-        yield from messages
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise UserError("a worker was killed, probably for memory; lower workers= or batch_size=") from error
 
 
 class Writer:

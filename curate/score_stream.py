@@ -1,12 +1,11 @@
 """Shards for scoring: workers read, decode and tokenize whole shards while the towers run."""
 
 import json
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data import IterableDataset, get_worker_info
 
 from curate.scored import metadata_of
 from train.shards import IMAGE_EXTENSIONS, Problem, Sample, open_shard, read_samples
@@ -121,25 +120,3 @@ def _usable(shard: str, sample: Sample, pixels: Callable[[bytes], torch.Tensor])
 def _storable(text: str) -> str:
     """A member's name that is not UTF-8 is text with lone surrogates; JSON's escapes of them are text again."""
     return text.encode("utf-8", "backslashreplace").decode()
-
-
-def loader_of(stream: ScoreStream, workers: int, device: torch.device) -> DataLoader[Message]:
-    """A loader over the stream; with `workers` = 0 everything happens in this process."""
-    return DataLoader(
-        stream,
-        batch_size=None,
-        num_workers=workers,
-        collate_fn=_unchanged,
-        worker_init_fn=_leave_interrupts_to_the_parent,
-        # A worker's messages stay in order; those of different workers need none, and a slow shard holds up nobody.
-        in_order=False,
-        pin_memory=device.type == "cuda",
-    )
-
-
-def _leave_interrupts_to_the_parent(worker: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _unchanged(message: Any) -> Any:
-    return message

@@ -12,10 +12,11 @@ from evaluate.encoder import Encoder
 from evaluate.evaluators import EVALUATORS, Evaluator
 from evaluate.results import Scored
 from evaluate.share import gathered
-from evaluate.stream import Batch, EvaluationStream, Message, Unit, UnitEnd, UnitFailed, loader_of, units_of
+from evaluate.stream import Batch, EvaluationStream, Message, Unit, UnitEnd, UnitFailed, units_of
 from tasks.readers import Bad, TaskData
 from tasks.registry import Task
 from train.distributed import World
+from train.messages import loader_of, readable_errors
 
 
 class TaskError(UserError):
@@ -46,7 +47,7 @@ def scores(
     mine = units[world.rank :: world.size]
     stream = EvaluationStream(mine, encoder.pixels, batch_size, encoder.cache)
     loader = loader_of(stream, min(workers, len(mine)), encoder.device)
-    messages = gathered(world, _embedded(_readable_errors(iter(loader)), encoder))
+    messages = gathered(world, _embedded(readable_errors(iter(loader)), encoder))
     if not world.first:
         for _ in messages:
             pass
@@ -160,12 +161,3 @@ class _Running:
         if main is not None and main not in result.metrics:
             raise TaskError(f"there is no metric {main!r} for its main_metric; {nearest(main, result.metrics)}")
         return Scored(result, self._digests, bad, time.perf_counter() - self._started)
-
-
-def _readable_errors(messages: Iterator[Message]) -> Iterator[Message]:
-    try:
-        yield from messages
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise UserError("a worker was killed, probably for memory; lower workers= or batch_size=") from error

@@ -4,15 +4,14 @@ A unit of work is one shard of one task. Units are dealt round-robin to the work
 gives Batches and then one UnitEnd or UnitFailed.
 """
 
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data import IterableDataset, get_worker_info
 
 from conf.errors import UserError
 from conf.files import digest_file
@@ -207,28 +206,6 @@ class _Recalled:
         if key != example.key:
             raise UserError(f"the cache holds sample {key} where the shard has {example.key}; leave cache= out")
         return vector
-
-
-def loader_of(stream: EvaluationStream, workers: int, device: torch.device) -> DataLoader[Message]:
-    """A loader over the stream; with `workers` = 0 everything happens in this process."""
-    return DataLoader(
-        stream,
-        batch_size=None,
-        num_workers=workers,
-        collate_fn=_unchanged,
-        worker_init_fn=_leave_interrupts_to_the_parent,
-        # A worker's messages stay in order; those of different workers need none, and a slow shard holds up nobody.
-        in_order=False,
-        pin_memory=device.type == "cuda",
-    )
-
-
-def _leave_interrupts_to_the_parent(worker: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _unchanged(message: Any) -> Any:
-    return message
 
 
 def _batch(unit: Unit, samples: Sequence[tuple[Example, torch.Tensor]], embedded: bool) -> Batch:
