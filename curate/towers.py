@@ -1,7 +1,5 @@
 """The two towers of a CLIP model as scoring a pool needs them: pictures and captions to unit vectors."""
 
-import io
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,8 +14,8 @@ from torchvision.transforms import Compose, PILToTensor
 
 from conf.errors import UserError
 from conf.files import digest_file, read_json
-from train.images import FORMATS, PIXEL_LIMIT
 from train.model import check_checkpoint, encode_text, load, preprocess_of, tokenizer_of
+from train.pictures import FORMATS, opened
 from train.step import by_length
 
 PRECISIONS = ("fp32", "amp_bf16")
@@ -90,22 +88,12 @@ class Pixels:
         ValueError: `data` is no whole picture, or has too many pixels.
         """
         try:
-            return self._steps(self._opened(data))
+            return self._steps(opened(data).convert("RGB"))
         except UnidentifiedImageError:
             reason = f"it is none of {', '.join(FORMATS)}"
         except Exception as error:  # what a decoder raises on foreign bytes is not documented
             reason = (str(error).splitlines() or [type(error).__name__])[0].partition(" <_io.BytesIO")[0]
         raise ValueError(f"image cannot be decoded: {reason}")
-
-    @staticmethod
-    def _opened(data: bytes) -> Image.Image:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's own warning about large pictures; PIXEL_LIMIT is stricter
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
-        width, height = image.size
-        if width * height > PIXEL_LIMIT:
-            raise ValueError(f"{width} x {height} pixels are more than {PIXEL_LIMIT:,}")
-        return image.convert("RGB")
 
 
 class Towers:

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 from torchvision.transforms import RandomResizedCrop
 
-from train.images import PIXEL_LIMIT, Box, decode, draw_box, resized_crop
+from train.images import Box, decode, draw_box, resized_crop
+from train.pictures import PIXEL_LIMIT
 
 
 def smooth(height: int, width: int, channels: int, seed: int) -> np.ndarray:

@@ -8,20 +8,17 @@ own around for tall pictures, where overshoots are cut off in between. Evaluatio
 Pillow's filter.
 """
 
-import io
 import math
 import random
-import warnings
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 from torchvision.io import ImageReadMode, decode_jpeg
 
-PIXEL_LIMIT = 64 * 2**20  # pixels; a decoded picture above it (192 MB) would threaten the memory of a worker
-# What the web shows. Pillow knows many more; one starts a program, others have no limits.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+from train.pictures import FORMATS, opened
+
 _RATIO = (math.log(3 / 4), math.log(4 / 3))  # of width to height: torchvision's and open_clip's default
 
 
@@ -50,12 +47,7 @@ def decode(data: bytes) -> torch.Tensor:
 
 
 def _decode(data: bytes) -> torch.Tensor:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's own warning about large pictures; PIXEL_LIMIT is stricter
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
-    width, height = image.size
-    if width * height > PIXEL_LIMIT:
-        raise ValueError(f"{width} x {height} pixels are more than {PIXEL_LIMIT:,}")
+    image = opened(data)
     if image.format == "JPEG" and image.mode in ("RGB", "L"):
         encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
         rgb: torch.Tensor = decode_jpeg(encoded, mode=ImageReadMode.RGB)

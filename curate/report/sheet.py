@@ -5,7 +5,6 @@ import heapq
 import io
 import json
 import random
-import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -13,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from curate.report.gather import DROPPED, KEPT, hashed
-from train.images import FORMATS, PIXEL_LIMIT
+from train.pictures import opened
 from train.shards import IMAGE_EXTENSIONS, Sample, read_shard
 from train.sources import Shard
 from train.subset import DTYPE, Subset, split_uid
@@ -87,11 +86,7 @@ def _cell(found: _Found) -> Cell:
 
 def _thumbnail(data: bytes) -> str:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's own warning about large pictures; PIXEL_LIMIT is stricter
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
-        if image.width * image.height > PIXEL_LIMIT:
-            return ""
+        image = opened(data)
         image.draft("RGB", (2 * _SIDE, 2 * _SIDE))
         small = image.convert("RGB")
         small.thumbnail((_SIDE, _SIDE), Image.Resampling.BICUBIC)

@@ -6,7 +6,6 @@ longest side of all its boxes, and the one is laid over the other through the ma
 
 import io
 import math
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +20,11 @@ from conf.errors import UserError
 from conf.files import atomic, digest_json
 from curate.resharding.job import Job, find, mapped
 from curate.resharding.tars import HeldTar, header, members, padded
+from train.pictures import opened
 from train.shards import IMAGE_EXTENSIONS
 from train.subset import DTYPE
 
 FORMATS = ("JPEG", "PNG", "WEBP")
-PIXEL_LIMIT = 64 * 2**20  # as in training
 METHOD = "Gaussian blur through a blurred mask of the boxes; JPEG and WebP encoded anew at this quality, PNG lossless"
 _ENTRY = np.dtype([("row", "u8"), ("start", "u8"), ("count", "u4")])
 
@@ -103,11 +102,7 @@ def blurred(data: bytes, boxes: np.ndarray[Any, Any], quality: int) -> bytes:
         ValueError: it cannot be decoded, or is none of FORMATS.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's own warning about large pictures; PIXEL_LIMIT is stricter
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
-        if image.width * image.height > PIXEL_LIMIT:
-            raise ValueError(f"{image.width} x {image.height} pixels are more than {PIXEL_LIMIT:,}")
+        image = opened(data, FORMATS)
         kind, plain = image.format, image.convert("RGBA" if image.has_transparency_data else "RGB")
     except UnidentifiedImageError:
         raise ValueError(f"its faces cannot be blurred: it is none of {', '.join(FORMATS)}") from None

@@ -1,0 +1,25 @@
+"""Opening pictures of strangers: known formats and a bounded size, without torch."""
+
+import io
+import warnings
+
+from PIL import Image
+
+PIXEL_LIMIT = 64 * 2**20  # pixels; a decoded picture above it (192 MB) would threaten the memory of a worker
+# What the web shows. Pillow knows many more; one starts a program, others have no limits.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+
+
+def opened(data: bytes, formats: tuple[str, ...] = FORMATS) -> Image.Image:
+    """The picture, not decoded yet.
+
+    Raises:
+        ValueError: it has too many pixels.
+        Exception: whatever Pillow raises for bytes that are no picture of these formats.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's own warning about large pictures; PIXEL_LIMIT is stricter
+        image = Image.open(io.BytesIO(data), formats=formats)
+    if image.width * image.height > PIXEL_LIMIT:
+        raise ValueError(f"{image.width} x {image.height} pixels are more than {PIXEL_LIMIT:,}")
+    return image
