@@ -26,12 +26,17 @@ from pools import sample, uid_of, write_pool, write_tar
 
 from conf.errors import UserError
 from conf.files import read_json, read_lines
-from curate.resharding.job import find, pairs
+from curate.resharding.copy import copy_shard
+from curate.resharding.folder import begin
+from curate.resharding.index import index_shard
+from curate.resharding.job import Job, find, pairs
 from curate.resharding.options import ReshardOptions
 from curate.resharding.plan import Order
 from curate.resharding.run import reshard
 from curate.resharding.tars import HeldTar, OpenTar, Stored, TarStream, header, scan
+from curate.resharding.work import Work
 from train.shards import Problem, Sample, read_samples, read_shard
+from train.sources import resolve
 from train.subset import Subset, write_subset
 
 Samples = list[tuple[str, dict[str, bytes]]]
@@ -88,6 +93,34 @@ def test_any_number_of_workers_writes_the_same(tmp_path: Path, shuffle: int | No
     for workers in (1, 3):
         assert run(tmp_path, subset, pool, f"w{workers}", workers=workers, shuffle=shuffle, samples_per_shard=7) == 0
     assert files(tmp_path / "w1") == files(tmp_path / "w3")
+
+
+@pytest.mark.parametrize("shuffle", [None, 3])
+@pytest.mark.parametrize("size", [None, 3000])
+@pytest.mark.parametrize("backwards", [False, True])
+def test_shards_are_written_while_the_input_is_still_read(
+    tmp_path: Path, shuffle: int | None, size: int | None, backwards: bool
+) -> None:
+    pool = write_pool(tmp_path / "pool", 6, 10)
+    chosen = [uid_of(number) for number in range(60) if number % 3] + [uid_of(4)]
+    assert run(tmp_path, chosen, pool, "plain", samples_per_shard=7, shuffle=shuffle, size=size) == 0
+    options = ReshardOptions(str(tmp_path / "plain.npy"), str(pool), str(tmp_path / "out"), 7, size, shuffle)
+    job = Job(tmp_path / "work", options.out, options.subset, shuffle, 95)
+    begin(options, job, {}, resolve(str(pool)))
+    work, done = Work(job, options), []
+    while (task := work.take()) is not None:
+        tasks = [task]
+        while backwards and len(tasks) < 3 and (task := work.take()) is not None:
+            tasks.append(task)
+        for one in reversed(tasks):  # three at a time, of which the last one ends first
+            assert work.note(one, one.function(*one.arguments)) is None
+            done.append(one.function)
+    assert work.total == len(done)
+    early = index_shard in done[done.index(copy_shard) :]
+    assert early == (shuffle is None)  # which of the samples come first in a shuffle is only known at the end
+    mine = files(tmp_path / "out")
+    assert mine == {name: data for name, data in files(tmp_path / "plain").items() if name in mine}
+    assert len(contents(tmp_path / "out")) == len(chosen)
 
 
 def test_a_shuffle_moves_samples_and_loses_none(tmp_path: Path) -> None:

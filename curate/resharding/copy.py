@@ -12,8 +12,8 @@ import fsspec
 import numpy as np
 
 from conf.files import atomic, write_json
-from curate.resharding.job import Job, mapped, shards_of, uid_text
-from curate.resharding.plan import Order
+from curate.resharding.job import Job, mapped, planned, shards_of, uid_text
+from curate.resharding.plan import Order, Place
 from curate.resharding.tars import END, expect, renamed
 from train.store import LISTING, STALL, StoreError, call, patiently
 
@@ -24,6 +24,7 @@ _SPAN = 8 * 2**20  # bytes of one read
 _GAP = 2**20  # bytes that are read from a store and thrown away rather than asked for around
 _AHEAD = 8  # requests to a store or a disk at once, in each worker
 _PIECES = 512  # of one write; systems take 1024
+_BEHIND = 32 * 2**20  # bytes after which the system is told to begin with writing to the disk
 
 
 class Done(NamedTuple):
@@ -49,16 +50,15 @@ def names(shard: int) -> tuple[str, str]:
     return f"{shard:08d}.tar", f"{shard:08d}_stats.json"
 
 
-def copy_shard(job: Job, shard: int) -> Done:
+def copy_shard(job: Job, place: Place) -> Done:
     """Write one shard, its statistics, and the note that both are whole.
 
     Raises:
         OSError: the input cannot be read or the output not written.
     """
-    starts = mapped(job.starts)
-    order = Order(int(starts[-1]), job.shuffle)
-    rows = mapped(job.plan)[order.rows(int(starts[shard]), int(starts[shard + 1]))]
-    name, stats = names(shard)
+    plan = planned(job)
+    rows = plan[Order(len(plan), job.shuffle).rows(place.start, place.stop)]
+    name, stats = names(place.shard)
     local = job.work / "upload" if "://" in job.out else Path(job.out)
     with atomic(local / name, "wb") as file:
         done = _write(job, rows, file.fileno())
@@ -67,7 +67,7 @@ def copy_shard(job: Job, shard: int) -> Done:
         for one in (name, stats):
             publish(local / one, job.out)
             (local / one).unlink()
-    write_json(job.done(shard), done._asdict())
+    write_json(job.done(place.shard), done._asdict())
     return done
 
 
@@ -89,7 +89,7 @@ def publish(path: Path, out: str) -> None:
 
 def _write(job: Job, rows: np.ndarray[Any, Any], handle: int) -> Done:
     subset, faces = mapped(job.subset), _faces(job)
-    shards, bad, changed, samples = shards_of(job), [], 0, 0
+    shards, bad, changed, samples, begun = shards_of(job), [], 0, 0, 0
     for span, data in _read(job, rows):
         pieces: list[bytes | memoryview] = []
         for row, offset, length, _, repeat, _ in span.rows:
@@ -108,6 +108,7 @@ def _write(job: Job, rows: np.ndarray[Any, Any], handle: int) -> Done:
             except ValueError as error:
                 bad.append((shards[span.shard][1], uid, str(error)))
         _put(handle, pieces)
+        begun = _to_disk(handle, begun)
     _put(handle, [END])
     return Done(samples, os.lseek(handle, 0, os.SEEK_CUR), changed, bad)
 
@@ -128,6 +129,18 @@ def _put(handle: int, pieces: Sequence[bytes | memoryview]) -> None:
         left = sum(map(len, some)) - os.writev(handle, some)
         while left:
             left -= os.write(handle, memoryview(b"".join(some))[-left:])
+
+
+def _to_disk(handle: int, begun: int) -> int:
+    """Let the system write what was not `begun`, and forget what it has written; otherwise both wait for the end.
+
+    Returns how many bytes are begun. Linux starts writing dirty pages that it is advised to drop.
+    """
+    written = os.lseek(handle, 0, os.SEEK_CUR)
+    if written - begun < _BEHIND or not hasattr(os, "posix_fadvise"):
+        return begun
+    os.posix_fadvise(handle, 0, written, os.POSIX_FADV_DONTNEED)
+    return written
 
 
 def spans(rows: np.ndarray[Any, Any], gap: int) -> Iterator[Span]:

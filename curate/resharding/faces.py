@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from conf.errors import UserError
 from conf.files import atomic, digest_json
-from curate.resharding.job import Job, find, mapped
+from curate.resharding.job import Job, find, mapped, planned
 from curate.resharding.tars import HeldTar, header, members, padded
 from train.pictures import opened
 from train.shards import IMAGE_EXTENSIONS
@@ -90,7 +90,7 @@ def collect(job: Job, metadata: str) -> None:
 
 def unknown(job: Job) -> int:
     """How many samples of the output the metadata do not know: nobody can say whether they show faces."""
-    plan, known = mapped(job.plan), np.load(job.faces / "known.npy")
+    plan, known = planned(job), np.load(job.faces / "known.npy")
     first = plan["row"][plan["repeat"] == 0]
     return int((~known[first]).sum())
 

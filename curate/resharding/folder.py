@@ -16,7 +16,7 @@ from curate.resharding.options import ReshardOptions
 from train.sources import Data
 from train.store import LISTING, StoreError, call, patiently
 
-BAD, MISSING, META, STATE = "bad_samples.jsonl", "missing_uids.npy", "meta.json", "state.json"
+BAD, META, STATE = "bad_samples.jsonl", "meta.json", "state.json"
 _OURS = re.compile(r"\d{8}(\.tar|_stats\.json)|meta\.json|missing_uids\.npy|bad_samples\.jsonl")
 _DIGESTS = ("subset", "shards", "blur_faces")  # of what the options name, wherever it lies
 
@@ -91,7 +91,7 @@ def _clear(job: Job) -> None:
             (Path(job.out) / name).unlink()
     for folder in ("index", "done", "faces", "upload"):
         shutil.rmtree(job.work / folder, ignore_errors=True)
-    for name in (STATE, "counts.json", "plan.npy", "starts.npy"):
+    for name in (STATE, "counts.json", "plan.rows", "starts.npy"):
         (job.work / name).unlink(missing_ok=True)
 
 

@@ -16,6 +16,9 @@ from train.subset import DTYPE
 ROW = np.dtype([("row", "u8"), ("offset", "u8"), ("span", "u8"), ("size", "u8"), ("repeat", "u4"), ("shard", "u4")])
 
 
+MISSING = "missing_uids.npy"
+
+
 @dataclass(frozen=True)
 class Job:
     """One resharding, as its workers need it.
@@ -36,13 +39,34 @@ class Job:
 
     @property
     def plan(self) -> Path:
-        """Rows of dtype ROW, every sample of the output in the order of the input."""
-        return self.work / "plan.npy"
+        """Rows of dtype ROW, every sample of the output in the order of the input. It has no header: it is read while
+        it grows."""
+        return self.work / "plan.rows"
 
     @property
     def starts(self) -> Path:
         """The first place of each shard of the output, and the number of all places."""
         return self.work / "starts.npy"
+
+    @property
+    def counts(self) -> Path:
+        """What the input held; there once the plan has ended."""
+        return self.work / "counts.json"
+
+    @property
+    def problems(self) -> Path:
+        """What was bad in the input, a line each."""
+        return self.work / "planned.jsonl"
+
+    @property
+    def lost(self) -> Path:
+        """What could not be used though it was planned, a line each."""
+        return self.work / "lost.jsonl"
+
+    @property
+    def missing(self) -> Path:
+        """The chosen uids that the input lacks, as a subset."""
+        return self.work / MISSING
 
     @property
     def faces(self) -> Path:
@@ -72,6 +96,11 @@ def shards_of(job: Job) -> list[tuple[str, str, int]]:
 def _shards(work: str) -> list[tuple[str, str, int]]:
     found: list[Any] = read_json(Path(work) / "shards.json")
     return [(path, name, size) for path, name, size in found]
+
+
+def planned(job: Job) -> np.ndarray[Any, Any]:
+    """The rows of the plan that are there, of which only what is used is read. The last one may be half written."""
+    return np.memmap(job.plan, ROW, "r", shape=(job.plan.stat().st_size // ROW.itemsize,))
 
 
 def mapped(path: Path | str) -> np.ndarray[Any, Any]:

@@ -1,15 +1,17 @@
 """From what was found to the order and the shards of the output, without holding a pool's worth of rows in memory."""
 
 import hashlib
+import itertools
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from conf.files import atomic, json_line
+from conf.files import atomic, json_line, write_json
 from curate.resharding.index import read_found
-from curate.resharding.job import ROW, Job, mapped, shards_of, uid_text
+from curate.resharding.job import Job, mapped, planned, shards_of, uid_text
 from train.shards import Problem
 from train.subset import DTYPE
 
@@ -29,30 +31,113 @@ class Counts(NamedTuple):
     bad_shards: int
 
 
-def make_plan(job: Job, bad: Path, missing: Path) -> Counts:
-    """Write the plan, the list of what was bad, and the chosen uids that are not in the pool.
+class Place(NamedTuple):
+    """A shard of the output: the samples at the places from `start` to before `stop`."""
+
+    shard: int
+    start: int
+    stop: int
+
+
+class Plan:
+    """Grows as the shards of the input are indexed, so that the output can be written while the input is still read.
 
     Of samples with one uid, the first in the order of the shards is taken.
     """
-    subset = mapped(job.subset)
-    seen = np.lib.format.open_memmap(job.work / "seen.npy", mode="w+", dtype=np.bool_, shape=(len(subset),))
-    sums = dict.fromkeys(("pool", "duplicates", "samples", "shards"), 0)
-    kept = 0
-    with atomic(job.plan.with_suffix(".rows"), "wb") as plan, atomic(bad) as problems:
-        for shard, (_, name, _) in enumerate(shards_of(job)):
-            found = read_found(job, shard)
-            sums["pool"] += found.samples
-            sums["shards"] += any(not problem.key for problem in found.problems)
-            sums["samples"] += sum(bool(problem.key) for problem in found.problems)
-            fresh, again = _new(np.load(job.index(shard)), seen)
-            plan.write(fresh.tobytes())
-            kept += len(fresh)
-            sums["duplicates"] += len(again)
-            twice = [Problem(name, uid_text(subset[row]), "another sample has its uid") for row in again]
-            problems.writelines(json_line(problem._asdict()) for problem in (*found.problems, *twice))
-    _as_npy(job.plan, kept)
-    lost = _write_missing(subset, seen, missing)
-    return Counts(sums["pool"], kept, sums["duplicates"], lost, sums["samples"], sums["shards"])
+
+    def __init__(self, job: Job, samples: int, size: int | None) -> None:
+        self._job = job
+        self._subset = mapped(job.subset)
+        self._seen = np.lib.format.open_memmap(
+            job.work / "seen.npy", mode="w+", dtype=np.bool_, shape=(len(self._subset),)
+        )
+        self._sums = dict.fromkeys(("pool", "duplicates", "samples", "shards"), 0)
+        self._cuts = Cuts(samples, size)
+        self._rows, self._problems = job.plan.open("wb"), job.problems.open("w", encoding="utf-8")
+        self._next, self._indexed = 0, set[int]()
+
+    def add(self, shard: int) -> list[Place]:
+        """Take in a shard of the input, in any order. Returns the shards of the output that are settled by it."""
+        self._indexed.add(shard)
+        before = len(self._cuts.starts)
+        while self._next in self._indexed:
+            self._indexed.remove(self._next)
+            self._take_in(self._next)
+            self._next += 1
+        self._rows.flush()
+        if self._job.shuffle is not None:
+            return []
+        return [self._cuts.place(shard) for shard in range(before - 1, len(self._cuts.starts) - 1)]
+
+    def end(self) -> tuple[Counts, list[Place]]:
+        """Once all shards are in: what they held, and the shards of the output that were not settled before."""
+        for file in (self._rows, self._problems):
+            file.flush()
+            os.fsync(file.fileno())
+            file.close()
+        job, sums = self._job, self._sums
+        settled = len(self._cuts.starts) - 1
+        if job.shuffle is not None and self._cuts.total:
+            order, settled = Order(self._cuts.total, job.shuffle), 0
+            self._cuts = self._cuts.again()
+            for sizes in _sizes(job, order):
+                self._cuts.add(sizes)
+        lost = _write_missing(self._subset, self._seen, job.missing)
+        counts = Counts(sums["pool"], self._cuts.total, sums["duplicates"], lost, sums["samples"], sums["shards"])
+        with atomic(job.starts, "wb") as starts:
+            np.save(starts, np.array([*self._cuts.starts, counts.samples], np.uint64))
+        if counts.samples:
+            write_json(job.counts, counts._asdict())
+        return counts, places(job)[settled:]
+
+    def _take_in(self, shard: int) -> None:
+        found, name = read_found(self._job, shard), shards_of(self._job)[shard][1]
+        self._sums["pool"] += found.samples
+        self._sums["shards"] += any(not problem.key for problem in found.problems)
+        self._sums["samples"] += sum(bool(problem.key) for problem in found.problems)
+        fresh, again = _new(np.load(self._job.index(shard)), self._seen)
+        self._rows.write(fresh.tobytes())
+        self._cuts.add(fresh["size"])
+        self._sums["duplicates"] += len(again)
+        twice = [Problem(name, uid_text(self._subset[row]), "another sample has its uid") for row in again]
+        self._problems.writelines(json_line(problem._asdict()) for problem in (*found.problems, *twice))
+
+
+class Cuts:
+    """Where the shards of the output start: one ends at so many samples, or before it has more than `size` bytes."""
+
+    def __init__(self, samples: int, size: int | None) -> None:
+        self.starts, self.total = [0], 0
+        self._samples, self._size, self._held = samples, size, 0
+
+    def add(self, sizes: np.ndarray[Any, Any]) -> None:
+        """Take in further samples, of which these are the bytes."""
+        start = self.total
+        self.total += len(sizes)
+        if self._size is None:
+            self.starts += range(self.starts[-1] + self._samples, self.total, self._samples)
+            return
+        for place, bytes_ in enumerate(sizes.tolist(), start):
+            count = place - self.starts[-1]
+            if count and (count == self._samples or self._held + bytes_ > self._size):
+                self.starts.append(place)
+                self._held = 0
+            self._held += bytes_
+
+    def place(self, shard: int) -> Place:
+        return Place(shard, self.starts[shard], self.starts[shard + 1])
+
+    def again(self) -> "Cuts":
+        """The same rules, and no samples yet."""
+        return Cuts(self._samples, self._size)
+
+
+def places(job: Job) -> list[Place]:
+    """The shards of the output, once the plan has ended."""
+    starts = np.load(job.starts).tolist()
+    if not starts[-1]:
+        return []
+    return [Place(shard, *pair) for shard, pair in enumerate(itertools.pairwise(starts))]
 
 
 def _new(rows: np.ndarray[Any, Any], seen: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], list[int]]:
@@ -62,18 +147,6 @@ def _new(rows: np.ndarray[Any, Any], seen: np.ndarray[Any, Any]) -> tuple[np.nda
     once &= ~seen[rows["row"]]
     seen[rows["row"]] = True
     return rows[once], rows["row"][~once & (rows["repeat"] == 0)].tolist()
-
-
-def _as_npy(path: Path, rows: int) -> None:
-    """Give the rows of `path` (with suffix .rows) the header of a .npy file, in place of holding them."""
-    source = path.with_suffix(".rows")
-    with atomic(path, "wb") as file:
-        header = {"descr": np.lib.format.dtype_to_descr(ROW), "fortran_order": False, "shape": (rows,)}
-        np.lib.format.write_array_header_1_0(file, header)
-        with source.open("rb") as parts:
-            while part := parts.read(2**24):
-                file.write(part)
-    source.unlink()
 
 
 def _write_missing(subset: np.ndarray[Any, Any], seen: np.ndarray[Any, Any], path: Path) -> int:
@@ -87,25 +160,11 @@ def _write_missing(subset: np.ndarray[Any, Any], seen: np.ndarray[Any, Any], pat
     return count
 
 
-def split(job: Job, order: "Order", samples: int, size: int | None) -> None:
-    """Write where each shard of the output starts: a shard ends at so many samples, or before it has `size` bytes."""
-    if size is None:
-        starts = list(range(0, order.total, samples))
-    else:
-        starts, count, held = [0], 0, 0
-        for place, bytes_ in enumerate(_sizes(job, order)):
-            if count and (count == samples or held + bytes_ > size):
-                starts.append(place)
-                count = held = 0
-            count, held = count + 1, held + bytes_
-    with atomic(job.starts, "wb") as file:
-        np.save(file, np.array([*starts, order.total], np.uint64))
-
-
-def _sizes(job: Job, order: "Order") -> Iterator[int]:
-    plan = mapped(job.plan)
+def _sizes(job: Job, order: "Order") -> Iterator[np.ndarray[Any, Any]]:
+    """The bytes of the samples in the order of the output, some at a time."""
+    sizes = planned(job)["size"]
     for start in range(0, order.total, _CHUNK):
-        yield from plan["size"][order.rows(start, min(start + _CHUNK, order.total))].tolist()
+        yield sizes[order.rows(start, min(start + _CHUNK, order.total))]
 
 
 class Order:

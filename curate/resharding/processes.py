@@ -1,37 +1,41 @@
-"""Do something for every number of a range in processes; a part that fails does not stop the others."""
+"""Do tasks in processes as they come up; one that fails does not stop the others."""
 
-import functools
 import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from typing import TypeVar
+from typing import Any, NamedTuple
 
-Job = TypeVar("Job")
-Result = TypeVar("Result")
-
-_WAITING = 4  # parts handed to the pool for each worker
+_WAITING = 2  # tasks handed to the pool for each worker
 
 
-def in_processes(
-    function: Callable[[Job, int], Result], job: Job, parts: Iterable[int], workers: int
-) -> Generator[tuple[int, Result | Exception], None, None]:
-    """`function(job, part)` for each part, as they end: its result, or what it raised."""
-    task, parts = functools.partial(function, job), iter(parts)
-    waiting: dict[Future[Result], int] = {}
+class Task(NamedTuple):
+    """`function(*arguments)`, which can be sent to a process."""
+
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+
+
+def in_processes(take: Callable[[], Task | None], workers: int) -> Generator[tuple[Task, Any], None, None]:
+    """Each task with its result, or with the Exception that it raised, as they end.
+
+    `take` gives the next task, or None where there is none for now; it is asked again after each result, and the end is
+    when it has none while none is under way.
+    """
+    waiting: dict[Future[Any], Task] = {}
     # Forked: a worker that imports everything anew takes longer than many a shard.
     context = multiprocessing.get_context("fork")
     pool = ProcessPoolExecutor(workers, context, _end_with, (os.getpid(),))
     try:
         while True:
-            while len(waiting) < _WAITING * workers and (part := next(parts, None)) is not None:
+            while len(waiting) < _WAITING * workers and (task := take()) is not None:
                 try:
-                    waiting[pool.submit(task, part)] = part
+                    waiting[pool.submit(task.function, *task.arguments)] = task
                 except BrokenProcessPool as error:
-                    yield part, error
+                    yield task, error
             if not waiting:
                 return
             for future in wait(waiting, return_when=FIRST_COMPLETED).done:

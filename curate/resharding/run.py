@@ -1,10 +1,10 @@
-"""The steps of a resharding: index the input, plan the output, copy, report. Each finds again what was done before."""
+"""A resharding: index the input, plan the output and copy it as the plan grows, report. Each finds again what was done
+before."""
 
 import contextlib
 import importlib.metadata
 import shutil
 import sys
-from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +12,17 @@ from tqdm import tqdm
 
 from conf.errors import UserError
 from conf.files import atomic, claimed, digest_file, json_line, read_json, write_json
-from curate.resharding.copy import Done, copy_shard, names, publish
-from curate.resharding.folder import BAD, META, MISSING, begin, check_apart, check_out, held_in, is_whole
-from curate.resharding.index import index_shard
-from curate.resharding.job import Job, cores, mapped, shards_of
+from curate.resharding.copy import Done, names, publish
+from curate.resharding.folder import BAD, META, begin, check_apart, check_out
+from curate.resharding.job import Job, cores
 from curate.resharding.options import ReshardOptions, check
-from curate.resharding.plan import Counts, Order, make_plan, split
+from curate.resharding.plan import Counts, places
 from curate.resharding.processes import in_processes
+from curate.resharding.work import Work
 from train.sources import Data, resolve
 from train.subset import Subset
 
 FORMAT = 1
-_SHOWN = 5  # failures that are told one by one
 
 
 def reshard(options: ReshardOptions) -> int:
@@ -46,18 +45,22 @@ def reshard(options: ReshardOptions) -> int:
 
 
 def _steps(options: ReshardOptions, job: Job, told: dict[str, Any]) -> int:
-    workers, total = options.workers or cores(), len(shards_of(job))
-    if _each(index_shard, job, range(total), workers, "indexing", total):
-        return 1  # the rest of the output depends on each of them
-    counts = _plan(options, job)
     if options.blur_faces and not job.has_faces:
         _faces().collect(job, options.blur_faces)
-    shards = len(mapped(job.starts)) - 1
-    held = held_in(job.out)
-    missing = [shard for shard in range(shards) if not is_whole(job, shard, held)]
-    if _each(copy_shard, job, missing, workers, "copying", len(missing)):
+    work = Work(job, options)
+    bar = tqdm(total=work.total, desc="resharding", unit=" shards", mininterval=0.5)
+    with contextlib.closing(in_processes(work.take, options.workers or cores())) as ended:
+        for task, result in ended:
+            if failure := work.note(task, result):
+                bar.write(failure, file=sys.stderr)
+            bar.total = work.total
+            bar.update()
+    bar.close()
+    if work.failed:
+        print(f"{work.failed:,} of {work.total:,} shards failed; the same command continues with these")
         return 1
-    return _report(job, told, counts, [_done(job, shard) for shard in range(shards)])
+    assert work.counts is not None
+    return _report(job, told, work.counts, [_done(job, place.shard) for place in places(job)])
 
 
 def _faces() -> Any:
@@ -88,52 +91,15 @@ def _describe(options: ReshardOptions, data: Data) -> dict[str, Any]:
     }
 
 
-def _plan(options: ReshardOptions, job: Job) -> Counts:
-    """The plan, made once all shards are indexed.
-
-    Raises:
-        UserError: not one chosen sample is there.
-    """
-    path = job.work / "counts.json"
-    if path.exists():
-        return Counts(**read_json(path))
-    counts = make_plan(job, job.work / "planned.jsonl", job.work / MISSING)
-    if not counts.samples:
-        raise UserError(f"shards={options.shards}: none of the chosen uids is in their {counts.pool_samples:,} samples")
-    split(job, Order(counts.samples, options.shuffle), options.samples_per_shard, options.size)
-    write_json(path, counts._asdict())
-    return counts
-
-
 def _done(job: Job, shard: int) -> Done:
     return Done(**read_json(job.done(shard)))
-
-
-def _each(
-    function: Callable[[Job, int], Any], job: Job, parts: Iterable[int], workers: int, what: str, total: int
-) -> int:
-    """Do something for each part in processes, tell what failed, and count that."""
-    failed = 0
-    bar = tqdm(total=total, desc=what, unit=" shards", mininterval=0.5)
-    with contextlib.closing(in_processes(function, job, parts, min(workers, max(total, 1)))) as ended:
-        for part, result in ended:
-            bar.update()
-            if isinstance(result, Exception):
-                failed += 1
-                if failed <= _SHOWN:
-                    reason = (str(result).splitlines() or [repr(result)])[0]
-                    bar.write(f"{what} shard {part} failed: {reason}", file=sys.stderr)
-    bar.close()
-    if failed:
-        print(f"{failed:,} of {total:,} shards failed; the same command continues with these")
-    return failed
 
 
 def _report(job: Job, told: dict[str, Any], counts: Counts, done: list[Done]) -> int:
     """Write what came of it beside the shards, say it, and return the exit status."""
     lost = [one for shard in done for one in shard.bad]
     if lost:
-        with atomic(job.work / "lost.jsonl") as file:
+        with atomic(job.lost) as file:
             file.writelines(json_line(dict(zip(("shard", "key", "reason"), one, strict=True))) for one in lost)
     unknown = _faces().unknown(job) if job.has_faces else 0
     sums = {
@@ -161,10 +127,10 @@ def _report(job: Job, told: dict[str, Any], counts: Counts, done: list[Done]) ->
 def _publish(job: Job, counts: Counts, lost: bool) -> None:
     """Put the lists of what is missing and what was bad beside the shards, where there is anything to list."""
     if counts.missing:
-        publish(job.work / MISSING, job.out)
+        publish(job.missing, job.out)
     if lost or counts.duplicates or counts.bad_samples or counts.bad_shards:
         with atomic(job.work / BAD) as file:
-            for name in ("planned.jsonl", "lost.jsonl"):
-                with contextlib.suppress(FileNotFoundError), (job.work / name).open(encoding="utf-8") as part:
+            for path in (job.problems, job.lost):
+                with contextlib.suppress(FileNotFoundError), path.open(encoding="utf-8") as part:
                     shutil.copyfileobj(part, file)
         publish(job.work / BAD, job.out)
