@@ -7,6 +7,7 @@ What counts as a sample, and as damage, is what train.shards says; there every b
 import json
 import os
 import tarfile
+import zlib
 from collections.abc import Iterator, Sequence
 from typing import IO, NamedTuple, Protocol
 
@@ -244,9 +245,16 @@ def _parse(block: bytes) -> tuple[str, int, bytes]:
     if block[156:157] == tarfile.REGTYPE and block[345:346] == b"\0" and len(block) == BLOCK:
         try:
             size, total = int(block[124:135], 8), int(block[148:154], 8)
-            if block[135] in b"\0 " and total == sum(block) - sum(block[148:156]) + 8 * ord(" "):
+            if block[135] in b"\0 " and total == _sum(block) - sum(block[148:156]) + 8 * ord(" "):
                 return block[:NAME_LIMIT].partition(b"\0")[0].decode("utf-8", "surrogateescape"), size, block[156:157]
         except ValueError:
             pass
     member = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
     return member.name, member.size, member.type
+
+
+def _sum(block: bytes) -> int:
+    """Of the bytes of a header. The low half of Adler-32 is 1 plus the sum of the bytes, modulo 65521, which 256 bytes
+    cannot reach; Python's own sum takes ten times as long."""
+    half = BLOCK // 2
+    return (zlib.adler32(block[:half]) & 0xFFFF) + (zlib.adler32(block[half:]) & 0xFFFF) - 2
