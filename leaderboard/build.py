@@ -4,7 +4,8 @@
 
 Every `submission.json` and `*.submission.json` below the folder is checked; a refused one is named on stderr and left
 out. The same submissions give the same bytes, in whatever order they are found and whenever they are built. Published
-results stand beside them (`references=false` leaves them out); `page=false` writes leaderboard.json alone.
+results stand beside them (`references=false` leaves them out); `page=false` writes leaderboard.json alone. For each
+board it is printed what the best method with several seeds gains over the whole pool.
 """
 
 import multiprocessing
@@ -23,6 +24,7 @@ from omegaconf import MISSING
 from conf import machine, recipes
 from conf.errors import UserError
 from conf.files import atomic, claimed
+from leaderboard.methods import methods, sentence
 from leaderboard.models import (
     FORMAT,
     TRACKS,
@@ -191,6 +193,9 @@ def _build(folder: Path, out: Path, options: BuildOptions) -> int:
         _write(out / "index.html", page(leaderboard))
         written.append(out / "index.html")
     print(f"{len(placed)} of {len(paths)} submissions: {', '.join(map(str, written))}")
+    for board in leaderboard.boards:
+        if (gained := sentence(board)) is not None:
+            print(f"{board.track}, {board.scale}: {gained}")
     return 1 if refusals else 0
 
 
@@ -275,19 +280,22 @@ def _board(track: Track, scale: str, entries: Sequence[Entry], published: list[R
     entries = sorted(entries, key=order)
     suite = suite_of(scale)
     noise = constants().noise.get(suite)
+    pool_size = constants().pools.get(scale) if track == "filtering" else None
+    ranked = _ranked([entry for entry in entries if _comparable(entry)], noise.values["average"] if noise else 0.0)
     return Board(
         track=track,
         scale=scale,
-        pool_size=constants().pools.get(scale) if track == "filtering" else None,
+        pool_size=pool_size,
         aggregates=list(members(suite)),
         tasks=[
             BoardTask(key=task.key, name=task.name, main_metric=task.main_metric, groups=list(task.groups))
             for task in suite_tasks(scale)
         ],
         noise=noise,
-        ranked=_ranked([entry for entry in entries if _comparable(entry)], noise.values["average"] if noise else 0.0),
+        ranked=ranked,
         unranked=[entry for entry in entries if not _comparable(entry)],
         references=published,
+        methods=methods(ranked, list(members(suite)), pool_size),
     )
 
 

@@ -303,6 +303,38 @@ class BoardTask(Strict):
     groups: list[str]
 
 
+class Spread(Strict):
+    """An aggregate over the seeds of a method; the mean is null where one of its entries has none."""
+
+    mean: float | None
+    sd: Annotated[float, Field(ge=0)] | None = Field(description="sample standard deviation; null with one seed")
+
+
+class Gain(Strict):
+    """By how much a mean average is above the baseline's.
+
+    `low` and `high` are the ends of Welch's interval of 95 %, null where one of the two methods has fewer than two
+    seeds. They cover what seeds do, not the sampling of the test images.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+class Method(Strict):
+    """Ranked entries that differ in the seed alone: one method, author, dataset and recipe."""
+
+    method: Line
+    author: Line
+    dataset_size: int | None
+    entries: list[Digest] = Field(description="digests of its entries, in the order of their ranks")
+    seeds: list[int] = Field(description="each once; entries with the same seed count once, by their mean")
+    aggregates: dict[str, Spread] = Field(description="by name, over the seeds")
+    baseline: bool = Field(description="whether it is what the others' gains are over: training on the whole pool")
+    gain: Gain | None = Field(description="null for the baseline, and on a board without one")
+
+
 class Board(Strict):
     """All entries of a track at a scale, best first: by average, then by ImageNet."""
 
@@ -315,6 +347,8 @@ class Board(Strict):
     ranked: list[Entry]
     unranked: list[Entry]
     references: list[Reference]
+    # A leaderboard.json that was written before there were methods is still read, to be compared with a new one.
+    methods: list[Method] = Field(default=[], description="the ranked entries by method, best mean average first")
 
 
 class Leaderboard(Strict):

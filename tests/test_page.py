@@ -28,10 +28,13 @@ from leaderboard.models import (
     BoardTask,
     Citation,
     Entry,
+    Gain,
     Leaderboard,
+    Method,
     Noise,
     Reference,
     Score,
+    Spread,
 )
 from leaderboard.page import page
 from leaderboard.page.data import Row, page_data, shown
@@ -117,14 +120,39 @@ def leaderboard(*boards: Board) -> Leaderboard:
     return Leaderboard.model_construct(format=1, aggregates_version=1, boards=list(boards))
 
 
+def method(name: str, seeds: int, average: Spread, interval: Gain | None, **changes: Any) -> Method:
+    values = {
+        "method": name,
+        "author": "A. Author",
+        "dataset_size": 12_800_000,
+        "entries": [],
+        "seeds": list(range(seeds)),
+        "aggregates": {"average": average},
+        "baseline": False,
+        "gain": interval,
+    }
+    return Method.model_construct(**{**values, **changes})
+
+
+METHODS = [
+    method("Clip", 3, Spread(mean=0.353, sd=0.007), Gain(value=0.083, low=0.071, high=0.095), dataset_size=3_840_000),
+    method("Beta once", 1, Spread(mean=0.3, sd=None), Gain(value=0.03, low=None, high=None)),
+    method("No filter", 3, Spread(mean=0.27, sd=0.004), None, baseline=True),
+    method("Basic", 2, Spread(mean=0.26, sd=0.01), Gain(value=-0.01, low=-0.04, high=0.02)),
+]
+
+
 def usual() -> Leaderboard:
-    """A tie of two at the top, 68 behind, one not ranked, two published; ten of them at medium too; one elsewhere."""
+    """A tie of two at the top, 68 behind, one not ranked, two published; ten of them at medium too; one elsewhere.
+
+    Methods with several seeds are on the first board alone.
+    """
     rest = [entry(f"Method {n:02}", 0.26 - n / 1000, n + 3, min(n + 8, 70), seed=n) for n in range(68)]
     top = [entry("Alpha", 0.3, 1, 2, writeup="https://example.org/alpha"), entry("=Beta ∩ Gamma", 0.298, 1, 2)]
     published = [reference("Pool as it is", 0.1), reference("Published best", 0.29, scores=False)]
     medium = [entry(row.method, 0.4 - n / 50, n + 1) for n, row in enumerate([*top, *rest[:8]])]
     return leaderboard(
-        board([*top, *rest], [entry("Unfinished", 0.5)], published),
+        board([*top, *rest], [entry("Unfinished", 0.5)], published, methods=METHODS),
         board(medium, [], [], scale="medium", pool_size=128_000_000),
         board([entry("Own data", 0.4, 1)], [], [], track="byod", pool_size=None),
     )
@@ -353,6 +381,24 @@ def test_link_to_a_state(view: Browser, usual_page: Path) -> None:
         usual_page, "track=nonsense&sort=<b>&rows=x&compare=,,nobody&metric=0&baseline=constructor&other=__proto__&a"
     )
     assert view.methods()[0] == "Alpha"
+
+
+@needs_browser
+def test_methods_over_their_seeds(view: Browser) -> None:
+    assert [" ".join(row.text.split()) for row in view.all("#methods tbody tr")] == [
+        "Clip A. Author 0.353 ± 0.007 +0.083 (0.071 to 0.095) 3 3.8M",
+        "No filter A. Author 0.270 ± 0.004 baseline 3 12.8M",
+        "Basic A. Author 0.260 ± 0.010 −0.010 (−0.040 to 0.020) 2 12.8M",
+    ]
+    assert "The gain is over No filter, with Welch's interval" in view.text("#methods-note")
+    assert "Over 3 seeds, Clip gains +0.083 (0.071 to 0.095) over No filter." in view.text("#leader")
+    view.find("#search").send_keys("basic")
+    view.until(lambda: len(view.all("#methods tbody tr")) == 1)
+    view.click("label:has(#scale-medium)")
+    view.until(lambda: not view.find("#methods-section").is_displayed())
+    assert "Over " not in view.text("#leader")
+    view.driver.back()
+    view.until(lambda: view.find("#methods-section").is_displayed())
 
 
 @needs_browser
@@ -621,7 +667,9 @@ def test_hostile_text_is_text(browser: Browser) -> None:
     )
     tasks = [TASKS[0], BoardTask(key="evil", name=HOSTILE, main_metric=HOSTILE, groups=[HOSTILE])]
     noise = Noise.model_construct(values={"average": 0.006}, citation=SOURCE)
-    text = page(leaderboard(board(ranked, unranked, [evil], tasks=tasks, noise=noise)))
+    seeded = [method(name, 2, Spread(mean=0.3, sd=0.1), None, author=name) for name in names]
+    seeded[0] = seeded[0].model_copy(update={"baseline": True})
+    text = page(leaderboard(board(ranked, unranked, [evil], tasks=tasks, noise=noise, methods=seeded)))
     browser.open(browser.write(text))
     for box in range(2):
         browser.press("#ranking input", box)
@@ -672,6 +720,12 @@ def test_without_scripts(browser: Browser, usual_page: Path) -> None:
         browser.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
     for words in ("Filtering, scale small", "Bring your own data", "Alpha", "0.300 ± 0.002", "Unfinished", "published"):
         assert words in text
+    for row in (
+        "Clip A. Author 0.353 ± 0.007 +0.083 (0.071 to 0.095) 3",
+        "0.270 ± 0.004 baseline",
+        "−0.010 (−0.040 to",
+    ):
+        assert row in " ".join(text.split())
 
 
 ODD = {
@@ -679,6 +733,14 @@ ODD = {
     "one entry": (board([entry("Only", 0.3, 1)], [], []), "Only leads with an average of 0.300. It is the only"),
     "published alone": (board([], [], [reference("Best", 0.3)]), "The best published result, Best, has 0.300."),
     "not ranked alone": (board([], [entry("Lost", 0.3)], []), "No ranked entry yet."),
+    "seeds of one": (
+        board([entry("A", 0.3, 1, 2), entry("A", 0.299, 1, 2, seed=1), entry("B", 0.2, 3)], [], []),
+        "A leads with an average of 0.300.\nIt is ahead of B by 0.100",
+    ),
+    "one method over seeds, no baseline": (
+        board([], [], [], methods=[method("A", 2, Spread(mean=0.3, sd=0.01), None)]),
+        "Nobody trained on the whole pool here",
+    ),
     "no scores of tasks": (board([entry("A", 0.3, 1, scores={})], [], []), "No entry with scores of single tasks."),
     "no sizes": (board([entry("A", 0.3, 1, dataset_size=None)], [], [], pool_size=None), "No entry of known size"),
     "no noise": (board([entry("A", 0.3, 1), entry("B", 0.2, 2)], [], [], noise=None), "not known"),
@@ -755,7 +817,12 @@ class Tags(HTMLParser):
 def test_markup_nests_whatever_is_submitted() -> None:
     names = [HOSTILE, "</script><img>", "<!--", "]]>", "$data"]
     given = leaderboard(
-        board([entry(name, 0.3, 1) for name in names], [entry(HOSTILE, 0.2)], [reference(HOSTILE, 0.1)])
+        board(
+            [entry(name, 0.3, 1) for name in names],
+            [entry(HOSTILE, 0.2)],
+            [reference(HOSTILE, 0.1)],
+            methods=[method(name, 2, Spread(mean=0.3, sd=0.1), None, author=name) for name in names],
+        )
     )
     text = page(given)
     tags = Tags(text)

@@ -6,7 +6,14 @@ const CONFIDENCE = 1.96; // standard errors on each side of a 95 % interval
 
 function unpackedBoard(board) {
   const rows = board.rows.map((values, place) => unpackedRow(board, values, place));
-  return { ...board, rows, byId: new Map(rows.map((row) => [row.id, row])) };
+  const methods = board.methods.map(unpackedMethod);
+  return { ...board, rows, methods, byId: new Map(rows.map((row) => [row.id, row])) };
+}
+
+function unpackedMethod(packed) {
+  const [mean, sd] = packed.average.map(inUnits);
+  const [gain, low, high] = packed.gain?.map(inUnits) ?? [null, null, null];
+  return { ...packed, mean, sd, gain, low, high, words: searched(packed) };
 }
 
 function unpackedRow(board, values, place) {
@@ -15,16 +22,25 @@ function unpackedRow(board, values, place) {
     row[field] = values[index];
   });
   for (const field of ["aggregates", "errors", "scores", "task_errors"]) {
-    row[field] = row[field].map((value) => (value === null ? null : value * DATA.unit));
+    row[field] = row[field].map(inUnits);
   }
   row.share = board.pool && row.size !== null ? row.size / board.pool : null;
-  row.words = `${row.method}\n${row.author}`.toLowerCase();
+  row.words = searched(row);
   return row;
+}
+
+function inUnits(value) {
+  return value === null ? null : value * DATA.unit;
+}
+
+function searched({ method, author }) {
+  return `${method}\n${author}`.toLowerCase();
 }
 
 const score = (value) => (value === null || value === undefined ? NONE : value.toFixed(3));
 const points = (value) => `${value < 0 ? "−" : "+"}${Math.abs(100 * value).toFixed(1)}`;
 const signed = (value) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(3)}`;
+const minus = (value) => score(value).replace("-", "−");
 const withError = (value, error) =>
   error === null || value === null ? score(value) : `${score(value)} ± ${score(error)}`;
 const percent = (value) => (value === null ? NONE : `${Number((100 * value).toPrecision(value < 0.1 ? 1 : 2))} %`);

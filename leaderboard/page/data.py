@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from conf.files import digest_json
 from leaderboard import charts
 from leaderboard.findings import TITLES, across, correlations, score_of
-from leaderboard.models import Board, BoardTask, Citation, Entry, Leaderboard, Reference, Score
+from leaderboard.models import Board, BoardTask, Citation, Entry, Leaderboard, Method, Reference, Score
 
 UNIT = 1e-5  # scores are whole numbers of it, which halves the size of the page
 _LONGEST = 300  # characters of a text that are shown
@@ -77,6 +77,13 @@ def merged(board: Board) -> list[Entry | Reference]:
     return list(heapq.merge(ranked, sorted(board.references, key=_place), key=_place))
 
 
+def seeded(board: Board) -> list[Method]:
+    """The methods with several seeds and what they are compared with; none where no method has several."""
+    if all(len(method.seeds) < 2 for method in board.methods):
+        return []
+    return [method for method in board.methods if len(method.seeds) > 1 or method.baseline]
+
+
 def _place(entry: Entry | Reference) -> tuple[float, float]:
     average, imagenet = (score_of(entry, name).value for name in ("average", "imagenet"))
     return (math.inf if average is None else -average, math.inf if imagenet is None else -imagenet)
@@ -106,6 +113,7 @@ def _board(board: Board) -> dict[str, Any]:
         "noiseSource": _cited(board.noise.citation) if board.noise else None,
         "citations": [_cited(citation) for citation in citations],
         "rows": rows,
+        "methods": [_method(method) for method in seeded(board)],
         "correlations": [
             {**row._asdict(), "task": shown(row.task), "group": _group_title(row.group)} for row in correlations(board)
         ],
@@ -164,6 +172,20 @@ def _reference(
         scores=[_units(entry.scores.get(task.key)) for task in tasks] if entry.scores else [],
         task_errors=[],
     )
+
+
+def _method(method: Method) -> dict[str, Any]:
+    """A method over its seeds; numbers are in units of UNIT."""
+    average, gain = method.aggregates["average"], method.gain
+    return {
+        "method": shown(method.method),
+        "author": shown(method.author),
+        "seeds": len(method.seeds),
+        "size": method.dataset_size,
+        "baseline": method.baseline,
+        "average": [_units(average.mean), _units(average.sd)],
+        "gain": None if gain is None else [_units(gain.value), _units(gain.low), _units(gain.high)],
+    }
 
 
 def _pair(leaderboard: Leaderboard, small: Board, large: Board) -> dict[str, Any]:

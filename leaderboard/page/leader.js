@@ -6,14 +6,17 @@ function drawLeader({ board }) {
   const lines = entries.length
     ? leading(board, entries)
     : [element("p", { class: "headline" }, "No ranked entry yet.")];
+  const gained = board.methods.find(({ low }) => low !== null);
+  if (gained) lines.push(element("p", {}, overSeeds(board, gained)));
   if (published) lines.push(element("p", {}, againstPublished(board, entries[0], published)));
   byId("leader").replaceChildren(...lines, figures(board, entries));
 }
 
 function leading(board, entries) {
   const [first] = entries;
-  const tied = entries.filter((row) => row !== first && row.rank === 1);
-  const behind = entries.find((row) => row.rank > 1);
+  const others = entries.filter((row) => row.method !== first.method || row.author !== first.author); // not its seeds
+  const tied = others.filter((row) => row.rank === 1);
+  const behind = others.find((row) => row.rank > 1);
   const name = element("strong", {}, named(first.method));
   const headline = tied.length
     ? [
@@ -39,6 +42,20 @@ function lead(board, first, behind, tied) {
     named(behind.method),
     tied ? `, at ${score(behind.aggregates[0])}: ` : " by ",
     `${score(difference)}${words}.`,
+  ];
+}
+
+/** What the best method with several seeds gains. */
+function overSeeds(board, method) {
+  const baseline = board.methods.find((other) => other.baseline);
+  return [
+    `Over ${several(method.seeds, "seed")}, `,
+    named(method.method),
+    " gains ",
+    element("strong", {}, signed(method.gain)),
+    ` (${minus(method.low)} to ${minus(method.high)}) over `,
+    named(baseline.method),
+    ".",
   ];
 }
 

@@ -10,6 +10,7 @@ function render() {
     drawControls(state);
     drawLeader(state);
     drawRanking(state);
+    drawMethods(state);
     drawComparison(state);
     drawTasks(state);
     drawMeaning(state);

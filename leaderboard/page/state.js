@@ -68,13 +68,14 @@ function largest(board) {
   return scored.reduce((best, row) => (best === null || (row.size ?? 0) > (best.size ?? 0) ? row : best), null);
 }
 
-/** The rows of the two tables, searched and sorted. */
+/** The rows of the two tables, searched and sorted, and the methods, searched. */
 function view(state) {
   const words = state.q.toLowerCase().split(/\s+/).filter(Boolean);
-  const found = state.board.rows.filter((row) => words.every((word) => row.words.includes(word)));
+  const fits = (row) => words.every((word) => row.words.includes(word));
+  const found = state.board.rows.filter(fits);
   const ranked = found.filter((row) => row.kind === "entry" || (row.kind === "published" && state.published));
   const unranked = found.filter((row) => row.kind === "unranked" && state.unofficial);
-  return { ranked: sorted(ranked, state), unranked: sorted(unranked, state) };
+  return { ranked: sorted(ranked, state), unranked: sorted(unranked, state), methods: state.board.methods.filter(fits) };
 }
 
 function sorted(rows, { column, descending }) {

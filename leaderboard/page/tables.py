@@ -4,11 +4,16 @@ from collections.abc import Sequence
 from html import escape
 
 from leaderboard.findings import TITLES, score_of
-from leaderboard.models import Board, Entry, Leaderboard, Reference
-from leaderboard.page.data import TRACKS, aggregate_names, link, merged, shown
+from leaderboard.models import Board, Entry, Leaderboard, Method, Reference
+from leaderboard.page.data import TRACKS, aggregate_names, link, merged, seeded, shown
 
 _ROWS = 100  # of each table; leaderboard.json has all
 _NONE = "\u2013"
+_MINUS = "\u2212"
+_SEEDS = (
+    "Means over seeds; \u00b1 is the standard deviation between them. The gain is over the baseline, which is training "
+    "on the whole pool, with Welch's interval of 95 %, which covers seeds alone."
+)
 
 
 def tables(leaderboard: Leaderboard) -> str:
@@ -25,6 +30,8 @@ def _board(board: Board) -> str:
         parts.append("<p>No official entry yet.</p>")
     if entries:
         parts.append(_ranking(board, entries))
+    if over_seeds := seeded(board):
+        parts.append(f"<h3>Methods, over their seeds</h3>\n{_methods(over_seeds)}")
     if board.unranked:
         parts.append(f"<h3>Not ranked</h3>\n{_unranked(board)}")
     return "\n".join([*parts, "</section>"])
@@ -48,6 +55,17 @@ def _unranked(board: Board) -> str:
     return _table([("Method", False), ("Average", True), ("Why not", False)], rows) + _more(len(board.unranked))
 
 
+def _methods(methods: Sequence[Method]) -> str:
+    heads = [("Method", False), *((title, True) for title in ("Average", "Gain", "Seeds", "Dataset size"))]
+    rows = []
+    for method in methods[:_ROWS]:
+        average = method.aggregates["average"]
+        scores = (_with_error(average.mean, average.sd), _gain(method))
+        cells = (*scores, str(len(method.seeds)), _size(method.dataset_size))
+        rows.append([_head(_text(method.method), _text(method.author)), *map(_number, cells)])
+    return f"<p>{_SEEDS}</p>\n{_table(heads, rows)}{_more(len(methods))}"
+
+
 def _more(count: int) -> str:
     if count <= _ROWS:
         return ""
@@ -67,14 +85,21 @@ def _number(text: str) -> str:
 
 
 def _method(entry: Entry | Reference) -> str:
-    """<bdi> keeps a name that is written right to left from turning its neighbours around."""
-    name = f'<bdi class="text">{escape(shown(entry.method))}</bdi>'
+    name = _text(entry.method)
     url = link(entry.writeup) if isinstance(entry, Entry) else link(entry.citations[0].url) if entry.citations else None
     if url is not None:
         name = f'<a href="{escape(url)}" rel="nofollow noopener noreferrer">{name}</a>'
     published = "" if isinstance(entry, Entry) else ", published"
-    author = f'<bdi class="text">{escape(shown(entry.author))}</bdi>{published}'
+    return _head(name, f"{_text(entry.author)}{published}")
+
+
+def _head(name: str, author: str) -> str:
     return f'<th scope="row" class="name">{name}<small>{author}</small></th>'
+
+
+def _text(text: str) -> str:
+    """<bdi> keeps a name that is written right to left from turning its neighbours around."""
+    return f'<bdi class="text">{escape(shown(text))}</bdi>'
 
 
 def _rank(entry: Entry | Reference) -> str:
@@ -85,10 +110,27 @@ def _rank(entry: Entry | Reference) -> str:
 
 def _score(entry: Entry | Reference, name: str) -> str:
     score = score_of(entry, name)
-    if score.value is None:
+    return _with_error(score.value, score.stderr)
+
+
+def _with_error(value: float | None, error: float | None) -> str:
+    if value is None:
         return _NONE
-    error = "" if score.stderr is None else f" <small>\u00b1 {score.stderr:.3f}</small>"
-    return f"{score.value:.3f}{error}"
+    return f"{value:.3f}" if error is None else f"{value:.3f} <small>\u00b1 {error:.3f}</small>"
+
+
+def _gain(method: Method) -> str:
+    if method.baseline:
+        return "baseline"
+    if method.gain is None:
+        return _NONE
+    value, low, high = method.gain.value, method.gain.low, method.gain.high
+    interval = "" if low is None or high is None else f" <small>({_signed(low, '')} to {_signed(high, '')})</small>"
+    return f"{_signed(value)}{interval}"
+
+
+def _signed(value: float, plus: str = "+") -> str:
+    return f"{plus if value >= 0 else _MINUS}{abs(value):.3f}"
 
 
 def _size(size: int | None) -> str:
