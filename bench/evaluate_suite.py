@@ -35,10 +35,10 @@ from processes import Ran, measured
 from conf.command import parse
 from conf.errors import UserError, exit_on_user_error
 from conf.files import atomic, read_json, read_lines
-from evaluate.config import PRECISIONS
-from evaluate.images import Pixels, Scale, evaluation_transform
 from tasks.registry import Task, select
+from train.config import EVALUATION_PRECISIONS as PRECISIONS
 from train.model import create, tokenizer_of
+from train.transform import Pixels, Scale, evaluation_transform
 
 ROOT = Path(__file__).resolve().parent.parent
 CASES = ("suite", "tower")

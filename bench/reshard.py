@@ -22,7 +22,7 @@ from pools import uid_of, write_shards
 from processes import Ran, measured
 
 from conf.files import atomic, read_json
-from train.subset import write_subset
+from conf.uids import write_subset
 
 ROOT = Path(__file__).resolve().parent.parent
 PER_SHARD = 2500  # samples of the input

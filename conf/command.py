@@ -170,6 +170,18 @@ def parse(arguments: Sequence[str], schema: type[Schema]) -> tuple[list[str], Sc
     return words, value_
 
 
+def part_of(part: str) -> tuple[int, int]:
+    """(i, n) of "i/n", the part of `part=`.
+
+    Raises:
+        UserError: it is not of that form with 1 <= i <= n.
+    """
+    index, _, count = part.partition("/")
+    if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
+        raise UserError(f"part={part} is not i/n with i from 1 to n, such as part=1/4")
+    return int(index), int(count)
+
+
 def _required_groups(config: str) -> list[str]:
     """The groups of which a command has to name a choice, `???` in the defaults of its file."""
     text = (Path(__file__).parent / f"{config}.yaml").read_text(encoding="utf-8")

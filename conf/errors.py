@@ -19,6 +19,11 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return "known: " + ", ".join(known)
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says, its first line; its kind where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def tell(error: UserError) -> None:
     """Show the user a mistake."""
     print(f"error: {error}", file=sys.stderr, flush=True)

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 
 from conf.errors import UserError
 from conf.files import atomic, digest_file, write_json
+from conf.uids import DTYPE, from_texts, write_header
 from curate.images_from_urls import Shard, Stats, name_of, stats_of
 from curate.shard_processes import told
-from train.subset import DTYPE
 
 REPORT = "arrived.json"
 UIDS = "arrived_uids.npy"
@@ -83,9 +83,7 @@ def write_uids(path: Path, lists: Sequence[Path], count: int) -> int:
         for file in files:
             file.close()
         with atomic(path, "wb") as target:
-            np.lib.format.write_array_header_1_0(
-                target, {"descr": DTYPE.descr, "fortran_order": False, "shape": (written,)}
-            )
+            write_header(target, written)
             for name in names:
                 uids = np.fromfile(name, DTYPE)
                 target.write(uids[np.lexsort((uids["f1"], uids["f0"]))].tobytes())
@@ -102,10 +100,10 @@ def _arrived(lists: Sequence[Path]) -> Iterator[np.ndarray]:
         try:
             table = pq.read_table(path, columns=["uid", "status"])
             uids = table.filter(pc.equal(table["status"], "success"))["uid"].to_pylist()
-            halves = np.frombuffer(bytes.fromhex("".join(uids)), ">u8").astype("u8")
+            found = from_texts(uids)
         except (OSError, pa.ArrowException, ValueError, TypeError) as error:
             raise UserError(f"{path} cannot be read: {error}; delete the shard's files, and it is made again") from None
-        yield halves.view(DTYPE)
+        yield found
 
 
 def _sum(every: Any) -> Stats:

@@ -22,7 +22,7 @@ from omegaconf import MISSING
 from tqdm import tqdm
 
 from conf.command import parse
-from conf.errors import UserError, exit_on_user_error
+from conf.errors import UserError, exit_on_user_error, first_line
 from conf.files import atomic, digest_file
 from curate.assets import cache
 from curate.filters.basic import is_english
@@ -227,7 +227,7 @@ def _read_torch(path: Path, what: str) -> np.ndarray:
         # The published files are of a kind that weights_only=True cannot read.
         loaded = torch.load(path, map_location="cpu", weights_only=False, pickle_module=_Arrays)
     except (OSError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
-        raise UserError(f"{what}={path} cannot be read: {str(error).splitlines()[0]}") from None
+        raise UserError(f"{what}={path} cannot be read: {first_line(error)}") from None
     return np.asarray(loaded["image_features"] if isinstance(loaded, dict) and "image_features" in loaded else loaded)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from curate.config import CurateConfig, parsed
 from curate.filters import names
+from curate.pool import do_without_pandas
 from curate.select import select
 
 
@@ -14,4 +15,5 @@ def run(arguments: Sequence[str]) -> int:
         described = (CurateConfig.__doc__ or "").partition("Attributes:")[2].rstrip()
         print(f"{(sys.modules['__main__'].__doc__ or '').strip()}\n\nKeys:{described}\n\nFilters: {', '.join(names())}")
         return 0
+    do_without_pandas()
     return select(*parsed(arguments))

@@ -10,7 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from conf.command import parse
-from conf.errors import UserError
+from conf.errors import UserError, first_line
 
 
 @dataclass
@@ -25,7 +25,7 @@ class CurateConfig:
         part: i/n, i from 1: do only one of n parts of the files; the same command without it merges.
         work: folder of results of single files, which an interrupted run continues from; None: <out>.work, which is
             removed at the end.
-        memory: GB that merging may take.
+        memory: GB that merging may take at most.
         overwrite: whether a subset that is there is replaced.
     """
 
@@ -65,7 +65,7 @@ def parsed(arguments: Sequence[str]) -> tuple[CurateConfig, dict[str, Any]]:
         try:
             OmegaConf.update(spec, key, OmegaConf.from_dotlist([f"value={value}"])["value"])
         except (OmegaConfBaseException, YAMLError, TypeError) as error:
-            raise UserError(f"filter.{key}={value}: {str(error).splitlines()[0]}") from None
+            raise UserError(f"filter.{key}={value}: {first_line(error)}") from None
     described = OmegaConf.to_container(spec)
     assert isinstance(described, dict)
     return config, {str(key): value for key, value in described.items()}
@@ -78,7 +78,7 @@ def _spec(word: str) -> DictConfig:
     try:
         spec = OmegaConf.load(Path(word).expanduser())
     except (OSError, YAMLError) as error:
-        raise UserError(f"filter={word} cannot be read: {str(error).splitlines()[0]}") from None
+        raise UserError(f"filter={word} cannot be read: {first_line(error)}") from None
     if not isinstance(spec, DictConfig) or "filter" not in spec:
         raise UserError(f"filter={word} has no key 'filter' that names a filter")
     return spec

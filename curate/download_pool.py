@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from omegaconf import MISSING
 
 from conf.command import parse
-from conf.errors import UserError, nearest
+from conf.errors import UserError, first_line, nearest
 from conf.files import claimed, read_json, write_json
 from conf.machine import cores
 from curate.arrived import report
@@ -140,7 +140,7 @@ def _rows_of(folder: Path, faces: bool) -> Iterator[tuple[Path, int]]:
             with pq.ParquetFile(path) as file:
                 names, rows = file.schema_arrow.names, file.metadata.num_rows
         except (OSError, pa.ArrowException) as error:
-            raise UserError(f"{path} is no parquet file: {str(error).splitlines()[0]}; delete it") from None
+            raise UserError(f"{path} is no parquet file: {first_line(error)}; delete it") from None
         lacking = [name for name in needed if name not in names]
         if lacking:
             hint = "; blur_faces=false downloads without" if lacking == [FACES] else ""

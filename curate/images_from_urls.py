@@ -22,9 +22,9 @@ import pyarrow.parquet as pq
 
 from conf.errors import UserError
 from conf.files import atomic, leftovers, read_json, write_json
+from conf.uids import split_uid
 from curate.pictures import Picture, finished
 from curate.web import Fetched, Limits, fetch_all, may_mend
-from train.subset import split_uid
 
 NEEDED = ("uid", "url", "text")
 FACES = "face_bboxes"

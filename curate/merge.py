@@ -10,10 +10,13 @@ from typing import NamedTuple
 import numpy as np
 
 from conf.files import atomic
-from train.subset import DTYPE
+from conf.uids import DTYPE, write_header
 
 _SAMPLES = 2**20  # leading halves, over all runs, that the ranges are cut by
 _BYTES = 64  # that sorting takes for each uid
+# A range does not fill the memory that there is, as larger ones are no faster. Only many runs ask for larger ones: each
+# is opened and read for every range.
+_RANGE, _OF_A_RUN = 2**18, 2**8  # uids
 
 
 class Run(NamedTuple):
@@ -38,14 +41,14 @@ def merge(runs: list[Run], out: Path, memory: int) -> int:
     """Write all uids of `runs`, repeats too, as a subset file; how many they are.
 
     Args:
-        memory: bytes that this may take. Uids with the same leading half are never parted, so many of those take more.
+        memory: bytes that this may take at most. Uids with the same leading half are never parted, so many of those
+            take more.
     """
     runs = [run for run in runs if run.rows]
     total = sum(run.rows for run in runs)
     with atomic(out, "wb") as file:
-        header = {"descr": np.lib.format.dtype_to_descr(DTYPE), "fortran_order": False, "shape": (total,)}
-        np.lib.format.write_array_header_1_0(file, header)
-        for part in _sorted_parts(runs, max(1, memory // _BYTES)):
+        write_header(file, total)
+        for part in _sorted_parts(runs, max(1, min(memory // _BYTES, max(_RANGE, len(runs) * _OF_A_RUN)))):
             file.write(part.tobytes())
     return total
 
@@ -75,6 +78,7 @@ def _edges(runs: list[Run], most: int) -> np.ndarray:
     if total <= most:
         return np.zeros(0, np.uint64)
     # Each run gives samples at even steps, so that n samples stand for about n steps of uids.
-    step = max(1, min(total // _SAMPLES, most // 8))
-    samples = np.sort(np.concatenate([run.high()[::step] for run in runs]))
+    step = max(1, min(most // 8, max(total // _SAMPLES, most // (8 * len(runs)))))
+    # Copies: what is mapped counts as this process's memory.
+    samples = np.sort(np.concatenate([run.high()[::step].copy() for run in runs]))
     return np.unique(samples[:: max(1, most // step)][1:])

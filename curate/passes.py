@@ -2,6 +2,7 @@
 find it."""
 
 import concurrent.futures
+import contextlib
 import multiprocessing
 import signal
 from collections.abc import Callable, Iterable, Iterator
@@ -14,11 +15,11 @@ import numpy as np
 import pyarrow as pa
 from tqdm import tqdm
 
-from conf.errors import UserError
+from conf.errors import UserError, first_line
 from conf.files import atomic, digest_json, read_json, write_json
 from conf.machine import end_with_parent
 from curate.filters.base import Filter
-from curate.pool import BadFile, File
+from curate.pool import BadFile, File, do_without_pandas
 
 
 class Part(NamedTuple):
@@ -101,7 +102,8 @@ class Passes:
         described = [argument.identity() if isinstance(argument, Filter) else argument for argument in arguments]
         name = f"{function.__module__}.{function.__qualname__}"
         folder = self._work / f"{function.__name__}-{digest_json([name, described])[:16]}"
-        folder.mkdir(parents=True, exist_ok=True)
+        with self._writing():
+            folder.mkdir(parents=True, exist_ok=True)
         return Pass(function, arguments, folder, spills)
 
     def found(self, step: Pass) -> int:
@@ -117,17 +119,24 @@ class Passes:
         """
         wanted = [file for file in files if file.name not in self.bad and not step.mark(file).exists()]
         bar = tqdm(total=len(wanted), desc=step.function.__name__, unit="file", disable=None, leave=False)
-        try:
-            with bar:
-                for file, why in self._outcomes(step, wanted):
-                    bar.update()
-                    self.done += 1
-                    if why:
-                        self.bad[file.name] = why
-        except OSError as error:  # those of reading are BadFile
-            raise UserError(f"{self._work} cannot be written: {error.strerror or error}") from None
+        with bar, self._writing():  # errors of reading are BadFile
+            for file, why in self._outcomes(step, wanted):
+                bar.update()
+                self.done += 1
+                if why:
+                    self.bad[file.name] = why
         if len(self.bad) == len(self.files):
             raise UserError(f"no file of the pool can be used; {next(iter(self.bad.values()))}")
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"{self._work} cannot be written: {error.strerror or error}; make room and start the same command "
+                "again, which continues, or choose another folder by work="
+            ) from None
 
     def _outcomes(self, step: Pass, wanted: list[File]) -> Iterable[tuple[File, str]]:
         if self._workers == 1 or len(wanted) < 2:
@@ -156,10 +165,12 @@ def make(step: Pass, file: File) -> str:
     try:
         value = step.function(file, *step.arguments, *([step.spill(file)] if step.spills else []))
     except (pa.ArrowException, UnicodeDecodeError) as error:
-        return f"{file.path}: {str(error).splitlines()[0]}"
+        return f"{file.path}: {first_line(error)}"
     except BadFile as error:
         named = any(path and path in str(error) for path in (file.path, file.arrays))
         return str(error) if named else f"{file.path}: {error}"
+    finally:
+        pa.default_memory_pool().release_unused()  # what Arrow keeps of each file would add up over the first few
     if isinstance(value, np.ndarray):
         with atomic(step.array(file), "wb") as stream:
             np.save(stream, value)
@@ -172,6 +183,7 @@ def _begin_worker() -> None:
     """A worker leaves Ctrl-C to the process that started it, and ends with it, however that ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()
+    do_without_pandas()
 
 
 def result(step: Pass, file: File) -> Any:

@@ -7,6 +7,7 @@ import contextlib
 import io
 import posixpath
 import re
+import sys
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,10 +19,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from conf.errors import UserError, nearest
+from conf.errors import UserError, first_line, nearest
 from conf.files import digest_file, digest_json
+from conf.uids import from_digits
 from train.store import LISTING, PIECE, RemoteFile, StoreError, Tally, call, patiently
-from train.subset import DTYPE, Subset
+from train.subset import Subset
 
 ROWS = 2**16  # rows of one piece
 SPAN = 2**22  # uids of subset files that are combined at a time
@@ -151,7 +153,7 @@ def read_columns(
     """All rows of a file, whatever their uids, ROWS at a time; see `read`."""
     try:
         with contextlib.ExitStack() as stack:
-            parquet = pq.ParquetFile(stack.enter_context(_open(file.path, file.size)))
+            parquet = pq.ParquetFile(stack.enter_context(_open_parquet(file)))
             known = parquet.schema_arrow.names
             for column in columns:
                 if column not in known:
@@ -161,13 +163,9 @@ def read_columns(
                 table = pa.Table.from_batches([batch])
                 yield table, {name: member.read(len(table)) for name, member in members.items()}
     except (zipfile.BadZipFile, zlib.error) as error:
-        raise BadFile(f"{file.arrays} cannot be read: {_line(error)}") from error
+        raise BadFile(f"{file.arrays} cannot be read: {first_line(error)}") from error
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise BadFile(f"{file.path} cannot be read: {_line(error)}") from error
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise BadFile(f"{file.path} cannot be read: {first_line(error)}") from error
 
 
 def spans(subsets: Sequence[str]) -> list[File]:
@@ -209,6 +207,27 @@ def _read_span(file: File, needed: Sequence[str]) -> Iterator[Rows]:
         yield Rows(pa.table({}), {"uid": piece}, [])
 
 
+class _Refusal:
+    """Stands before the finders of modules, and says that there is no pandas."""
+
+    @staticmethod
+    def find_spec(name: str, path: Any = None, target: Any = None) -> None:
+        if name == "pandas":
+            raise ModuleNotFoundError("not needed", name=name)
+
+
+def do_without_pandas() -> None:
+    """Keep Arrow from importing pandas, half a second and 40 MB of every process, at the first value that it takes from
+    Python or gives to it. It tries once; what asks for pandas itself still has it."""
+    if "pandas" in sys.modules:
+        return
+    sys.meta_path.insert(0, _Refusal)
+    try:
+        pa.scalar(0)
+    finally:
+        sys.meta_path.remove(_Refusal)
+
+
 def parse_uids(column: pa.ChunkedArray, start: int = 0) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """The good uids as u8,u8; which rows have one, bool; and the others as text, each with its row counted on from
     `start`."""
@@ -216,11 +235,11 @@ def parse_uids(column: pa.ChunkedArray, start: int = 0) -> tuple[np.ndarray, np.
     data = _characters(array)
     if data is not None:
         with contextlib.suppress(binascii.Error):
-            return _halves(data), np.ones(len(array), dtype=bool), []
+            return from_digits(data), np.ones(len(array), dtype=bool), []
     uids = array.to_pylist()
     good = np.array([isinstance(uid, str) and _UID.fullmatch(uid) is not None for uid in uids], dtype=bool)
     malformed = [f"row {start + row}: {uids[row]!r}" for row in np.flatnonzero(~good).tolist()]
-    return _halves("".join(uids[row] for row in np.flatnonzero(good).tolist()).encode()), good, malformed
+    return from_digits("".join(uids[row] for row in np.flatnonzero(good).tolist()).encode()), good, malformed
 
 
 def _characters(array: pa.Array) -> memoryview | None:
@@ -233,15 +252,6 @@ def _characters(array: pa.Array) -> memoryview | None:
     if (np.diff(ends) != 32).any():
         return None
     return memoryview(data)[int(ends[0]) : int(ends[-1])]
-
-
-def _halves(data: bytes | memoryview) -> np.ndarray:
-    """The uids of hex digits, 32 each.
-
-    Raises:
-        binascii.Error: other characters.
-    """
-    return np.frombuffer(binascii.unhexlify(data), ">u8").astype("u8").view(DTYPE)
 
 
 class _SeekableFile(RemoteFile):
@@ -270,6 +280,11 @@ def _open(path: str, size: int) -> IO[bytes]:
     if "://" not in path:
         return Path(path).open("rb")
     return io.BufferedReader(_SeekableFile(path, size), PIECE)
+
+
+def _open_parquet(file: File) -> IO[bytes] | pa.NativeFile:
+    """A local one as Arrow's own, whose pieces are then Arrow's memory, which it gives back."""
+    return _open(file.path, file.size) if "://" in file.path else pa.OSFile(file.path)
 
 
 class _Member(NamedTuple):

@@ -2,6 +2,7 @@
 
 import shutil
 import threading
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from multiprocessing.pool import ThreadPool
@@ -12,7 +13,7 @@ from tqdm import tqdm
 
 from conf.errors import UserError
 from conf.files import append_line, read_json, read_lines, write_json
-from tasks.hub import STAGING, File, fetch, forbidden, insist
+from tasks.hub import STAGING, File, fetch, forbidden, inspected
 
 SCALES = ("small", "medium", "large", "xlarge", "datacomp_1b")
 SOURCE = ".source.json"  # repository, commit and files of a folder that is whole
@@ -86,28 +87,22 @@ def _asked(scale: str, npz: bool, revision: str) -> Source:
     Raises:
         UserError: no such repository, no answer, no metadata, or two files of one name.
     """
-    from huggingface_hub import HfApi
-
     repo = repository(scale)
-    info = insist(repo, lambda: HfApi().dataset_info(repo, revision=revision, files_metadata=True))
-    endings = (".parquet", ".npz") if npz else (".parquet",)
-    files: dict[str, File] = {}
-    for sibling in info.siblings or ():
-        name = Path(sibling.rfilename).name
-        if not name.endswith(endings):
-            continue
-        if name in files:
+    found = inspected(repo, revision, lambda paths: _named(repo, paths, (".parquet", ".npz") if npz else (".parquet",)))
+    return Source(repo, found.commit, tuple(sorted(found.files, key=lambda file: file.name)))
+
+
+def _named(repo: str, paths: Sequence[str], endings: tuple[str, ...]) -> dict[str, str]:
+    """Path in the repository -> name on disk, of the metadata."""
+    named = {path: Path(path).name for path in paths if path.endswith(endings)}
+    names = Counter(named.values())
+    for name, count in names.items():
+        if count > 1:
             raise UserError(f"{repo} has two files named {name}; they cannot lie in one folder")
-        lfs = sibling.lfs
-        size = lfs.size if lfs is not None else sibling.size
-        sha256 = lfs.sha256 if lfs is not None else None
-        if size is None or (sha256 is None and sibling.blob_id is None):
-            raise UserError(f"{repo}: the hub tells no size or digest of {sibling.rfilename}")
-        files[name] = File(sibling.rfilename, name, size, sha256, sibling.blob_id if sha256 is None else None)
     for ending in endings:
-        if not any(name.endswith(ending) for name in files):
+        if not any(name.endswith(ending) for name in names):
             raise UserError(f"{repo} has no {ending} files: it holds no such metadata")
-    return Source(repo, str(info.sha), tuple(files[name] for name in sorted(files)))
+    return named
 
 
 def _missing(files: Sequence[File], folder: Path) -> list[File]:

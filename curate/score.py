@@ -27,15 +27,16 @@ import torch
 from omegaconf import MISSING
 from tqdm import tqdm
 
-from conf.command import parse
-from conf.errors import UserError, exit_on_user_error, nearest
+from conf.command import parse, part_of
+from conf.errors import UserError, exit_on_user_error
 from conf.files import atomic, json_line
 from curate.score_stream import End, Failed, Message, ScoreStream
 from curate.scored import Conditions, Record, ScoredShard, Scores, is_scored
-from curate.towers import PRECISIONS, Towers, Weights, weights_of
-from train.loader import default_workers
+from curate.towers import Towers, weights_named
 from train.messages import loader_of, readable_errors
+from train.options import batch_size_of, check_options, device_of, worker_count
 from train.sources import Shard, resolve
+from train.weights import Weights
 
 ARCHS = {"ViT-B-32": "b32", "ViT-L-14": "l14"}  # the names that published pools give these
 _SHOWN = 10  # bad samples that are printed; the file lists all
@@ -134,12 +135,7 @@ def check(options: ScoreOptions) -> list[str]:
     Raises:
         UserError: as said, one line.
     """
-    if options.precision not in PRECISIONS:
-        raise UserError(f"unknown precision {options.precision!r}; {nearest(options.precision, PRECISIONS)}")
-    if options.batch_size is not None and options.batch_size < 1:
-        raise UserError(f"batch_size={options.batch_size}: at least 1")
-    if options.workers is not None and options.workers < 0:
-        raise UserError(f"workers={options.workers}: 0 or more")
+    check_options(options.precision, options.batch_size, options.workers)
     if options.arch is not None and not re.fullmatch(r"[a-z0-9_]+", options.arch):
         raise UserError(f"arch={options.arch}: small letters, digits and _ only, as it becomes the name of a column")
     if "://" in options.out:
@@ -150,18 +146,6 @@ def check(options: ScoreOptions) -> list[str]:
     return devices_of(options.device)
 
 
-def part_of(part: str) -> tuple[int, int]:
-    """(i, n) of "i/n".
-
-    Raises:
-        UserError: it is not of that form with 1 <= i <= n.
-    """
-    index, _, count = part.partition("/")
-    if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
-        raise UserError(f"part={part} is not i/n with i from 1 to n, such as part=1/4")
-    return int(index), int(count)
-
-
 def devices_of(names: str) -> list[str]:
     """The devices of `device=`; "auto" is every GPU of this machine, or its CPU.
 
@@ -170,19 +154,14 @@ def devices_of(names: str) -> list[str]:
     """
     if names == "auto":
         return [f"cuda:{index}" for index in range(torch.cuda.device_count())] or ["cpu"]
-    for name in names.split(","):
-        try:
-            torch.empty(0, device=torch.device(name))
-        except (RuntimeError, AssertionError):
-            raise UserError(f"device={name} is not there; try device=cpu") from None
-    return names.split(",")
+    return [str(device_of(name)) for name in names.split(",")]
 
 
 def on_each(devices: Sequence[str], options: ScoreOptions) -> int:
     """Score in one process for each device, the k-th with part k of our shards; their worst exit status."""
     index, count = part_of(options.part)
     shared = [word for word in sys.argv[1:] if word.split("=")[0] not in ("part", "device", "workers")]
-    workers = default_workers(len(devices)) if options.workers is None else options.workers
+    workers = worker_count(options.workers, len(devices))
     processes = []
     for number, device in enumerate(devices):
         # The elements i, i+n, i+2n, ... of our part, split as shards[k::devices] of it.
@@ -211,7 +190,7 @@ def score(options: ScoreOptions, device: torch.device) -> int:
     Raises:
         UserError: see `main`; a model that gives no finite numbers, or a batch that does not fit the device.
     """
-    weights = weights_of(options.checkpoint, options.model)
+    weights = weights_named(options.checkpoint, options.model)
     arch = options.arch or ARCHS.get(weights.model.removesuffix("-quickgelu")) or _slug(weights.model)
     jobs = jobs_of(options, weights)
     check_folder(Path(options.out), {job.files.parquet.name for job in jobs})
@@ -294,9 +273,9 @@ def score_all(
 ) -> None:
     """Score every shard of `todo`, each written down as soon as it is through."""
     towers = Towers(weights, device, options.precision)
-    batch_size = options.batch_size or (256 if device.type == "cuda" else 32)  # a CPU's caches fit no larger one
+    batch_size = batch_size_of(options.batch_size, device)
     stream = ScoreStream([job.shard for job in todo], towers.pixels, towers.tokenizer, batch_size)
-    workers = default_workers(1) if options.workers is None else options.workers
+    workers = worker_count(options.workers, 1)
     loader = loader_of(stream, min(workers, len(todo)), device)
     clock, before = Clock(), sum(record.rows for record in report.records.values())
     try:

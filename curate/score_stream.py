@@ -1,6 +1,5 @@
 """Shards for scoring: workers read, decode and tokenize whole shards while the towers run."""
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -8,11 +7,10 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from curate.scored import metadata_of
-from train.shards import IMAGE_EXTENSIONS, Problem, Sample, open_shard, read_samples
+from train.shards import Problem, Sample, open_shard, read_samples
 from train.sources import Shard
 from train.store import StoreError, Tally
 from train.stream import shortened
-from train.subset import split_uid
 
 
 class Batch(NamedTuple):
@@ -95,24 +93,8 @@ class _Usable(NamedTuple):
 def _usable(shard: str, sample: Sample, pixels: Callable[[bytes], torch.Tensor]) -> _Usable | Problem:
     """The metadata and picture of a sample, or why it cannot be scored."""
     try:
-        described = json.loads(sample.members["json"])
-        uid = described["uid"]
-        split_uid(uid)
-    except KeyError:
-        return Problem(shard, sample.key, "no .json with a uid")
-    except (ValueError, TypeError, RecursionError) as error:
-        return Problem(shard, sample.key, f"no usable uid in its .json: {error}")
-    image = sample.first_of(IMAGE_EXTENSIONS)
-    if not image:
-        return Problem(shard, sample.key, "no image" if image is None else "empty image")
-    try:
-        text = sample.members.get("txt", b"").decode()
-    except UnicodeDecodeError:
-        return Problem(shard, sample.key, "caption is not UTF-8")
-    if not text.strip():
-        return Problem(shard, sample.key, "no caption" if "txt" not in sample.members else "empty caption")
-    try:
-        return _Usable({**metadata_of(described), "uid": uid, "text": text}, pixels(image))
+        record, image, text = sample.record(), sample.picture(), sample.caption()
+        return _Usable({**metadata_of(record), "uid": record["uid"], "text": text}, pixels(image))
     except ValueError as error:
         return Problem(shard, sample.key, str(error))
 

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from conf.errors import UserError
+from conf.errors import UserError, first_line
 from conf.files import atomic
 
 SCORE = re.compile(r"clip_([a-z0-9_]+)_similarity_score")
@@ -150,8 +150,9 @@ def _schema(path: Path) -> pa.Schema:
     try:
         return pq.read_schema(path)
     except (OSError, pa.ArrowException) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path} cannot be read: {reason}; move it away and the shard is scored again") from None
+        raise UserError(
+            f"{path} cannot be read: {first_line(error)}; move it away and the shard is scored again"
+        ) from None
 
 
 def _records(path: Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """From a pool and a filter to a subset file, and a summary of it beside."""
 
 import contextlib
+import errno
 import importlib.metadata
 import shutil
 import sys
@@ -11,9 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from conf.command import part_of
 from conf.errors import UserError
 from conf.files import atomic, claimed, digest_file, digest_json, read_json, write_json
 from conf.machine import cores
+from conf.uids import DTYPE
 from curate.config import CurateConfig
 from curate.filters import build, described
 from curate.filters.base import Composite, Filter, judged
@@ -22,7 +25,8 @@ from curate.merge import Run, merge, sort_uids
 from curate.passes import WHOLE, Part, Pass, Passes, result
 from curate.pool import File, list_pool, spans
 
-RUN = 2**22  # uids that are sorted at a time
+RUN = 2**20  # uids that are sorted at a time
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _SHOWN = 20  # malformed uids that the summary lists
 _PACKAGES = ("poolbench", "numpy", "pyarrow")
 
@@ -56,7 +60,7 @@ def select(config: CurateConfig, spec: dict[str, Any]) -> int:
     Raises:
         UserError: wrong options, nothing to select from, nothing kept, or a subset that is there already.
     """
-    part = _part(config.part)
+    part = WHOLE if config.part is None else Part(*part_of(config.part))
     inputs = _inputs(spec, config.pool)
     out = Path(config.out).expanduser()
     if out.suffix != ".npy":
@@ -107,15 +111,6 @@ def judge(file: File, chosen: Filter, spill: Path) -> dict[str, Any]:
         if pending:
             flush()
     return Judged(rows, kept, sum(runs), malformed, examples, dict(tallies), runs)._asdict()
-
-
-def _part(word: str | None) -> Part:
-    if word is None:
-        return WHOLE
-    number, slash, of = word.partition("/")
-    if not (slash and number.isdigit() and of.isdigit() and 1 <= int(number) <= int(of)):
-        raise UserError(f"part={word} must be i/n with 1 <= i <= n")
-    return Part(int(number), int(of))
 
 
 def _inputs(spec: dict[str, Any], pool: str | None) -> Inputs:
@@ -195,12 +190,43 @@ def _finish(config: CurateConfig, inputs: Inputs, passes: Passes, step: Pass, ou
     for file, one in zip(good, judged_, strict=True):
         firsts = np.cumsum([0, *one.runs]).tolist()
         runs += [Run(step.spill(file), first, rows) for first, rows in zip(firsts, one.runs, strict=False)]
-    summary_path(out).unlink(missing_ok=True)
-    merge(runs, out, int(config.memory * 1e9))
-    write_json(summary_path(out), summary | {"sha256": digest_file(out)})
+    _write(runs, out, config.memory, summary)
     print(f"{out}: {summary['uids']:,} uids, {summary['kept']:,} of {summary['rows']:,} rows", file=sys.stderr)
     _warn(list(passes.bad.values()), summary["malformed_uids"])
+    for path, count in summary["not_in_pool"].items():
+        print(f"not in the pool: {count:,} uids of {path}", file=sys.stderr)
     return 1 if summary["left_out"] else 0
+
+
+def _write(runs: list[Run], out: Path, memory: float, summary: dict[str, Any]) -> None:
+    """The subset and its summary.
+
+    Raises:
+        UserError: no room for them.
+    """
+    try:
+        summary_path(out).unlink(missing_ok=True)
+        merge(runs, out, int(memory * 1e9))
+        with _undone(out):  # without its summary it would be in the next run's way
+            write_json(summary_path(out), summary | {"sha256": digest_file(out)})
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        size = summary["uids"] * DTYPE.itemsize
+        raise UserError(
+            f"{out} cannot be written: {error.strerror}; make room for {size:,} bytes and start the same command "
+            "again, which has only this left to do"
+        ) from None
+
+
+@contextlib.contextmanager
+def _undone(path: Path) -> Iterator[None]:
+    """Take a file back where the block fails."""
+    try:
+        yield
+    except OSError:
+        path.unlink()
+        raise
 
 
 def _summary(config: CurateConfig, inputs: Inputs, passes: Passes, judged_: list[Judged]) -> dict[str, Any]:
@@ -226,8 +252,16 @@ def _summary(config: CurateConfig, inputs: Inputs, passes: Passes, judged_: list
         "malformed_uids": malformed,
         "malformed_examples": [text for one in judged_ for text in one.examples][:_SHOWN],
         "counts": dict(sorted(tallies.items())),
+        "not_in_pool": _not_in_pool(inputs.chosen, tallies),
         "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
     }
+
+
+def _not_in_pool(chosen: Filter, tallies: Counter[str]) -> dict[str, int]:
+    """By subset file, how many of its uids no row of the pool has; too few by rows that repeat another's uid."""
+    leaves = [leaf for leaf in _subsets(chosen) if not leaf.repeats]
+    absent = {leaf.options.path: leaf.state["different_uids"] - tallies[leaf.found] for leaf in leaves}
+    return {path: count for path, count in sorted(absent.items()) if count > 0}
 
 
 def _states(chosen: Filter) -> Any:

@@ -4,14 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from conf.errors import UserError, nearest
+from conf.command import part_of
+from conf.errors import UserError
 from curate.demo import build
 from tasks.registry import Task
-from train.loader import default_workers
-
-PRECISIONS = ("fp32", "amp_bf16")
+from train.options import check_options
 
 
 @dataclass
@@ -43,14 +40,9 @@ def check(config: EvaluateConfig) -> None:
         raise UserError("checkpoint= is needed with model=: a file or one of open_clip's pretrained tags")
     if config.run is None and config.out is None:
         raise UserError("out= is needed with model=: the folder for the results")
-    if config.precision not in PRECISIONS:
-        raise UserError(f"unknown precision {config.precision!r}; {nearest(config.precision, PRECISIONS)}")
     if config.limit is not None and config.limit < 1:
         raise UserError(f"limit={config.limit}: at least one sample a task is needed")
-    if config.workers is not None and config.workers < 0:
-        raise UserError(f"workers={config.workers}: 0 or more")
-    if config.batch_size is not None and config.batch_size < 1:
-        raise UserError(f"batch_size={config.batch_size}: at least 1")
+    check_options(config.precision, config.batch_size, config.workers)
 
 
 def patterns(value: Any) -> list[str]:
@@ -73,43 +65,15 @@ def deal(tasks: list[Task], part: str) -> list[Task]:
     Raises:
         UserError: `part` is not of the form i/n with 1 <= i <= n.
     """
-    index, _, count = part.partition("/")
-    if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
-        raise UserError(f"part={part} is not i/n with i from 1 to n, such as part=1/4")
-    loads = [0] * int(count)
+    index, count = part_of(part)
+    loads = [0] * count
     chosen = set()
     for task in sorted(tasks, key=lambda task: (-task.cost, task.key)):
         lightest = loads.index(min(loads))
         loads[lightest] += task.cost
-        if lightest == int(index) - 1:
+        if lightest == index - 1:
             chosen.add(task.key)
     return [task for task in tasks if task.key in chosen]
-
-
-def device_of(name: str) -> torch.device:
-    """The torch device of `device=`; "auto" takes a GPU where there is one.
-
-    Raises:
-        UserError: no such device on this machine.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError):
-        raise UserError(f"device={name} is not there; try device=cpu") from None
-    return device
-
-
-def worker_count(workers: int | None, processes: int) -> int:
-    """`workers=`, or what the cores of this machine allow each of its `processes`."""
-    return default_workers(processes) if workers is None else workers
-
-
-def batch_size_of(batch_size: int | None, device: torch.device) -> int:
-    """`batch_size=`, or 256 on a GPU and 32 on a CPU, whose caches a larger batch does not fit."""
-    return batch_size or (256 if device.type == "cuda" else 32)
 
 
 def data_folder(data: str | None, suite: str) -> Path:

@@ -2,16 +2,15 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch.nn import functional
 
-from conf.errors import UserError
 from evaluate.cache import Cache
-from evaluate.images import Pixels, Scale, evaluation_transform
 from evaluate.subject import Subject
-from train.model import encode_text, load, text_lengths, tokenizer_of
+from train.model import load, text_lengths, tokenizer_of
+from train.towers import Towers
+from train.transform import Pixels, evaluation_transform
 
 Classes = tuple[Sequence[str], Sequence[str]]  # class names, templates
 
@@ -33,18 +32,12 @@ class Encoder:
         batch_size: int,
         cache: Cache | None = None,
     ) -> None:
-        if precision == "fp32":
-            # TensorFloat-32 keeps 10 bits of the mantissa; it would make fp32 on a GPU something else than on a CPU.
-            torch.set_float32_matmul_precision("highest")
-            torch.backends.cudnn.allow_tf32 = False
-        transform = evaluation_transform(model)
         self.device = device
-        self.pixels = Pixels(transform)
+        self.pixels = Pixels(evaluation_transform(model))
         self.cache = cache
-        self._scale = Scale(transform).to(device)
-        self._model: Any = model
+        self._model = model
+        self._towers = Towers(model, device, precision)
         self._tokenizer = tokenizer_of(name)
-        self._precision = precision
         self._batch_size = batch_size
         self._classes: dict[tuple[str, tuple[str, ...]], torch.Tensor] = {}
 
@@ -64,17 +57,13 @@ class Encoder:
             kept = Cache(Path(cache), conditions, device)
         return cls(model, subject.model, device, precision, batch_size, kept)
 
-    @torch.inference_mode()
     def encode_images(self, images: torch.Tensor) -> torch.Tensor:
         """uint8 [n, 3, h, w] -> float32 [n, d] on the device.
 
         Raises:
             UserError: the model gives embeddings that are not finite, as a diverged one does.
         """
-        scaled = self._scale(images.to(self.device, non_blocking=True))
-        with self._autocast():
-            features = self._model.encode_image(scaled)
-        return _unit(features, "picture")
+        return self._towers.images(images)
 
     def encode_texts(self, texts: Sequence[str]) -> torch.Tensor:
         """n texts -> float32 [n, d] on the device, each different text encoded once.
@@ -137,13 +126,9 @@ class Encoder:
         tokens = self._tokenizer(texts)
         lengths = text_lengths(self._model, tokens)
         order = torch.argsort(lengths, stable=True)
-        parts = []
-        for rows in torch.split(order, self._batch_size):
-            shortened = tokens[rows, : int(lengths[rows].max())].to(self.device)
-            with self._autocast():
-                features = encode_text(self._model, shortened)
-            parts.append(_unit(features, "text"))
-        return torch.cat(parts)[torch.argsort(order).to(self.device)]
+        batches = torch.split(order, self._batch_size)
+        vectors = self._towers.texts(tokens[rows, : int(lengths[rows].max())] for rows in batches)
+        return vectors[torch.argsort(order).to(self.device)]
 
     def _recalled(self, name: str | None) -> torch.Tensor | None:
         entry = None if self.cache is None or name is None else self.cache.get(name)
@@ -152,9 +137,6 @@ class Encoder:
     def _keep(self, name: str | None, vectors: torch.Tensor) -> None:
         if self.cache is not None and name is not None:
             self.cache.put(name, vectors)
-
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self._precision == "amp_bf16")
 
 
 def _groups(classes: Sequence[tuple[str, tuple[str, ...]]]) -> Iterator[list[tuple[str, tuple[str, ...]]]]:
@@ -175,10 +157,3 @@ def _spread(vectors: torch.Tensor, unique: Sequence[str], texts: Sequence[str]) 
     """The vectors of `unique` texts for all `texts`, among which each may be several times."""
     place = {text: index for index, text in enumerate(unique)}
     return vectors[[place[text] for text in texts]]
-
-
-def _unit(features: torch.Tensor, what: str) -> torch.Tensor:
-    vectors = functional.normalize(features.float(), dim=-1)
-    if not torch.isfinite(vectors).all():
-        raise UserError(f"the model gives {what} embeddings that are not finite numbers; did its training diverge?")
-    return vectors

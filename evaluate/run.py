@@ -19,6 +19,7 @@ from evaluate.summary import brief, summary
 from tasks.readers import MissingDataError, TaskData, open_data
 from tasks.registry import Task, select, suite_of
 from train.distributed import World, joined, launch, on_first
+from train.options import batch_size_of, device_of, worker_count
 
 
 @dataclass
@@ -53,7 +54,7 @@ def run(config: EvaluateConfig) -> int:
     options.check(config)
     words = options.patterns(config.tasks)
     with joined() as world:
-        device = options.device_of(str(world.device) if config.device == "auto" else config.device)
+        device = device_of(str(world.device) if config.device == "auto" else config.device)
         world = world._replace(device=device)
         subject = subject_of(config)
         tasks = options.deal(select(words, suite_of(subject.scale or "")), config.part)
@@ -101,7 +102,7 @@ def unfinished(
     """The tasks without a result that holds for this checkpoint, these data and options; the others are reported."""
     conditions = Conditions.of(subject, config)
     before = last_lines(subject.out, subject)
-    threads = options.worker_count(config.workers, 1)
+    threads = worker_count(config.workers, 1)
     todo = []
     for key, (_, data) in found.items():
         if finished(before.get(key), data, subject.out, conditions, threads):
@@ -121,8 +122,8 @@ def evaluate(
         UserError: the model cannot be loaded, or does not fit the device.
     """
     conditions = Conditions.of(subject, config)
-    workers = options.worker_count(config.workers, world.local_size)
-    batch_size = options.batch_size_of(config.batch_size, world.device)
+    workers = worker_count(config.workers, world.local_size)
+    batch_size = batch_size_of(config.batch_size, world.device)
     processes = f"{world.size} processes of " if world.size > 1 else ""
     where = f"on {world.device}, {config.precision}, {processes}{workers} workers"
     tell(world, f"{subject.model}, {subject.checkpoint}, {where}: {len(todo)} tasks")

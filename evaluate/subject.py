@@ -4,23 +4,16 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-import open_clip
-
 from conf.errors import UserError
-from conf.files import digest_file, read_json
+from conf.files import digest_file
 from evaluate.config import EvaluateConfig
-from train.model import check_checkpoint
+from train.weights import trained, weights_of
 
 
 class Subject(NamedTuple):
-    """A model to score.
+    """A model to score: train.weights.Weights, and
 
     Attributes:
-        model: open_clip's name of the architecture.
-        checkpoint: a file, or a pretrained tag.
-        tag: the pretrained tag, None for a file. open_clip gives a model another activation or preprocessing for
-            some tags, so that weights and architecture alone do not settle the scores.
-        sha256: of the weights' file as it is now.
         out: folder for the results.
         scale: of the run, None without one.
         deviations: what already keeps every result from being official.
@@ -54,37 +47,15 @@ def subject_of(config: EvaluateConfig) -> Subject:
 def _from_run(config: EvaluateConfig, run: Path) -> Subject:
     if not run.is_dir():
         raise UserError(f"run={run} is not a folder")
-    file = run / "run.json"
-    record = read_json(file)
-    try:
-        model, scale, saved = record["recipe"]["model"], record["scale"], record["checkpoint"]
-    except (KeyError, TypeError):
-        raise UserError(f"{file} does not say which model, scale and checkpoint; is it of a training run?") from None
-    if not saved:
-        raise UserError(f"{file} names no checkpoint: the run has not written one yet")
-    checkpoint = run / saved["path"]
-    if not checkpoint.is_file():
-        raise UserError(f"{checkpoint}, which {file} names, does not exist")
-    sha256 = digest_file(checkpoint)
-    deviations = () if sha256 == saved["sha256"] else ("the checkpoint is not the one that run.json names",)
+    newest = trained(run)
+    if not newest.checkpoint.is_file():
+        raise UserError(f"{newest.checkpoint}, which {run / 'run.json'} names, does not exist")
+    sha256 = digest_file(newest.checkpoint)
+    deviations = () if sha256 == newest.sha256 else ("the checkpoint is not the one that run.json names",)
     out = run if config.out is None else Path(config.out)
-    return Subject(model, str(checkpoint), None, sha256, out, scale, deviations)
+    return Subject(newest.model, str(newest.checkpoint), None, sha256, out, newest.scale, deviations)
 
 
 def _from_names(config: EvaluateConfig) -> Subject:
     assert config.model is not None and config.checkpoint is not None and config.out is not None
-    check_checkpoint(config.model, config.checkpoint)
-    file = _weights_file(config.model, config.checkpoint)
-    tag = None if Path(config.checkpoint).is_file() else config.checkpoint
-    return Subject(config.model, config.checkpoint, tag, digest_file(file), Path(config.out), None, ())
-
-
-def _weights_file(model: str, checkpoint: str) -> Path:
-    """The file behind a checkpoint; the weights of a pretrained tag are downloaded into open_clip's cache."""
-    if Path(checkpoint).is_file():
-        return Path(checkpoint)
-    try:
-        return Path(open_clip.download_pretrained(open_clip.get_pretrained_cfg(model, checkpoint)))
-    except Exception as error:  # network libraries raise many kinds; all mean the same to the user
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"the weights {model}/{checkpoint} cannot be downloaded: {reason}") from None
+    return Subject(*weights_of(config.model, config.checkpoint), Path(config.out), None, ())

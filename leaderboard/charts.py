@@ -167,7 +167,37 @@ def heat_map(baseline: str = "the baseline") -> Spec:
         _shown("score", "Score", ".3f"),
         _shown("difference", "Difference", "+.3f"),
     ]
-    colour = {
+    axis = {"domain": False, "ticks": False}
+    names = {"type": "nominal", "sort": None, "title": None}
+    across = {"orient": "top", "labelAngle": -90, "labelLimit": 140, **axis}
+    dark = {"test": "isValid(datum.difference) && abs(datum.difference) > 0.75 * limit", "value": "white"}
+    digits = {
+        "transform": [{"calculate": _TWO_DIGITS, "as": "digits"}],
+        "mark": {"type": "text", "aria": False},
+        "encoding": {"text": {"field": "digits"}, "color": {"condition": dark, "value": "#222222"}},
+    }
+    return {
+        **_chart(
+            "Scores of each task (down) for each method (across), coloured by the difference to a baseline: blue is "
+            "better, orange is worse.",
+            params=[
+                {"name": "reach", "expr": "extent(pluck(data('rows'), 'difference'))"},
+                {"name": "limit", "expr": "max(0.01, -(reach[0] || 0), reach[1] || 0)"},
+            ],
+            encoding={
+                "x": {"field": "entry", **names, "axis": across},
+                "y": {"field": "task", **names, "axis": {"labelLimit": 160, **axis}},
+                "tooltip": tooltip,
+            },
+            layer=[{"mark": {"type": "rect"}, "encoding": {"color": _colour_of_difference(baseline)}}, digits],
+        ),
+        "width": {"step": 26},
+        "height": {"step": 13},
+    }
+
+
+def _colour_of_difference(baseline: str) -> Spec:
+    return {
         "condition": {"test": "!isValid(datum.difference)", "value": "#d9d9d9"},
         "field": "difference",
         "type": "quantitative",
@@ -186,47 +216,6 @@ def heat_map(baseline: str = "the baseline") -> Spec:
             "direction": "horizontal",
             "offset": 6,
         },
-    }
-    dark = {"test": "isValid(datum.difference) && abs(datum.difference) > 0.75 * limit", "value": "white"}
-    return {
-        **_chart(
-            "Scores of each task (down) for each method (across), coloured by the difference to a baseline: blue is "
-            "better, orange is worse.",
-            params=[
-                {"name": "reach", "expr": "extent(pluck(data('rows'), 'difference'))"},
-                {"name": "limit", "expr": "max(0.01, -(reach[0] || 0), reach[1] || 0)"},
-            ],
-            encoding={
-                "x": {
-                    "field": "entry",
-                    "type": "nominal",
-                    "sort": None,
-                    "title": None,
-                    "axis": {"orient": "top", "labelAngle": -90, "labelLimit": 140, "domain": False, "ticks": False},
-                },
-                "y": {
-                    "field": "task",
-                    "type": "nominal",
-                    "sort": None,
-                    "title": None,
-                    "axis": {"labelLimit": 160, "domain": False, "ticks": False},
-                },
-                "tooltip": tooltip,
-            },
-            layer=[
-                {"mark": {"type": "rect"}, "encoding": {"color": colour}},
-                {
-                    "transform": [{"calculate": _TWO_DIGITS, "as": "digits"}],
-                    "mark": {"type": "text", "aria": False},
-                    "encoding": {
-                        "text": {"field": "digits"},
-                        "color": {"condition": dark, "value": "#222222"},
-                    },
-                },
-            ],
-        ),
-        "width": {"step": 26},
-        "height": {"step": 13},
     }
 
 

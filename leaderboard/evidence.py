@@ -17,17 +17,16 @@ import numpy.typing as npt
 
 from conf.errors import UserError
 from conf.files import digest_file, read_json, read_lines
+from conf.uids import Uids, from_texts, mapped, pieces, search, uid_text, unsorted_row
 from leaderboard.models import Submission, TaskResult
 from tasks.registry import Task, load_tasks, select
 
 Ints = npt.NDArray[np.int64]
-Uids = npt.NDArray[Any]  # of dtype UID
 
-UID = np.dtype("u8,u8")  # the two halves of a 128-bit uid; docs/formats.md
 TOLERANCE = 1e-9  # between a metric as written and as computed again: the order of a sum may differ, nothing else
 RECHECK_TOLERANCE = 0.001  # between two evaluations on different devices, where a near tie may fall the other way
 
-_ROWS = 2**20  # uids that are in memory at a time
+_ROWS = 2**20  # uids of a parquet that are in memory at a time
 _NAMED = 3  # uids that a refusal names
 
 
@@ -134,15 +133,15 @@ def check_subset(submission: Submission, path: Path) -> Finding:
     if digest_file(path) != submission.subset.digest:
         return Finding([], [f"subset.digest: not the digest of {path}"])
     try:
-        uids = _uids(path)
+        uids = mapped(path)
     except UserError as error:
         return Finding([], [f"subset: {error}"])
     if len(uids) != submission.subset.size:
         return Finding([], [f"subset.size: {submission.subset.size}, but {path} holds {len(uids)} uids"])
-    row = _unsorted(uids)
+    row = unsorted_row(uids)
     if row is not None:
         return Finding([], [f"subset: {path} is not sorted at row {row}"])
-    repeats = sum(int(_repeated(uids, start).sum()) for start in range(0, len(uids), _ROWS))
+    repeats = sum(int((~new).sum()) for _, _, new in pieces(uids))
     return Finding([f"subset: {len(uids):,} uids, {repeats:,} of them repeats, digest and order as they should be"], [])
 
 
@@ -159,75 +158,20 @@ def check_pool(submission: Submission, subset: Path, pool: Path) -> Finding:
     """
     if submission.track != "filtering":
         return Finding([f"pool: not compared, the track {submission.track} may hold any data"], [])
-    uids = _uids(subset)
+    uids = mapped(subset)
     found = np.zeros(len(uids), np.bool_)
     for rows in _rows_in_folder(uids, pool) if pool.is_dir() else _rows_in_list(uids, pool):
         found[rows] = True
     missing = 0
     named: list[str] = []
-    for start in range(0, len(uids), _ROWS):
-        rows = start + np.flatnonzero(~found[start : start + _ROWS] & ~_repeated(uids, start))
+    for start, part, new in pieces(uids):
+        rows = start + np.flatnonzero(~found[start : start + len(part)] & new)
         missing += len(rows)
-        named += [f"{int(high):016x}{int(low):016x}" for high, low in uids[rows[: _NAMED - len(named)]]]
+        named += [uid_text(uid) for uid in uids[rows[: _NAMED - len(named)]]]
     if missing:
         more = f" and {missing - len(named):,} more" if missing > len(named) else ""
         return Finding([], [f"subset: {missing:,} uids are not in the pool {pool}: {', '.join(named)}{more}"])
     return Finding([f"pool: every uid of the subset is in {pool}"], [])
-
-
-def _uids(path: Path) -> Uids:
-    """A memory-mapped file of uids.
-
-    Raises:
-        UserError: it is not one.
-    """
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{path} is not a .npy file of uids: {error}") from None
-    if array.dtype != UID or array.ndim != 1:
-        raise UserError(f"{path} holds {array.dtype} {list(array.shape)}, not a list of u8,u8 uids")
-    if not len(array):
-        raise UserError(f"{path} is empty")
-    uids: Uids = array
-    return uids
-
-
-def _unsorted(uids: Uids) -> int | None:
-    """The first row that is smaller than the one before, None where there is none."""
-    for start in range(0, len(uids), _ROWS):
-        part = uids[start : start + _ROWS + 1]
-        wrong = _below(part[1:], part[:-1])
-        if wrong.any():
-            return start + int(wrong.argmax()) + 1
-    return None
-
-
-def _below(ones: Uids, others: Uids) -> npt.NDArray[np.bool_]:
-    below: npt.NDArray[np.bool_] = (ones["f0"] < others["f0"]) | (
-        (ones["f0"] == others["f0"]) & (ones["f1"] < others["f1"])
-    )
-    return below
-
-
-def _repeated(uids: Uids, start: int) -> npt.NDArray[np.bool_]:
-    """Which of the rows from `start` on, _ROWS at most, hold the uid of the row before."""
-    part = uids[max(start - 1, 0) : start + _ROWS]
-    repeated: npt.NDArray[np.bool_] = part[1:] == part[:-1]
-    return repeated if start else np.concatenate([[False], repeated])
-
-
-def _first_rows(uids: Uids, wanted: Uids) -> Ints:
-    """Of each of `wanted` the first row of the sorted `uids` that is not smaller, int64 [n], len(uids) for none.
-
-    A binary search by hand: np.searchsorted would copy the memory-mapped file, and compares pairs slowly.
-    """
-    low, high = np.zeros(len(wanted), np.int64), np.full(len(wanted), len(uids))
-    for _ in range(len(uids).bit_length()):
-        middle = (low + high) // 2
-        smaller = (low < high) & _below(uids[np.minimum(middle, len(uids) - 1)], wanted)
-        low, high = np.where(smaller, middle + 1, low), np.where(smaller, high, middle)
-    return low
 
 
 def _matches(uids: Uids, rows: Ints, wanted: Uids) -> npt.NDArray[np.bool_]:
@@ -237,13 +181,12 @@ def _matches(uids: Uids, rows: Ints, wanted: Uids) -> npt.NDArray[np.bool_]:
 
 def _rows_in_list(uids: Uids, pool: Path) -> Iterator[Ints]:
     """Rows of `uids` that a sorted file of uids holds too."""
-    listed = _uids(pool)
-    row = _unsorted(listed)
+    listed = mapped(pool)
+    row = unsorted_row(listed)
     if row is not None:
         raise UserError(f"pool={pool} is not sorted at row {row}; np.sort it")
-    for start in range(0, len(uids), _ROWS):
-        wanted = np.array(uids[start : start + _ROWS])
-        yield start + np.flatnonzero(_matches(listed, _first_rows(listed, wanted), wanted))
+    for start, wanted, _ in pieces(uids):
+        yield start + np.flatnonzero(_matches(listed, search(listed, wanted), wanted))
 
 
 def _rows_in_folder(uids: Uids, pool: Path) -> Iterator[Ints]:
@@ -258,26 +201,13 @@ def _rows_in_folder(uids: Uids, pool: Path) -> Iterator[Ints]:
         try:
             with pq.ParquetFile(path) as file:
                 for batch in file.iter_batches(_ROWS, columns=["uid"]):
-                    listed = _halves(batch.column("uid").to_pylist())
+                    listed = from_texts(batch.column("uid").to_pylist())
                     listed = listed[np.argsort(listed["f0"])]  # what is looked up in a row then lies close together
-                    rows = _first_rows(uids, listed)
+                    rows = search(uids, listed)
                     yield rows[_matches(uids, rows, listed)]
         except (OSError, LookupError, ValueError, TypeError, pa.ArrowException) as error:
             reason = " ".join(str(error).split())
             raise UserError(f"{path} is not pool metadata with a column uid of 32 hex digits: {reason}") from None
-
-
-def _halves(texts: Sequence[str]) -> Uids:
-    """Hex uids as pairs of integers.
-
-    Raises:
-        ValueError, TypeError: one is not 32 hex digits.
-    """
-    data = bytes.fromhex("".join(texts))
-    if set(map(len, texts)) - {32} or len(data) != 16 * len(texts):  # fromhex passes over blanks
-        raise ValueError("a uid of another length")
-    pairs: Uids = np.frombuffer(data, ">u8,>u8").astype(UID)
-    return pairs
 
 
 # --- the checkpoint ---

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import MISSING
 
-from conf.errors import UserError, tell
+from conf.errors import UserError, first_line, tell
 from leaderboard.models import Submission
 from leaderboard.validate import read_submission
 
@@ -231,8 +231,7 @@ def _reason(error: BaseException) -> str:
         413: "a file is too large for the Hub",
         429: "the Hub is asked too often",
     }
-    first = (str(error).strip().splitlines() or [""])[0] or type(error).__name__
-    return first if status is None else known.get(status, f"the Hub answered with status {status}")
+    return first_line(error) if status is None else known.get(status, f"the Hub answered with status {status}")
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

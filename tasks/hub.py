@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import requests
 
-from conf.errors import UserError
+from conf.errors import UserError, first_line
 from conf.files import digest_file
 from tasks.readers import CLASSNAMES, DATASET_TYPE, NSHARDS, TEMPLATES
 from tasks.registry import Task
@@ -83,26 +83,37 @@ def inspect(task: Task) -> Repository:
     Raises:
         UserError: no such repository, no answer, or files that are not those of a task.
     """
+    assert task.source.repo is not None, task.key
+    return inspected(task.source.repo, task.source.revision or "main", lambda paths: _named(task, paths))
+
+
+def inspected(repo: str, revision: str, named: Callable[[Sequence[str]], Mapping[str, str]]) -> Repository:
+    """Ask the Hub for some files of a dataset repository at the newest commit of a revision.
+
+    Args:
+        named: from the paths of all its files, path -> name on disk of those wanted; what it raises ends the asking.
+
+    Raises:
+        UserError: no such repository, no answer, or one without sizes and digests.
+    """
     from huggingface_hub import HfApi
 
-    repo = task.source.repo
-    assert repo is not None, task.key
-    revision = task.source.revision or "main"
     info = insist(repo, lambda: HfApi().dataset_info(repo, revision=revision, files_metadata=True))
-    named = _named(task, [sibling.rfilename for sibling in info.siblings or ()])
-    files = []
-    for sibling in info.siblings or ():
-        if sibling.rfilename in named:
-            lfs = sibling.lfs
-            size = lfs.size if lfs is not None else sibling.size
-            sha256 = lfs.sha256 if lfs is not None else None
-            if size is None or (sha256 is None and sibling.blob_id is None):
-                raise UserError(f"{repo}: the hub tells no size or digest of {sibling.rfilename}")
-            blob = sibling.blob_id if sha256 is None else None
-            files.append(File(sibling.rfilename, named[sibling.rfilename], size, sha256, blob))
+    siblings = {sibling.rfilename: sibling for sibling in info.siblings or ()}
+    names = named(list(siblings))
+    files = tuple(_file(repo, siblings[path], names[path]) for path in siblings if path in names)
     card: Any = getattr(info, "card_data", None) or {}
     licence = card.get("license")
-    return Repository(repo, str(info.sha), None if licence is None else str(licence), tuple(files))
+    return Repository(repo, str(info.sha), None if licence is None else str(licence), files)
+
+
+def _file(repo: str, sibling: Any, name: str) -> File:
+    lfs = sibling.lfs
+    size = lfs.size if lfs is not None else sibling.size
+    sha256 = lfs.sha256 if lfs is not None else None
+    if size is None or (sha256 is None and sibling.blob_id is None):
+        raise UserError(f"{repo}: the hub tells no size or digest of {sibling.rfilename}")
+    return File(sibling.rfilename, name, size, sha256, sibling.blob_id if sha256 is None else None)
 
 
 def fetch(repo: str, commit: str, file: File, folder: Path, tell: Callable[[int], object] = lambda _: None) -> Path:
@@ -255,5 +266,5 @@ def _reason(error: Exception, status: int | None) -> str:
         403: "access is not granted",
         404: "there is no such file or repository",
     }
-    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    first = first_line(error)
     return known.get(status or 0, f"status {status}: {first}" if status else first)

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from conf.errors import UserError
+from conf.errors import UserError, first_line
 from conf.files import digest_bytes, digest_file, digest_json
 from tasks.registry import Task
 from train.shards import Problem, Sample, read_shard
@@ -332,4 +332,4 @@ def _rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, A
                     yield row, record
                     row += 1
     except pa.ArrowException as error:
-        raise UserError(f"{path} is not a parquet file: {str(error).splitlines()[0]}") from None
+        raise UserError(f"{path} is not a parquet file: {first_line(error)}") from None

@@ -27,6 +27,15 @@ def bucket() -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[dict[str, str]]:
+    """The environment in which srun and sbatch reach a real SLURM on this machine."""
+    import slurm_cluster
+
+    with slurm_cluster.cluster() as environment:
+        yield environment
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip, aloud, what needs a system package that is missing; in CI (POOLBENCH_REQUIRE_ALL=1) let it fail instead."""
     for item in items:

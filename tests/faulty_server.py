@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from local_server import Quiet, answering
+
 SLOW_DOWN = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
 
 
@@ -64,31 +66,15 @@ class Faulty:
 def serving(faulty: Faulty) -> Iterator[Faulty]:
     """Answer on a free port for as long as the block lasts."""
 
-    class Handler(_Handler):
+    class Bound(_Handler):
         faults = faulty
 
-    class Server(http.server.ThreadingHTTPServer):
-        def handle_error(self, request: object, client_address: object) -> None:
-            """Clients that gave up are what is tested."""
-
-    with Server(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-        thread.start()
-        faulty.port = server.server_address[1]
-        try:
-            yield faulty
-        finally:
-            faulty.ending.set()
-            server.shutdown()
-            thread.join()
+    with answering(Bound, faulty.ending) as faulty.port:
+        yield faulty
 
 
-class _Handler(http.server.BaseHTTPRequestHandler):
+class _Handler(Quiet, http.server.BaseHTTPRequestHandler):
     faults: Faulty
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *arguments: object) -> None:
-        """Nothing to the terminal."""
 
     def _handle(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))

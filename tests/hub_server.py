@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from local_server import Quiet, answering
+
 COMMIT = "c0ffee" * 6 + "abcd"  # 40 hex digits, as a commit has
 
 
@@ -85,17 +87,12 @@ class Hub:
 def serving(hub: Hub) -> Iterator[Hub]:
     """Answer for `hub` on a free port, whose address is `hub.url`, for as long as the block lasts."""
 
-    class Handler(_Handler):
+    class Bound(_Handler):
         server_hub = hub
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)  # seconds to notice the end
-        thread.start()
-        hub.url = f"http://127.0.0.1:{server.server_address[1]}"
+    with answering(Bound, hub.ending) as port:
+        hub.url = f"http://127.0.0.1:{port}"
         yield hub
-        hub.ending.set()
-        server.shutdown()
-        thread.join()
 
 
 def _is_lfs(path: str) -> bool:
@@ -106,12 +103,8 @@ def _blob(content: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
-class _Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class _Handler(Quiet, http.server.BaseHTTPRequestHandler):
     server_hub: Hub
-
-    def log_message(self, *_: Any) -> None:
-        """Say nothing."""
 
     def do_HEAD(self) -> None:
         self._answer(body=False)

@@ -33,12 +33,13 @@ from web_server import Web, serving
 import tasks.hub
 from conf.errors import UserError, status_of
 from conf.files import digest_file, read_json
+from conf.uids import write_subset
 from curate import arrived, web
 from curate.download_pool import main
 from curate.images_from_urls import Settings, Shard, make
 from curate.pictures import SIDE, finished
 from leaderboard.evidence import check_pool
-from train.subset import Subset, write_subset
+from train.subset import Subset
 
 ROOT = Path(__file__).parent.parent
 QUICK = ["metadata=false", "private_addresses=true", "threads=8", "processes=1", "timeout=0.4", "deadline=1",

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -146,10 +146,11 @@ def damaged_pool(folder: Path) -> dict[str, str]:
     good = [(f"good{number}", sample(number)) for number in range(5)]
     cases: dict[str, tuple[dict[str, bytes | None], str]] = {
         "nojson": ({"json": None}, "no .json with a uid"),
-        "nouid": ({"json": b"{}"}, "no .json with a uid"),
+        "nouid": ({"json": b"{}"}, "its .json holds no uid"),
         "baduid": ({"json": b'{"uid": "xyz"}'}, "not 32 hex digits"),
-        "brokenjson": ({"json": b"{"}, "no usable uid"),
-        "listjson": ({"json": b"[]"}, "no usable uid"),
+        "brokenjson": ({"json": b"{"}, "its .json holds no uid"),
+        "listjson": ({"json": b"[]"}, "its .json holds no uid"),
+        "deepjson": ({"json": b"[" * 100_000}, "its .json holds no uid"),
         "noimage": ({"png": None}, "no image"),
         "emptyimage": ({"png": b""}, "empty image"),
         "html": ({"png": b"<html>"}, "none of JPEG"),
@@ -182,7 +183,7 @@ def test_bad_samples_are_listed_each_time(root: Path, tmp_path: Path, capsys: py
         rows = table_of(tmp_path / "out")
         assert {uid_of(number) for number in range(5)} <= set(rows) and uid_of(100) in rows and len(rows) < 9
         said = capsys.readouterr()
-        assert f"{len(rows)} samples scored, 14 left out" in said.out and "lists all 14" in said.err
+        assert f"{len(rows)} samples scored, 15 left out" in said.out and "lists all 15" in said.err
     assert "0 of 2 shards to score" in said.out
 
 
@@ -287,7 +288,11 @@ def test_the_model_of_a_run_need_not_be_named(tmp_path: Path, capsys: pytest.Cap
     torch.save({"state_dict": create(REAL, seed=3).state_dict()}, checkpoint)
     write_json(
         run_folder / "run.json",
-        {"recipe": {"model": REAL}, "checkpoint": {"path": "checkpoints/step_000000009.pt", "sha256": "0"}},
+        {
+            "scale": "tiny",
+            "recipe": {"model": REAL},
+            "checkpoint": {"path": "checkpoints/step_000000009.pt", "sha256": "0"},
+        },
     )
     pool = write_pool(tmp_path / "pool", shards=1, per_shard=3)
     assert run(pool, run_folder, tmp_path / "a", model=None, arch=None) == 0
@@ -397,12 +402,6 @@ def test_a_killed_run_goes_on(real: Path, tmp_path: Path) -> None:
     assert run(real / "pool", real / "model.pt", tmp_path, model=REAL) == 0
     assert all((tmp_path / name).stat().st_ino == inode for name, inode in finished.items())
     assert scores_of(tmp_path) == pytest.approx(scores_of(real / "scores"), abs=1e-6)
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[dict[str, str]]:
-    with slurm_cluster.cluster() as environment:
-        yield environment
 
 
 @pytest.mark.slow

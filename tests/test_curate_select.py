@@ -1,6 +1,7 @@
 """Selecting: every filter against a plain version of itself, any number of workers and parts, composition, resuming,
 and what goes wrong."""
 
+import resource
 import subprocess
 import sys
 from collections import Counter
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from faulty_server import Faulty, serving
@@ -19,6 +21,7 @@ from pools import uid_of
 
 from conf.errors import UserError, status_of
 from conf.files import read_json
+from conf.uids import DTYPE, split_uid, write_subset
 from curate.command import run
 from curate.filters import names
 from curate.filters.basic import long_enough
@@ -27,7 +30,7 @@ from curate.merge import Run, merge, sort_uids
 from curate.passes import Passes
 from curate.pool import list_pool
 from curate.threshold import nth_largest
-from train.subset import DTYPE, Subset, split_uid, write_subset
+from train.subset import Subset
 
 ROOT = Path(__file__).parent.parent
 SMALL = "filter.language=fasttext_small"  # the detector that a package carries
@@ -307,6 +310,25 @@ def test_a_recipe_and_options_that_change_it(pool: Path, tmp_path: Path) -> None
     assert summary["state"]["of"][1] == {"threshold": read_json(tmp_path / "b.npy.json")["state"]["threshold"]}
 
 
+def test_uids_that_the_pool_lacks_are_told(
+    pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("curate.filters.subset._AT_ONCE", 3)
+    some = tmp_path / "some.npy"
+    write_subset(some, [uid_of(number) for number in [*range(990, 1010), 1000, 1001, 5, 5]])
+    of = f"filter.of=[{some},{{filter: clip_score, fraction: 0.5}}]"
+    for words in (f"filter={some}",), ("filter=union", of), ("filter=difference", of):
+        out = tmp_path / "out.npy"
+        selected(out, *words, f"pool={pool}", "overwrite=true")
+        assert f"not in the pool: 10 uids of {some}\n" in capsys.readouterr().err
+        assert read_json(tmp_path / "out.npy.json")["not_in_pool"] == {str(some): 10}
+    write_subset(some, [uid_of(5), uid_of(5)])
+    selected(tmp_path / "five.npy", f"filter={some}", f"pool={pool}")
+    selected(tmp_path / "alone.npy", f"filter={some}")
+    assert "not in the pool" not in capsys.readouterr().err
+    assert read_json(tmp_path / "alone.npy.json")["not_in_pool"] == {}
+
+
 @pytest.mark.parametrize("memory", [100, 4000, 10**9])
 def test_merging_in_little_memory_is_sorting(tmp_path: Path, memory: int) -> None:
     rng = np.random.default_rng(0)
@@ -410,7 +432,7 @@ WRONG = {
     "filter=no_filter pool={folder}/empty": "no .parquet in it",
     "filter=no_filter pool={folder}/bare": "has no rows",
     "filter=no_filter": "pool= is needed",
-    "filter=no_filter pool={pool} part=3/2": "part=3/2 must be i/n",
+    "filter=no_filter pool={pool} part=3/2": "part=3/2 is not i/n",
     "filter=no_filter pool={pool} workers=0": "workers=0 must be positive",
     "filter=sample filter.of=no_filter filter.size=2000 pool={pool}": "filter.size=2,000 is more than the 1,000",
     "filter=sample filter.size=20 pool={pool}": "of= is needed",
@@ -459,6 +481,102 @@ def test_a_worker_that_dies_is_told_and_the_next_run_continues(tmp_path: Path) -
             (f"{n:04d}", 20) for n in range(5)
         ]
         assert passes.done == 5 - found > 0
+
+
+def test_a_full_disk_is_one_line_and_loses_nothing(
+    pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The limit on the size of a file stands for the disk's: the kernel refuses the write in the same way."""
+    out, some = tmp_path / "out.npy", tmp_path / "some.npy"
+    write_subset(some, [uid_of(5)])
+    work = out.with_name("out.npy.work")
+    for kept, room, named, found in (
+        ("no_filter", 3000, work, 0),  # for no file's result
+        ("no_filter", 10_000, out, 4),  # for these, but not for the subset
+        (str(some), 700, out, 4),  # for the subset, but not for its summary
+    ):
+        words = (f"filter={kept}", f"pool={pool}")
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+        try:
+            assert curate(*words, f"out={out}") == 2
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        said = capsys.readouterr().err
+        assert said.startswith(f"error: {named} cannot be written: File too large; make room") and said.count("\n") == 1
+        assert {path.name for path in tmp_path.iterdir()} == {"some.npy", work.name}
+        assert len(list(work.glob("judge-*/*.uids"))) == found
+        if found:
+            assert len(selected(out, *words)) in (1, 1000)
+            assert "4 of 4 files are done" in capsys.readouterr().err
+            out.unlink()
+            out.with_name("out.npy.json").unlink()
+
+
+PEAK = """
+import re, sys
+from pathlib import Path
+from curate.command import run
+assert run(sys.argv[1:]) == 0 and "pandas" not in sys.modules
+print(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+import pandas, pyarrow
+assert pyarrow.table({"a": [1]}).to_pandas().equals(pandas.DataFrame({"a": [1]}))
+"""
+
+
+def peak(pool: Path, out: Path) -> float:
+    """MB that selecting takes at most, in a process that does all of it."""
+    words = ["filter=clip_score", "filter.fraction=0.9", f"pool={pool}", f"out={out}", "workers=1"]
+    done = subprocess.run([sys.executable, "-c", PEAK, *words], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout) / 1000
+
+
+def test_memory_is_flat_in_the_pools_size(tmp_path: Path) -> None:
+    """Two files of a real size, and 16; sorting all uids of those at once would take 150 MB more."""
+    rows, rng = 200_000, np.random.default_rng(0)
+    digits = rng.bytes(16 * rows).hex()
+    columns = {
+        "uid": [digits[32 * row : 32 * row + 32] for row in range(rows)],
+        "clip_l14_similarity_score": rng.normal(0.2, 0.1, rows).astype(np.float32),
+    }
+    (tmp_path / "few").mkdir()
+    (tmp_path / "many").mkdir()
+    pq.write_table(pa.table(columns), tmp_path / "file")
+    for number in range(16):
+        (tmp_path / "many" / f"{number}.parquet").hardlink_to(tmp_path / "file")
+    for number in range(2):
+        (tmp_path / "few" / f"{number}.parquet").hardlink_to(tmp_path / "file")
+    few, many = (peak(tmp_path / name, tmp_path / f"{name}.npy") for name in ("few", "many"))
+    assert many < few + 8, (few, many)
+    found = np.load(tmp_path / "many.npy")
+    assert len(found) == 8 * len(np.load(tmp_path / "few.npy")) > 2_800_000
+    assert found.nbytes > 45e6
+
+
+MERGE = """
+import re, sys
+from pathlib import Path
+from curate.merge import Run, merge
+for count in (4, 40):
+    runs = [Run(Path(sys.argv[1]), 0, 2**17)] * count
+    assert merge(runs, Path(sys.argv[2]), 10**9) == count * 2**17
+    print(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+"""
+
+
+def test_merging_takes_no_more_memory_for_more_uids(tmp_path: Path) -> None:
+    """84 MB of uids, of which neither the sorting nor the look for ranges holds a large part, not even mapped."""
+    halves = np.random.default_rng(0).integers(0, 2**63, (2**17, 2)).astype("u8")
+    (tmp_path / "run").write_bytes(sort_uids(halves.view(DTYPE).ravel()).tobytes())
+    done = subprocess.run(
+        [sys.executable, "-c", MERGE, tmp_path / "run", tmp_path / "out.npy"],
+        cwd=ROOT, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    few, many = map(int, done.stdout.split())
+    assert many < few + 20_000, (few, many)
+    np.testing.assert_array_equal(np.load(tmp_path / "out.npy")[::40], np.sort(halves.view(DTYPE).ravel()))
 
 
 def test_the_command(pool: Path, tmp_path: Path) -> None:

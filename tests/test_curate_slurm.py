@@ -2,7 +2,6 @@
 merges."""
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,12 +11,6 @@ from metadata import write_metadata
 from conf.errors import status_of
 from conf.files import read_json
 from curate.command import run
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[dict[str, str]]:
-    with slurm_cluster.cluster() as environment:
-        yield environment
 
 
 @pytest.mark.slow

@@ -8,18 +8,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from pools import uid_of, write_pool
+from pools import sample, uid_of, write_pool, write_tar
 
 from conf.command import compose
 from conf.files import append_line
 from conf.machine import slow_bfloat16
+from conf.uids import write_subset
 from train.config import TrainConfig
 from train.cost import _fake_kept, kept_bytes, shapes_of, work_of
 from train.forecast import Outlook, look_ahead
 from train.model import create
 from train.record import describe
 from train.sources import resolve
-from train.subset import write_subset
 
 ROOT = Path(__file__).parent.parent
 SMALL = ("scale=small", "dry_run=true", "recipe.model=test-tiny", "recipe.warmup=1", "recipe.streams=8")
@@ -99,6 +99,13 @@ def test_a_few_samples_tell_of_the_pool(tmp_path: Path) -> None:
     found = outlook(*words[:3], "world_size=16", "efficiency.workers=2")
     assert any("16 processes do not divide the 8 streams: 2 of them read each one" in line for line in found.doubts)
     assert any("efficiency.workers=1 reads each once" in line for line in found.doubts)
+
+
+def test_a_subset_of_data_without_uids(tmp_path: Path) -> None:
+    write_tar(tmp_path / "0.tar", [(str(number), {**sample(number), "json": b"{}"}) for number in range(3)])
+    write_subset(tmp_path / "subset.npy", [uid_of(1)])
+    found = outlook(f"data={tmp_path}", f"out={tmp_path}/runs", f"subset={tmp_path}/subset.npy")
+    assert found.wrong == [f"{tmp_path}/0.tar has no .json with a uid, which subset= needs"]
 
 
 def test_hours_as_a_run_of_that_name_measured_them(tmp_path: Path) -> None:

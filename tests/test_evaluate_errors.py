@@ -23,11 +23,12 @@ from evalsets import (
 
 from conf.command import compose
 from conf.errors import UserError
-from evaluate.config import EvaluateConfig, check, data_folder, device_of, worker_count
+from evaluate.config import EvaluateConfig, check, data_folder
 from evaluate.results import FILE
 from evaluate.run import run
 from tasks.registry import load_tasks
 from train.model import create
+from train.options import device_of, worker_count
 
 EUROSAT, PETS, CIFAR = "vtab/eurosat", "vtab/pets", "vtab/cifar100"
 FLICKR = "retrieval/flickr_1k_test_image_text_retrieval"

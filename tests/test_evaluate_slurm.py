@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,6 @@ TASKS = load_tasks()
 # Of two parts the first has ObjectNet, the second the others, the shards of MNIST at last.
 OBJECTNET, COUNTRY, PETS, MNIST = "objectnet", "country211", "vtab/pets", "mnist"
 KEYS = [OBJECTNET, COUNTRY, PETS, MNIST]
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[dict[str, str]]:
-    with slurm_cluster.cluster() as environment:
-        yield environment
 
 
 def write_sets(root: Path, last: int) -> None:

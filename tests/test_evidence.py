@@ -21,19 +21,20 @@ from evalsets import (
 )
 from runs import edit, evaluated_run, forge, make_run, options
 
+from conf import uids
 from conf.command import parse
 from conf.errors import UserError
 from conf.files import digest_file, read_json, read_lines, write_json
+from conf.uids import DTYPE, write_subset
 from evaluate.results import predictions_path
 from leaderboard import evidence
-from leaderboard.evidence import UID, check_pool, check_subset, predictions_file
+from leaderboard.evidence import check_pool, check_subset, predictions_file
 from leaderboard.models import Submission
 from leaderboard.recompute import computed
 from leaderboard.submit import submit
 from leaderboard.validate import ValidateOptions, dashed, read_submission, validate_files
 from tasks.registry import load_tasks
 from train.model import create
-from train.subset import DTYPE, write_subset
 
 TASKS = load_tasks()
 
@@ -238,7 +239,6 @@ def naming(folder: Path, path: Path, **subset: Any) -> Submission:
 
 
 def test_a_subset_may_repeat(tmp_path: Path) -> None:
-    assert UID == DTYPE
     submission, path = subset_of(tmp_path, hexes(3, 2**100, 3, 3, 2**64))
     expected = "subset: 5 uids, 2 of them repeats, digest and order as they should be"
     assert check_subset(submission, path) == ([expected], [])
@@ -259,12 +259,12 @@ def test_a_subset_that_is_not_the_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (np.array([(0, 2), (0, 1)], UID), "is not sorted at row 1"),
-        (np.array([(1, 0), (0, 5)], UID), "is not sorted at row 1"),
+        (np.array([(0, 2), (0, 1)], DTYPE), "is not sorted at row 1"),
+        (np.array([(1, 0), (0, 5)], DTYPE), "is not sorted at row 1"),
         (np.zeros(3), "holds float64 [3], not a list of u8,u8 uids"),
-        (np.zeros((2, 2), UID), "not a list of u8,u8 uids"),
-        (np.zeros(0, UID), "is empty"),
-        (np.array([{}]), "is not a .npy file of uids: Array can't be memory-mapped"),
+        (np.zeros((2, 2), DTYPE), "not a list of u8,u8 uids"),
+        (np.zeros(0, DTYPE), "is empty"),
+        (np.array([{}]), "cannot be read: Array can't be memory-mapped"),
     ],
 )
 def test_a_file_that_is_no_subset(tmp_path: Path, array: Any, message: str) -> None:
@@ -306,6 +306,7 @@ def test_missing_uids_are_named_and_counted_once(tmp_path: Path, folder: bool) -
 def test_membership_is_that_of_sets(tmp_path: Path, seed: int, folder: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a few rows in memory at a time, and uids that share a half, or all but a bit."""
     monkeypatch.setattr(evidence, "_ROWS", 3)
+    monkeypatch.setattr(uids, "_ROWS", 3)
     draw = random.Random(seed)
     halves = [0, 1, 2**63, 2**64 - 1, draw.getrandbits(64)]
     every = hexes(*{high << 64 | low for high in halves for low in halves})
@@ -335,7 +336,7 @@ def test_pools_that_cannot_be_read(tmp_path: Path) -> None:
         pq.write_table(table, folder / "part.parquet")
         with pytest.raises(UserError, match=r"part.parquet is not pool metadata with a column uid of 32 hex digits"):
             check_pool(submission, path, folder)
-    np.save(tmp_path / "unsorted.npy", np.array([(2, 0), (1, 0)], UID))
+    np.save(tmp_path / "unsorted.npy", np.array([(2, 0), (1, 0)], DTYPE))
     with pytest.raises(UserError, match=r"is not sorted at row 1; np\.sort it"):
         check_pool(submission, path, tmp_path / "unsorted.npy")
 

@@ -10,7 +10,9 @@ from PIL import Image
 from torchvision.transforms import RandomResizedCrop
 
 from train.images import Box, decode, draw_box, resized_crop
+from train.model import create
 from train.pictures import PIXEL_LIMIT
+from train.transform import Pixels, WebPixels, evaluation_transform
 
 
 def smooth(height: int, width: int, channels: int, seed: int) -> np.ndarray:
@@ -139,3 +141,19 @@ def test_a_decompression_bomb_is_told_without_being_decoded() -> None:
         decode(encode(Image.new("1", (side, side)), "PNG"))
     with pytest.raises(ValueError, match=r"cannot be decoded|more than"):
         decode(encode(Image.new("1", (30_000, 30_000)), "PNG"))
+
+
+def test_a_finished_model_sees_the_same_of_a_good_picture_and_nothing_of_what_training_refuses() -> None:
+    transform = evaluation_transform(create("test-tiny"))
+    pixels, limited = Pixels(transform), WebPixels(transform)
+    for name, data in encoded_pictures():
+        assert torch.equal(limited(data), pixels(data)), name
+    foreign = encode(Image.fromarray(smooth(40, 50, 3, 1)), "SGI")
+    assert pixels(foreign).shape == (3, 32, 32)
+    side = int(PIXEL_LIMIT**0.5) + 1
+    for bad in (b"", b"text", foreign, encode(Image.new("1", (side, side)), "PNG")):
+        with pytest.raises(ValueError, match="image cannot be decoded") as training:
+            decode(bad)
+        with pytest.raises(ValueError, match="image cannot be decoded") as scoring:
+            limited(bad)
+        assert str(scoring.value) == str(training.value)

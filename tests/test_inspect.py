@@ -18,15 +18,15 @@ from pools import picture, uid_of, write_pool, write_tar
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
+from conf import uids
 from conf.errors import UserError
+from conf.uids import DTYPE, split_uid, write_subset
 from curate import inspect, pool
 from curate.pool import list_pool
-from curate.report import members
 from curate.report.gather import DROPPED, KEPT, Histogram, Question, gather, hashed
 from curate.report.members import Members, Overlap, Runs
 from curate.report.page import percent
 from curate.report.words import contrasts, host_of, words_of
-from train.subset import DTYPE, split_uid, write_subset
 
 ROWS = 1000
 HOSTILE = "</title><script>document.title='run'</script><img src=x onerror=\"document.title='run'\"> {{ 7*7 }}\u202e"
@@ -58,7 +58,7 @@ def facts_of(page: str) -> dict[str, str]:
 
 def test_lookups_are_those_of_a_counter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Over repeats, neighbours that differ in one half only, both ends, and chunks that cut runs."""
-    monkeypatch.setattr(members, "_CHUNK", 5)
+    monkeypatch.setattr(uids, "_ROWS", 5)
     rng = np.random.default_rng(0)
     for size in (1, 2, 3, 7, 64, 200):
         pairs = [tuple(map(int, pair)) for pair in rng.integers(0, 6, (size, 2)) + np.array([2**63, 0], np.uint64)]

@@ -9,10 +9,11 @@ import torch
 from pools import sample, uid_of, write_pool, write_tar
 
 from conf.errors import UserError
+from conf.uids import write_subset
 from train.loader import Batch, Share, batches
 from train.sources import resolve
 from train.stream import Cursor, Plan, Stream
-from train.subset import Subset, write_subset
+from train.subset import Subset
 
 SIDE, STREAMS, BATCH, SAMPLES = 24, 8, 24, 24 * 9 + 12
 FROZEN = [85, 53, 88, 53, 86, 37, 51, 53, 87, 51, 87, 54]  # numbers of the first samples of seed 0
@@ -142,6 +143,19 @@ def test_subset_of_other_data_is_told(pool: Path, tmp_path: Path) -> None:
     write_subset(tmp_path / "subset.npy", [uid_of(999_999)])
     with pytest.raises(UserError, match="shards in a row held no sample of the subset"):
         Stream(plan(pool, subset=tmp_path / "subset.npy"), 0)
+
+
+def test_samples_without_a_uid_are_told(tmp_path: Path) -> None:
+    records = {"none": None, "cut": b"{", "list": b"[]", "deep": b"[" * 100_000, "short": b'{"uid": "abc"}'}
+    bad = [(key, {**sample(n), "json": data}) for n, (key, data) in enumerate(records.items())]
+    present = [(key, {name: data for name, data in members.items() if data is not None}) for key, members in bad]
+    write_tar(tmp_path / "0.tar", [*present, ("good", sample(9))])
+    write_subset(tmp_path / "subset.npy", [uid_of(9)])
+    taken = Stream(plan(tmp_path, subset=tmp_path / "subset.npy", buffer=1), 0).take(0)
+    assert taken.item.key == "good"
+    reasons = {problem.key: problem.reason for problem in taken.problems}
+    told = dict.fromkeys(("cut", "list", "deep"), "its .json holds no uid")
+    assert reasons == {**told, "none": "no .json with a uid", "short": "uid 'abc' is not 32 hex digits"}
 
 
 def test_bad_samples_are_replaced_and_told_alike_everywhere(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,12 +11,6 @@ from slurm_cluster import ROOT, Jobs
 from trained import STEPS, checkpoints, options, same, steps
 
 pytestmark = pytest.mark.system("slurm-wlm munge", slurm_cluster.missing)
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[dict[str, str]]:
-    with slurm_cluster.cluster() as environment:
-        yield environment
 
 
 @pytest.fixture

@@ -26,10 +26,11 @@ from pools import sample, uid_of, write_pool, write_tar
 
 from conf.errors import UserError
 from conf.files import read_json, read_lines
+from conf.uids import find, write_subset
 from curate.resharding.copy import copy_shard
 from curate.resharding.folder import begin
 from curate.resharding.index import index_shard
-from curate.resharding.job import Job, find, pairs
+from curate.resharding.job import Job, pairs
 from curate.resharding.options import ReshardOptions
 from curate.resharding.plan import Order
 from curate.resharding.run import reshard
@@ -37,7 +38,7 @@ from curate.resharding.tars import HeldTar, OpenTar, Stored, TarStream, header, 
 from curate.resharding.work import Work
 from train.shards import Problem, Sample, read_samples, read_shard
 from train.sources import resolve
-from train.subset import Subset, write_subset
+from train.subset import Subset
 
 Samples = list[tuple[str, dict[str, bytes]]]
 

@@ -7,8 +7,9 @@ import pytest
 from pools import uid_of, write_pool
 
 from conf.errors import UserError
+from conf.uids import DTYPE, write_subset
 from train.sources import resolve
-from train.subset import DTYPE, Subset, split_uid, write_subset
+from train.subset import Subset
 
 
 @pytest.fixture
@@ -91,31 +92,20 @@ def test_subset_counts_repeats(tmp_path: Path) -> None:
     assert subset.count("0" * 31 + "1") == 0 and subset.count("f" * 32) == 0
 
 
-def test_subset_file_is_the_formats(tmp_path: Path) -> None:
-    write_subset(tmp_path / "s.npy", ["0" * 15 + "2" + "f" * 16, "0" * 15 + "1" + "0" * 16])
-    array = np.load(tmp_path / "s.npy")
-    assert array.dtype == DTYPE and array.tolist() == [(1, 0), (2, 2**64 - 1)]
-
-
-@pytest.mark.parametrize("uid", ["", "abc", "g" * 32, "0" * 33, None, 5])
-def test_malformed_uids_are_refused(uid: object) -> None:
-    with pytest.raises(ValueError, match="32 hex digits"):
-        split_uid(uid)  # type: ignore[arg-type]
-
-
 def test_wrong_subset_files_are_told(tmp_path: Path) -> None:
     path = tmp_path / "s.npy"
     for array, message in (
-        (np.zeros(3), "a subset is a list of u8,u8"),
-        (np.zeros((2, 2), DTYPE), "a subset is a list of u8,u8"),
+        (np.zeros(3), "not a list of u8,u8 uids"),
+        (np.zeros((2, 2), DTYPE), "not a list of u8,u8 uids"),
         (np.zeros(0, DTYPE), "is empty"),
     ):
         np.save(path, array)
         with pytest.raises(UserError, match=message):
             Subset(str(path))
-    path.write_text("no array")
-    with pytest.raises(UserError, match="cannot be read"):
-        Subset(str(path))
+    for text in ("no array", ""):
+        path.write_text(text)
+        with pytest.raises(UserError, match=r"subset .*s\.npy cannot be read"):
+            Subset(str(path))
     np.save(path, np.array([(1, 5), (1, 4), (2, 0)], DTYPE))
     with pytest.raises(UserError, match="not sorted at row 1"):
         Subset(str(path)).check_sorted()

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,12 +10,6 @@ from pools import write_pool
 from slurm_cluster import ROOT, Jobs
 
 from conf.files import read_json, read_lines
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[dict[str, str]]:
-    with slurm_cluster.cluster() as environment:
-        yield environment
 
 
 @pytest.mark.slow

@@ -20,10 +20,10 @@ from trained import losses, weights
 from conf.command import compose
 from conf.errors import UserError
 from conf.files import digest_file, read_json, read_lines
+from conf.uids import write_subset
 from train.config import Efficiency, TrainConfig
 from train.loop import train
 from train.step import Stepper
-from train.subset import write_subset
 
 ROOT = Path(__file__).parent.parent
 SMALL = (

@@ -20,12 +20,12 @@ from pools import write_pool
 from conf.command import compose, quoted
 from conf.errors import UserError
 from conf.files import digest_file, read_json, read_lines
-from evaluate.config import PRECISIONS, EvaluateConfig
+from evaluate.config import EvaluateConfig
 from evaluate.results import FILE
 from evaluate.run import run as evaluate
 from tasks.registry import load_tasks, select
 from train import distributed, evaluation
-from train.config import EVALUATION_PRECISIONS, TrainConfig
+from train.config import TrainConfig
 from train.loop import train
 from train.stop import STOPPED
 
@@ -502,7 +502,3 @@ def test_the_command_means_what_the_options_say(options: dict[str, str], seed: i
 @pytest.mark.parametrize("words", [("all",), ("demo",), ("vtab", "imagenet1k"), ("*pets", "retrieval/*", "vtab/pets")])
 def test_tasks_are_those_of_the_registry(words: tuple[str, ...]) -> None:
     assert evaluation.task_keys(words) == [task.key for task in select(words)]
-
-
-def test_precisions_are_those_of_evaluate() -> None:
-    assert EVALUATION_PRECISIONS == PRECISIONS

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from local_server import Quiet, answering
 from pools import picture
 
 HTML = b"<html><body>Sorry, this picture has moved.</body></html>"
@@ -49,33 +50,15 @@ class Web:
 def serving(web: Web) -> Iterator[Web]:
     """Answer on a free port for as long as the block lasts."""
 
-    class Handler(_Handler):
+    class Bound(_Handler):
         hosts = web
 
-    class Server(http.server.ThreadingHTTPServer):
-        request_queue_size = 128
-
-        def handle_error(self, request: object, client_address: object) -> None:
-            """Clients that gave up are what is tested."""
-
-    with Server(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-        thread.start()
-        web.port = server.server_address[1]
-        try:
-            yield web
-        finally:
-            web.ending.set()
-            server.shutdown()
-            thread.join()
+    with answering(Bound, web.ending) as web.port:
+        yield web
 
 
-class _Handler(http.server.BaseHTTPRequestHandler):
+class _Handler(Quiet, http.server.BaseHTTPRequestHandler):
     hosts: Web
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *arguments: object) -> None:
-        """Nothing to the terminal."""
 
     def do_GET(self) -> None:
         web = self.hosts

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from conf.errors import UserError
+from conf.errors import UserError, first_line
 from conf.files import atomic, digest_file
 
 _PATTERN = "step_*.pt"
@@ -78,7 +78,7 @@ def load(path: Path) -> dict[str, Any]:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         return state
     except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
-        raise UserError(f"checkpoint {path} cannot be read: {str(error).splitlines()[0]}") from None
+        raise UserError(f"checkpoint {path} cannot be read: {first_line(error)}") from None
 
 
 def _newest_first(folder: Path) -> list[Path]:

@@ -10,7 +10,7 @@ from conf import recipes
 from conf.errors import UserError, nearest
 
 PRECISIONS = ("fp32", "amp", "amp_bf16")
-EVALUATION_PRECISIONS = ("fp32", "amp_bf16")  # those of `python -m evaluate`
+EVALUATION_PRECISIONS = ("fp32", "amp_bf16")  # those that a finished model runs in
 SLOW_BFLOAT16 = "amp_bf16 is some 15 times slower than fp32 on a CPU without a unit for it, as this one; precision=fp32"
 WANDB_MODES = ("online", "offline", "disabled")
 

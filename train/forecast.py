@@ -4,6 +4,7 @@ Nothing is written, no GPU is touched, and of the data only the listing and a fe
 docs/plan_a_run.md says how each number is made and how good it is.
 """
 
+import contextlib
 import importlib.util
 import math
 import shutil
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from conf.errors import UserError
+from conf.errors import UserError, first_line
 from conf.files import digest_file, read_lines
 from conf.machine import slow_bfloat16
 from conf.text import aligned
@@ -25,7 +26,7 @@ from train.evaluation import task_keys
 from train.loader import MAX_WORKERS
 from train.model import check_name
 from train.record import describe, differences, read_run
-from train.shards import BLOCK, IMAGE_EXTENSIONS, Problem, read_shard
+from train.shards import BLOCK, Problem, read_shard
 from train.sources import Data, Shard, resolve
 from train.subset import Subset
 
@@ -143,7 +144,7 @@ def _cost(outlook: Outlook) -> Cost | None:
     try:
         return cost_of(name, precision, config.efficiency.activation_checkpointing)
     except Exception as error:  # open_clip's less common models raise anything when they are built without weights
-        outlook.doubts.append(f"what {name} costs cannot be told: {str(error).splitlines()[0]}")
+        outlook.doubts.append(f"what {name} costs cannot be told: {first_line(error)}")
         return None
 
 
@@ -384,11 +385,12 @@ def _look_into(outlook: Outlook, shard: Shard) -> _Look | None:
             continue
         samples += 1
         size += sum(BLOCK + -(-len(data) // BLOCK) * BLOCK for data in sample.members.values())
-        picture, caption = sample.first_of(IMAGE_EXTENSIONS), sample.members.get("txt")
-        if picture and caption:
+        with contextlib.suppress(ValueError):
+            items += len(sample.picture()) + len(sample.caption().encode())
             usable += 1
-            items += len(picture) + len(caption)
-        uids += "json" in sample.members
+        with contextlib.suppress(ValueError):
+            sample.record()
+            uids += 1
         if samples == _LOOK:
             whole = False
             break

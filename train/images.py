@@ -14,10 +14,9 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import UnidentifiedImageError
 from torchvision.io import ImageReadMode, decode_jpeg
 
-from train.pictures import FORMATS, opened
+from train.pictures import decoding, opened
 
 _RATIO = (math.log(3 / 4), math.log(4 / 3))  # of width to height: torchvision's and open_clip's default
 
@@ -37,22 +36,13 @@ def decode(data: bytes) -> torch.Tensor:
     Raises:
         ValueError: `data` is no image, is damaged or truncated, or has too many pixels.
     """
-    try:
-        return _decode(data)
-    except UnidentifiedImageError:
-        reason = f"it is none of {', '.join(FORMATS)}"
-    except Exception as error:  # what a decoder raises on foreign bytes is not documented
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-    raise ValueError(f"image cannot be decoded: {reason}")
-
-
-def _decode(data: bytes) -> torch.Tensor:
-    image = opened(data)
-    if image.format == "JPEG" and image.mode in ("RGB", "L"):
-        encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-        rgb: torch.Tensor = decode_jpeg(encoded, mode=ImageReadMode.RGB)
-        return rgb
-    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+    with decoding():
+        image = opened(data)
+        if image.format == "JPEG" and image.mode in ("RGB", "L"):
+            encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+            rgb: torch.Tensor = decode_jpeg(encoded, mode=ImageReadMode.RGB)
+            return rgb
+        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
 
 
 def draw_box(height: int, width: int, scale: tuple[float, float], rng: random.Random) -> Box:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 
-from conf.errors import UserError
+from conf.errors import UserError, first_line
 from conf.files import claimed, digest_file, leftovers, write_json
 from conf.machine import slow_bfloat16
 from train import checkpoint
@@ -165,7 +165,7 @@ class _Run:
             )
         if "DataLoader worker" in str(error):  # which torch raises wherever this process happens to be
             return (
-                f"{str(error).splitlines()[0].rstrip('.')}; if the memory ran out (dmesg tells), fewer "
+                f"{first_line(error).rstrip('.')}; if the memory ran out (dmesg tells), fewer "
                 "efficiency.workers need less of it; the same command again goes on from the last checkpoint"
             )
         return None

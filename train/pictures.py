@@ -1,9 +1,13 @@
 """Opening pictures of strangers: known formats and a bounded size, without torch."""
 
+import contextlib
 import io
 import warnings
+from collections.abc import Iterator
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
+
+from conf.errors import first_line
 
 PIXEL_LIMIT = 64 * 2**20  # pixels; a decoded picture above it (192 MB) would threaten the memory of a worker
 # What the web shows. Pillow knows many more; one starts a program, others have no limits.
@@ -23,3 +27,20 @@ def opened(data: bytes, formats: tuple[str, ...] = FORMATS) -> Image.Image:
     if image.width * image.height > PIXEL_LIMIT:
         raise ValueError(f"{image.width} x {image.height} pixels are more than {PIXEL_LIMIT:,}")
     return image
+
+
+@contextlib.contextmanager
+def decoding() -> Iterator[None]:
+    """Opening and decoding a picture; whatever goes wrong becomes one line.
+
+    Raises:
+        ValueError: as said.
+    """
+    try:
+        yield
+        return
+    except UnidentifiedImageError:
+        reason = f"it is none of {', '.join(FORMATS)}"
+    except Exception as error:  # what a decoder raises on foreign bytes is not documented
+        reason = first_line(error).partition(" <_io.BytesIO")[0]
+    raise ValueError(f"image cannot be decoded: {reason}")

@@ -5,10 +5,12 @@ because a shard that ends early changes what is trained on.
 """
 
 import io
+import json
 import tarfile
 from collections.abc import Iterator, Sequence
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
+from conf.uids import split_uid
 from train.store import PIECE, RemoteFile, StoreError, Tally
 
 BLOCK = 512
@@ -26,6 +28,37 @@ class Sample(NamedTuple):
         """The member with the first of `extensions` that the sample has, None where it has none of them."""
         return next((self.members[extension] for extension in extensions if extension in self.members), None)
 
+    def picture(self) -> bytes:
+        """The bytes of its picture, as they are.
+
+        Raises:
+            ValueError: there are none.
+        """
+        data = self.first_of(IMAGE_EXTENSIONS)
+        if not data:
+            raise ValueError("no image" if data is None else "empty image")
+        return data
+
+    def caption(self) -> str:
+        """Its caption, as it is.
+
+        Raises:
+            ValueError: there is none, or it is not UTF-8.
+        """
+        if "txt" not in self.members:
+            raise ValueError("no caption")
+        try:
+            caption = self.members["txt"].decode()
+        except UnicodeDecodeError:
+            raise ValueError("caption is not UTF-8") from None
+        if not caption.strip():
+            raise ValueError("empty caption")
+        return caption
+
+    def record(self) -> dict[str, Any]:
+        """What its .json says; see `read_record`."""
+        return read_record(self.members.get("json"))
+
 
 class Problem(NamedTuple):
     """What is wrong with a sample of a shard, or with the shard itself where `key` is empty."""
@@ -33,6 +66,23 @@ class Problem(NamedTuple):
     shard: str
     key: str
     reason: str
+
+
+def read_record(data: bytes | None) -> dict[str, Any]:
+    """The .json of a sample, None where it has none, as a dictionary with a good `uid`.
+
+    Raises:
+        ValueError: no .json, no JSON, or no uid in it.
+    """
+    if data is None:
+        raise ValueError("no .json with a uid")
+    try:
+        record: dict[str, Any] = json.loads(data)
+        uid = record["uid"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise ValueError("its .json holds no uid") from None
+    split_uid(uid)
+    return record
 
 
 def read_shard(path: str, size: int = 0, tally: Tally | None = None) -> Iterator[Sample | Problem]:

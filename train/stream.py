@@ -13,7 +13,6 @@ import bisect
 import functools
 import hashlib
 import itertools
-import json
 import random
 import re
 import struct
@@ -22,7 +21,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from conf.errors import UserError
-from train.shards import IMAGE_EXTENSIONS, Problem, Sample, read_shard
+from train.shards import Problem, Sample, read_shard
 from train.sources import Shard
 from train.store import Tally
 from train.subset import Subset
@@ -199,7 +198,7 @@ class Stream:
             times = 1
             if self._plan.subset is not None:
                 try:
-                    times = self._plan.subset.count(_uid(sample))
+                    times = self._plan.subset.count(sample.record()["uid"])
                 except ValueError as error:
                     yield Problem(path, sample.key, str(error))
                     continue
@@ -232,35 +231,12 @@ class _Block:
         return item
 
 
-def _uid(sample: Sample) -> str:
-    """The uid in a sample's .json.
-
-    Raises:
-        ValueError: no .json, no JSON, or no uid in it.
-    """
-    if "json" not in sample.members:
-        raise ValueError("no .json with a uid, which subset= needs")
-    try:
-        uid: str = json.loads(sample.members["json"])["uid"]
-    except (ValueError, KeyError, TypeError):
-        raise ValueError("its .json holds no uid") from None
-    return uid
-
-
 def _item(shard: str, sample: Sample) -> Item | Problem:
     """The image and caption of a sample, or what it lacks."""
-    image = sample.first_of(IMAGE_EXTENSIONS)
-    if not image:
-        return Problem(shard, sample.key, "no image" if image is None else "empty image")
-    if "txt" not in sample.members:
-        return Problem(shard, sample.key, "no caption")
     try:
-        caption = sample.members["txt"].decode()
-    except UnicodeDecodeError:
-        return Problem(shard, sample.key, "caption is not UTF-8")
-    if not caption.strip():
-        return Problem(shard, sample.key, "empty caption")
-    return Item(shard, sample.key, image, shortened(caption))
+        return Item(shard, sample.key, sample.picture(), shortened(sample.caption()))
+    except ValueError as error:
+        return Problem(shard, sample.key, str(error))
 
 
 def shortened(caption: str) -> str:

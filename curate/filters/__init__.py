@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from conf.errors import UserError, nearest
+from conf.errors import UserError, first_line, nearest
 from curate.filters.base import Composite, Filter
 
 
@@ -69,4 +69,4 @@ def _options(schema: Any, given: dict[str, Any], where: str) -> Any:
             raise UserError(f"{where}: {missing[0]}= is needed")
         return OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
-        raise UserError(f"{where}.{error.full_key}: {str(error).splitlines()[0]}") from None
+        raise UserError(f"{where}.{error.full_key}: {first_line(error)}") from None

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from conf.files import digest_file
+from conf.uids import Uids, find, mapped, pieces
 from curate.filters.base import Filter, Passes
 from train.subset import Subset as SubsetFile
 
@@ -28,10 +29,17 @@ class Subset(Filter):
         super().__init__(options)
         self.files = SubsetFile(options.path)
         self.repeats = False  # set where there is no pool
+        self.found = f"rows in {options.path}"  # a tally
 
     def prepare(self, passes: Passes) -> None:
         self.files.check_sorted()
-        self.state = {"sha256": digest_file(self.options.path), "uids": self.files.size, "repeats": self.repeats}
+        digest = digest_file(self.options.path)
+        self.state = {
+            "sha256": digest,
+            "uids": self.files.size,
+            "different_uids": sum(int(new.sum()) for _, _, new in pieces(mapped(self.options.path))),
+            "repeats": self.repeats,
+        }
 
     def keep(self, rows: pa.Table, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
         kept: np.ndarray = self._found(arrays["uid"]) > 0
@@ -44,31 +52,14 @@ class Subset(Filter):
         return counts
 
     def tallies(self, rows: pa.Table, arrays: Mapping[str, np.ndarray]) -> dict[str, int]:
-        return {f"rows in {self.options.path}": int(self.keep(rows, arrays).sum())}
+        return {self.found: int(self.keep(rows, arrays).sum())}
 
     def _found(self, uids: np.ndarray) -> np.ndarray:
         """How often each uid stands in the file."""
-        halves = _halves(self.options.path)
-        often: np.ndarray = _places(halves, uids, after=True) - _places(halves, uids, after=False)
-        return often
+        return find(_uids(self.options.path, self.state["sha256"]), uids)[1]
 
 
 @functools.cache
-def _halves(path: str) -> np.ndarray:
-    """A subset file as u8 [uids, 2], memory-mapped."""
-    halves: np.ndarray = np.load(path, mmap_mode="r").view("u8").reshape(-1, 2)
-    return halves
-
-
-def _places(halves: np.ndarray, uids: np.ndarray, after: bool) -> np.ndarray:
-    """Where each uid would be put in, before or after its equals: np.searchsorted, which would copy the file."""
-    low, high = np.zeros(len(uids), np.int64), np.full(len(uids), len(halves), np.int64)
-    while (open_ := np.flatnonzero(low < high)).size:
-        middle = (low[open_] + high[open_]) // 2
-        at, wanted = halves[middle], uids[open_]
-        further = (at[:, 0] < wanted["f0"]) | ((at[:, 0] == wanted["f0"]) & (at[:, 1] < wanted["f1"]))
-        if after:
-            further |= (at[:, 0] == wanted["f0"]) & (at[:, 1] == wanted["f1"])
-        low[open_[further]] = middle[further] + 1
-        high[open_[~further]] = middle[~further]
-    return low
+def _uids(path: str, digest: str) -> Uids:
+    """A subset file, memory-mapped; the digest tells one from another that had its name."""
+    return mapped(path)

@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from conf.errors import UserError
+from conf.errors import UserError, first_line
+from conf.uids import uid_text
 from curate.pool import BadFile, File, Rows, read
 from curate.report.members import Members
 
@@ -173,7 +174,7 @@ def gather(files: Iterable[File], question: Question) -> Findings:
         except BadFile as error:
             found.unreadable.append(str(error))
         except pa.ArrowException as error:  # as for a text that is no UTF-8, or a number that is a text
-            found.unreadable.append(f"{file.path} holds what it should not: {str(error).splitlines()[0]}")
+            found.unreadable.append(f"{file.path} holds what it should not: {first_line(error)}")
     found.absent = [name for name in _OTHERS if name not in seen]
     if not found.pool:
         raise UserError(found.unreadable[0] if found.unreadable else "the pool has no rows with a uid")
@@ -190,7 +191,7 @@ def columns_of(file: File) -> list[str]:
         with fsspec.open(file.path) as opened:
             names = pq.read_schema(opened).names
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise BadFile(f"{file.path} cannot be read: {(str(error).splitlines() or [''])[0]}") from error
+        raise BadFile(f"{file.path} cannot be read: {first_line(error)}") from error
     return [name for name in names if name in _OTHERS or _is_score(name)]
 
 
@@ -282,6 +283,6 @@ def _look_up(uids: np.ndarray, numbers: Mapping[str, np.ndarray], wanted: Sequen
         return
     halves = {int(uid[:16], 16) for uid in wanted}
     for row in np.flatnonzero(np.isin(uids["f0"], np.array(sorted(halves), np.uint64))).tolist():
-        uid = f"{int(uids['f0'][row]):016x}{int(uids['f1'][row]):016x}"
+        uid = uid_text(uids[row])
         scores = {name: float(values[row]) for name, values in numbers.items() if name not in MEASURES}
         found.scores[uid] = {name: value for name, value in scores.items() if np.isfinite(value)}

@@ -3,7 +3,6 @@
 import base64
 import heapq
 import io
-import json
 import random
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,11 +10,12 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from conf.uids import DTYPE, split_uid
 from curate.report.gather import DROPPED, KEPT, hashed
 from train.pictures import opened
 from train.shards import IMAGE_EXTENSIONS, Sample, read_shard
 from train.sources import Shard
-from train.subset import DTYPE, Subset, split_uid
+from train.subset import Subset
 
 SHARDS = 4  # read for a sheet, drawn at random
 CELLS = 24  # of each group
@@ -72,11 +72,9 @@ def sheet(shards: Sequence[Shard], subset: Subset, seed: int) -> Sheet:
 
 def _uid_of(sample: Sample) -> str | None:
     try:
-        uid: str = json.loads(sample.members["json"])["uid"]
-        split_uid(uid)
-    except (KeyError, ValueError, TypeError, RecursionError):
+        return str(sample.record()["uid"]).lower()
+    except ValueError:
         return None
-    return uid.lower()
 
 
 def _cell(found: _Found) -> Cell:

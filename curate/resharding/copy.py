@@ -12,7 +12,8 @@ import fsspec
 import numpy as np
 
 from conf.files import atomic, write_json
-from curate.resharding.job import Job, mapped, planned, shards_of, uid_text
+from conf.uids import mapped, uid_text
+from curate.resharding.job import Job, planned, shards_of
 from curate.resharding.plan import Order, Place
 from curate.resharding.tars import END, expect, renamed
 from train.store import LISTING, STALL, StoreError, call, patiently

@@ -18,11 +18,11 @@ from tqdm import tqdm
 
 from conf.errors import UserError
 from conf.files import atomic, digest_json
-from curate.resharding.job import Job, find, mapped, planned
+from conf.uids import find, from_texts, mapped
+from curate.resharding.job import Job, planned
 from curate.resharding.tars import HeldTar, header, members, padded
 from train.pictures import opened
 from train.shards import IMAGE_EXTENSIONS
-from train.subset import DTYPE
 
 FORMATS = ("JPEG", "PNG", "WEBP")
 METHOD = "Gaussian blur through a blurred mask of the boxes; JPEG and WebP encoded anew at this quality, PNG lossless"
@@ -164,8 +164,7 @@ def _rows(name: str, subset: np.ndarray[Any, Any]) -> Any:
 def _uids(column: Any, name: str) -> np.ndarray[Any, Any]:
     """A column of hex uids as rows of a subset, at the speed of bytes.fromhex."""
     try:
-        halves = np.frombuffer(bytes.fromhex("".join(column.to_pylist())), ">u8").astype(np.uint64)
-        return halves.view(DTYPE).reshape(len(column))
+        return from_texts(column.to_pylist())
     except (TypeError, ValueError):
         raise UserError(f"{name}: a uid that is not 32 hex digits") from None
 

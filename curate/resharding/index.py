@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from conf.files import atomic, read_json, write_json
-from curate.resharding.job import ROW, Job, find, mapped, pairs, shards_of
+from conf.uids import find, mapped
+from curate.resharding.job import ROW, Job, pairs, shards_of
 from curate.resharding.tars import OpenTar, Stored, TarStream, scan
 from train.shards import Problem, open_shard
 from train.store import StoreError, Tally

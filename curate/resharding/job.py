@@ -1,7 +1,6 @@
 """What a resharding is to do, and the folder that it keeps its place in."""
 
 import functools
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from conf.files import read_json
-from train.subset import DTYPE
+from conf.uids import DTYPE
 
 # Where a copy of a chosen sample is and what it is. `row` is its place in the subset: a uid that stands there m times
 # has m rows, and `repeat` counts them from 0.
@@ -103,45 +102,6 @@ def planned(job: Job) -> np.ndarray[Any, Any]:
     return np.memmap(job.plan, ROW, "r", shape=(job.plan.stat().st_size // ROW.itemsize,))
 
 
-def mapped(path: Path | str) -> np.ndarray[Any, Any]:
-    """A .npy file, of which only what is used is read."""
-    array: np.ndarray[Any, Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    return array
-
-
-def uid_text(uid: Any) -> str:
-    """The 32 hex digits of a row of a subset."""
-    return f"{int(uid['f0']):016x}{int(uid['f1']):016x}"
-
-
-def find(subset: np.ndarray[Any, Any], uids: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """The first row of each uid in a sorted subset, and how often it stands there: int64 [len(uids)] both.
-
-    All are looked up at once, in a file that may be larger than the memory.
-    """
-    first = _bisect(subset, uids, before=False)
-    return first, _bisect(subset, uids, before=True) - first
-
-
-def _bisect(subset: np.ndarray[Any, Any], uids: np.ndarray[Any, Any], before: bool) -> np.ndarray[Any, Any]:
-    """How many rows are smaller than each uid; with `before`, smaller or equal."""
-    low, high = np.zeros(len(uids), np.int64), np.full(len(uids), len(subset), np.int64)
-    while (active := low < high).any():
-        middle = (low + high) >> 1
-        rows = subset[np.minimum(middle, len(subset) - 1)]
-        less = (rows["f0"] < uids["f0"]) | ((rows["f0"] == uids["f0"]) & (rows["f1"] < uids["f1"]))
-        if before:
-            less |= (rows["f0"] == uids["f0"]) & (rows["f1"] == uids["f1"])
-        low = np.where(active & less, middle + 1, low)
-        high = np.where(active & ~less, middle, high)
-    return low
-
-
 def pairs(uids: list[tuple[int, int]]) -> np.ndarray[Any, Any]:
     """Halves of uids as rows of a subset."""
     return np.array(uids, dtype=DTYPE)
-
-
-def cores() -> int:
-    """Of this machine, as far as this process may use them."""
-    return len(os.sched_getaffinity(0))

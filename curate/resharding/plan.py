@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from conf.files import atomic, json_line, write_json
+from conf.uids import mapped, uid_text, write_header
 from curate.resharding.index import read_found
-from curate.resharding.job import Job, mapped, planned, shards_of, uid_text
+from curate.resharding.job import Job, planned, shards_of
 from train.shards import Problem
-from train.subset import DTYPE
 
 _CHUNK = 2**20  # rows in memory at once
 _ROUNDS = 8
@@ -153,8 +153,7 @@ def _write_missing(subset: np.ndarray[Any, Any], seen: np.ndarray[Any, Any], pat
     """Write the rows of the subset that were not seen as a subset; return how many."""
     count = sum(int((~seen[start : start + _CHUNK]).sum()) for start in range(0, len(seen), _CHUNK))
     with atomic(path, "wb") as file:
-        header = {"descr": np.lib.format.dtype_to_descr(DTYPE), "fortran_order": False, "shape": (count,)}
-        np.lib.format.write_array_header_1_0(file, header)
+        write_header(file, count)
         for start in range(0, len(seen), _CHUNK):
             file.write(subset[start : start + _CHUNK][~seen[start : start + _CHUNK]].tobytes())
     return count

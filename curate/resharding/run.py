@@ -12,9 +12,10 @@ from tqdm import tqdm
 
 from conf.errors import UserError
 from conf.files import atomic, claimed, digest_file, json_line, read_json, write_json
+from conf.machine import cores
 from curate.resharding.copy import Done, names, publish
 from curate.resharding.folder import BAD, META, begin, check_apart, check_out
-from curate.resharding.job import Job, cores
+from curate.resharding.job import Job
 from curate.resharding.options import ReshardOptions, check
 from curate.resharding.plan import Counts, places
 from curate.resharding.processes import in_processes

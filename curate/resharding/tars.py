@@ -4,15 +4,14 @@ What counts as a sample, and as damage, is what train.shards says; there every b
 .json members. Headers are written anew, the same for the same name and size whatever tool made the pool.
 """
 
-import json
 import os
 import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
 from typing import IO, NamedTuple, Protocol
 
-from train.shards import BLOCK, MEMBER_LIMIT, Problem, pax_path, split_name
-from train.subset import split_uid
+from conf.uids import split_uid
+from train.shards import BLOCK, MEMBER_LIMIT, Problem, pax_path, read_record, split_name
 
 END = bytes(2 * BLOCK)  # of a tar
 NAME_LIMIT = 100  # bytes; a longer name takes a second header
@@ -161,14 +160,7 @@ def _uid(group: Sequence[Member]) -> str:
             raise ValueError(f"two members .{extension}")
         if len(extension.encode(errors="surrogateescape")) > NAME_LIMIT // 2:  # the rest is for uid and repeat
             raise ValueError(f"the extension .{extension[:20]}... is too long")
-    record = next((member.record for member in group if member.record is not None), None)
-    if record is None:
-        raise ValueError("no .json with a uid")
-    try:
-        uid: str = json.loads(record)["uid"]
-    except (ValueError, KeyError, TypeError):
-        raise ValueError("its .json holds no uid") from None
-    return uid
+    return str(read_record(next((member.record for member in group if member.record is not None), None))["uid"])
 
 
 def members(tar: Tar, stop: int = -1) -> Iterator[Member]:

@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
-from conf.errors import UserError
+from conf.errors import UserError, first_line
 from conf.files import read_json
 from curate.resharding.copy import copy_shard
 from curate.resharding.folder import held_in, is_whole
@@ -59,8 +59,7 @@ class Work:
         if isinstance(result, Exception):
             self.failed += 1
             what, shard = ("copying", part.shard) if isinstance(part, Place) else ("indexing", part)
-            reason = (str(result).splitlines() or [repr(result)])[0]
-            return f"{what} shard {shard} failed: {reason}" if self.failed <= _SHOWN else None
+            return f"{what} shard {shard} failed: {first_line(result)}" if self.failed <= _SHOWN else None
         if not isinstance(part, Place):
             self._found(self._plan.add(part))
             self._left -= 1

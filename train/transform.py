@@ -1,4 +1,4 @@
-"""From a compressed picture to the pixels that a model sees, by open_clip's own evaluation transform.
+"""From a compressed picture to the pixels that a finished model sees, by open_clip's own evaluation transform.
 
 The transform is cut in two. Decoding, resizing and cropping run in the workers and give bytes (uint8), a quarter of
 what floats would be to move between processes; scaling and normalising run on the model's device.
@@ -12,6 +12,8 @@ import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from torchvision.transforms import Compose, Normalize, PILToTensor, ToTensor
+
+from train.pictures import decoding, opened
 
 
 class Pixels:
@@ -28,7 +30,22 @@ class Pixels:
     def __call__(self, data: bytes) -> torch.Tensor:
         """Raises whatever Pillow raises for bytes that are not a whole picture."""
         with Image.open(io.BytesIO(data)) as image:
-            return self._steps(image.convert("RGB"))
+            return self.of(image)
+
+    def of(self, image: Image.Image) -> torch.Tensor:
+        """The same for a picture that is open."""
+        return self._steps(image.convert("RGB"))
+
+
+class WebPixels(Pixels):
+    """Pixels of pictures from the web, limited as in training: FORMATS and PIXEL_LIMIT."""
+
+    def __call__(self, data: bytes) -> torch.Tensor:
+        """Raises:
+        ValueError: `data` is no whole picture, or has too many pixels.
+        """
+        with decoding():
+            return self.of(opened(data))
 
 
 class Scale(torch.nn.Module):
