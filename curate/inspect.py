@@ -86,7 +86,8 @@ def main() -> int:
     with atomic(options.out) as file:
         file.write(pages.page(report))
     share = pages.percent(report.kept_share)
-    print(f"{options.out}: {report.kept:,} of {report.pool:,} rows kept ({share})")
+    shared = "" if report.other is None else f", {report.other.shared} of its uids in {report.other.name}"
+    print(f"{options.out}: {report.kept:,} of {report.pool:,} rows kept ({share}){shared}")
     for line in report.warnings:
         print(line, file=sys.stderr)
     return status
@@ -179,15 +180,17 @@ def _warnings(subset: Members, found: Findings) -> list[str]:
 
 def _other(subset: Members, other: Members, found: Findings) -> pages.Other:
     overlap = subset.overlap(other)
+    shared = pages.percent(overlap.both / (overlap.both + overlap.first_only))
     facts = [
         pages.Fact("In both", f"{overlap.both:,} uids"),
         pages.Fact("Only in this one", f"{overlap.first_only:,} uids"),
         pages.Fact("Only in the other", f"{overlap.second_only:,} uids"),
+        pages.Fact("Of this one, in both", shared),
         pages.Fact("Both of either (Jaccard)", pages.percent(overlap.jaccard)),
         pages.Fact("Kept share of the other", pages.percent(found.rows[OTHER] / found.pool)),
     ]
     parts = [("kept", overlap.first_only), ("both", overlap.both), ("other", overlap.second_only)]
-    return pages.Other(Path(other.path).name, facts, [pages.Part(kind, size) for kind, size in parts if size])
+    return pages.Other(Path(other.path).name, shared, facts, [pages.Part(kind, size) for kind, size in parts if size])
 
 
 def _distributions(found: Findings) -> list[pages.Distributions]:

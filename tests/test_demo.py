@@ -23,10 +23,13 @@ from conf.files import digest_file
 from curate import demo as demo_module
 from curate.demo import SHARD_SIZE, VERSION, Demo, build
 from curate.demo_emoji import HELD_OUT_PERCENT, SIDE
+from leaderboard.models import read_leaderboard
 from leaderboard.rank import constants
 from tasks.registry import select
+from train.subset import Subset
 
 ROOT = Path(__file__).parent.parent
+Samples = list[dict[str, bytes]]
 TASKS = {task.key: task for task in select(["demo"])}
 
 
@@ -36,11 +39,11 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
 
 
 @pytest.fixture(scope="session")
-def pool(demo: Demo) -> list[dict[str, bytes]]:
+def pool(demo: Demo) -> Samples:
     return [sample for tar in sorted(demo.pool.glob("*.tar")) for sample in read_samples(tar)]
 
 
-def read_samples(path: Path) -> list[dict[str, bytes]]:
+def read_samples(path: Path) -> Samples:
     """The samples of a tar, extension -> content, and "key"; by nothing but tarfile."""
     samples: dict[str, dict[str, bytes]] = {}
     with tarfile.open(path) as tar:
@@ -57,11 +60,28 @@ def pixels(png: bytes) -> bytes:
     return np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).tobytes()
 
 
-def evaluation_samples(demo: Demo, key: str) -> list[dict[str, bytes]]:
+def evaluation_samples(demo: Demo, key: str) -> Samples:
     split = demo.evaluation / TASKS[key].folder / "test"
     shards = int((split / "nshards.txt").read_text())
     assert sorted(path.name for path in split.glob("*.tar")) == [f"{shard}.tar" for shard in range(shards)]
     return [sample for shard in range(shards) for sample in read_samples(split / f"{shard}.tar")]
+
+
+def right_ones(demo: Demo, pool: Samples) -> tuple[Samples, Samples]:
+    """The samples that demo.right names, and the others."""
+    subset = Subset(str(demo.right))
+    told = [subset.count(json.loads(sample["json"])["uid"]) for sample in pool]
+    assert set(told) == {0, 1}
+    return [s for s, right in zip(pool, told, strict=True) if right], [
+        s for s, right in zip(pool, told, strict=True) if not right
+    ]
+
+
+def captions_by_url(samples: Samples) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for sample in samples:
+        found.setdefault(json.loads(sample["json"])["url"], []).append(sample["txt"].decode())
+    return found
 
 
 def lines(path: Path) -> list[str]:
@@ -72,7 +92,7 @@ def tree(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): digest_file(path) for path in folder.rglob("*") if path.is_file()}
 
 
-def test_shards_are_webdataset_with_uids(demo: Demo, pool: list[dict[str, bytes]]) -> None:
+def test_shards_are_webdataset_with_uids(demo: Demo, pool: Samples) -> None:
     names = sorted(path.name for path in demo.pool.iterdir())
     assert names == [f"{shard:08d}.tar" for shard in range(len(names))]
     assert len(names) == -(-len(pool) // SHARD_SIZE)
@@ -86,7 +106,7 @@ def test_shards_are_webdataset_with_uids(demo: Demo, pool: list[dict[str, bytes]
     assert len(set(keys)) == len(set(uids)) == len(pool) > 5000
 
 
-def test_pictures_are_rgb_of_the_models_size(demo: Demo, pool: list[dict[str, bytes]]) -> None:
+def test_pictures_are_rgb_of_the_models_size(demo: Demo, pool: Samples) -> None:
     evaluated = [sample for key in TASKS for sample in evaluation_samples(demo, key)]
     for sample in [*pool[::7], *evaluated]:
         image = Image.open(io.BytesIO(sample["png"]))
@@ -94,7 +114,7 @@ def test_pictures_are_rgb_of_the_models_size(demo: Demo, pool: list[dict[str, by
         assert len(image.getcolors(SIDE * SIDE) or ()) > 1, "a picture with nothing on it"
 
 
-def test_metadata_describe_the_shards(demo: Demo, pool: list[dict[str, bytes]]) -> None:
+def test_metadata_describe_the_shards(demo: Demo, pool: Samples) -> None:
     (path,) = demo.metadata.iterdir()
     table = pq.read_table(path)
     assert table.column_names == [
@@ -112,22 +132,33 @@ def test_metadata_describe_the_shards(demo: Demo, pool: list[dict[str, bytes]]) 
         assert row["clip_b32_similarity_score"] is row["clip_l14_similarity_score"] is row["face_bboxes"] is None
 
 
-def test_what_is_said_of_the_pools_size_is_true(pool: list[dict[str, bytes]]) -> None:
+def test_what_is_said_of_the_pools_size_is_true(pool: Samples) -> None:
     assert constants().pools["tiny"] == len(pool)
     assert f"dataset_size={len(pool)}" in (ROOT / "Makefile").read_text(encoding="utf-8")
     for page in ("README.md", "docs/demo_data.md"):
         assert f"{len(pool):,} samples" in (ROOT / page).read_text(encoding="utf-8")
 
 
-def test_one_picture_has_several_captions(pool: list[dict[str, bytes]]) -> None:
-    by_url: dict[str, set[str]] = {}
-    for sample in pool:
-        by_url.setdefault(json.loads(sample["json"])["url"], set()).add(sample["txt"].decode())
-    egypt = next(found for url, found in by_url.items() if url.endswith("/1F1EA-1F1EC.svg"))
-    assert egypt == {"Egypt", "egypt", "flag for Egypt", "flag: Egypt", "flag"}
+def test_one_picture_has_several_captions(demo: Demo, pool: Samples) -> None:
+    said = captions_by_url(right_ones(demo, pool)[0])
+    egypt = next(found for url, found in said.items() if url.endswith("/1F1EA-1F1EC.svg"))
+    assert set(egypt) == {"Egypt", "egypt", "flag for Egypt", "flag: Egypt", "flag"}
 
 
-def test_no_held_out_picture_is_in_the_pool(demo: Demo, pool: list[dict[str, bytes]]) -> None:
+def test_half_of_the_captions_are_another_pictures(demo: Demo, pool: Samples) -> None:
+    right, wrong = right_ones(demo, pool)
+    assert len(right) == len(np.load(demo.right)) and len(wrong) / len(pool) == pytest.approx(0.5, abs=0.001)
+    own = {url: {caption.lower() for caption in found} for url, found in captions_by_url(right).items()}
+    for url, found in captions_by_url(wrong).items():
+        assert own[url].isdisjoint(caption.lower() for caption in found)
+    # Neither a drawing nor a caption tells by itself.
+    drawings = [Counter(hashlib.sha256(sample["png"]).hexdigest() for sample in some) for some in (right, wrong)]
+    assert drawings[0].keys() == drawings[1].keys()
+    said = [Counter(sample["txt"] for sample in some) for some in (right, wrong)]
+    assert (said[0] & said[1]).total() > 0.98 * len(right)
+
+
+def test_no_held_out_picture_is_in_the_pool(demo: Demo, pool: Samples) -> None:
     seen = {pixels(sample["png"]) for sample in pool}
     codes = {json.loads(sample["json"])["url"].rsplit("/", 1)[1].removesuffix(".svg") for sample in pool}
     for key in TASKS:
@@ -136,7 +167,7 @@ def test_no_held_out_picture_is_in_the_pool(demo: Demo, pool: list[dict[str, byt
             assert sample["key"].decode() not in codes
 
 
-def test_no_held_out_name_is_in_the_pool(demo: Demo, pool: list[dict[str, bytes]]) -> None:
+def test_no_held_out_name_is_in_the_pool(demo: Demo, pool: Samples) -> None:
     said = {sample["txt"].decode().lower() for sample in pool}
     held_out = evaluation_samples(demo, "demo/openmoji_retrieval")
     names = [name.lower() for sample in held_out for name in sample["txt"].decode().split("\n")]
@@ -177,7 +208,7 @@ def test_the_shift_shows_the_same_things_otherwise(demo: Demo) -> None:
         assert (first / name).read_bytes() == (second / name).read_bytes()
 
 
-def test_every_word_of_a_class_name_is_in_the_pool(demo: Demo, pool: list[dict[str, bytes]]) -> None:
+def test_every_word_of_a_class_name_is_in_the_pool(demo: Demo, pool: Samples) -> None:
     words = {word.strip(":") for sample in pool for word in sample["txt"].decode().split()}
     for name in lines(demo.evaluation / TASKS["demo/openmoji"].folder / "classnames.txt"):
         assert words.issuperset(name.split())
@@ -193,7 +224,7 @@ def test_labels_are_right_where_one_can_tell(demo: Demo) -> None:
             assert name == "flag"
 
 
-def test_the_held_out_share(demo: Demo, pool: list[dict[str, bytes]]) -> None:
+def test_the_held_out_share(demo: Demo, pool: Samples) -> None:
     held_out = len(evaluation_samples(demo, "demo/openmoji_retrieval"))
     kept = len({json.loads(sample["json"])["url"] for sample in pool})
     assert held_out / (held_out + kept) == pytest.approx(HELD_OUT_PERCENT / 100, abs=0.02)
@@ -283,3 +314,29 @@ def _build_together(root: Path, barrier: "multiprocessing.synchronize.Barrier") 
 
     demo_module._make = make
     build(root)
+
+
+def test_make_demo_curates_and_compares(demo: Demo, tmp_path: Path) -> None:
+    """The Makefile's commands as they stand, with few samples: 512 to train on, two shards to choose from."""
+    (tmp_path / "small" / "pool").mkdir(parents=True)
+    for tar in sorted(demo.pool.glob("*.tar"))[:2]:
+        (tmp_path / "small" / "pool" / tar.name).symlink_to(tar)
+    (tmp_path / "small" / "right.npy").symlink_to(demo.right)
+    words = ["make", "-f", str(ROOT / "Makefile"), "-o", ".venv/installed", "demo", "SEEDS=3 4"]
+    words += [f"BIN={Path(sys.executable).parent}", f"POOLBENCH_CACHE={demo.pool.parent.parent}", "POOL=small"]
+    words += ["PRECISION=precision=fp32 recipe.samples=512 recipe.warmup=1"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    made = tmp_path / "demo"
+    kept = len(np.load(made / "clip_score.npy"))
+    assert SHARD_SIZE <= kept < SHARD_SIZE + 20  # "Egypt" and "egypt" have the same score, and ties are kept
+    (board,) = read_leaderboard(made / "leaderboard.json").boards[-1:]
+    assert sorted((entry.method, entry.seed, entry.dataset_size) for entry in board.unranked) == [
+        ("CLIP score of one half", 3, kept),
+        ("CLIP score of one half", 4, kept),
+        ("no filter", 3, constants().pools["tiny"]),
+        ("no filter", 4, constants().pools["tiny"]),
+    ]
+    for name in ("index.html", "clip_score.html", "runs/clip_score-3/contact_sheet.png"):
+        assert name in done.stdout and (made / name).stat().st_size > 10_000

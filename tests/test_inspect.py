@@ -180,13 +180,15 @@ def test_the_same_inputs_give_the_same_page(data: Path, tmp_path: Path, monkeypa
     assert first == second != third
 
 
-def test_two_subsets_side_by_side(data: Path, tmp_path: Path) -> None:
+def test_two_subsets_side_by_side(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(data / "kept.npy", pool=data / "metadata", against=data / "other.npy", out=tmp_path / "r.html")
+    assert "334 of 1,000 rows kept (33 %), 50 % of its uids in other.npy" in capsys.readouterr().out
     text = (tmp_path / "r.html").read_text()
     facts = facts_of(text)
     both = len(range(0, ROWS, 6))
     assert facts["In both"] == f"{both} uids" and facts["Only in this one"] == f"{334 - both} uids"
     assert facts["Only in the other"] == f"{500 - both} uids" and facts["Kept share of the other"] == "50 %"
+    assert facts["Of this one, in both"] == "50 %"
     assert "Words only in kept.npy and only in other.npy" in text
 
 

@@ -24,9 +24,10 @@ class Part(NamedTuple):
 
 
 class Other(NamedTuple):
-    """The second subset."""
+    """The second subset; `shared` is the share of the first one's uids that it has, too."""
 
     name: str
+    shared: str
     facts: list[Fact]
     overlap: list[Part]
 
