@@ -15,7 +15,7 @@ from conf.files import atomic, write_json
 from conf.uids import mapped, uid_text
 from curate.resharding.job import Job, planned, shards_of
 from curate.resharding.plan import Order, Place
-from curate.resharding.tars import END, expect, renamed
+from curate.resharding.tars import END, expect, rename, renamed
 from train.store import LISTING, STALL, StoreError, call, patiently
 
 if TYPE_CHECKING:
@@ -93,14 +93,19 @@ def _write(job: Job, rows: np.ndarray[Any, Any], handle: int) -> Done:
     shards, bad, changed, samples, begun = shards_of(job), [], 0, 0, 0
     for span, data in _read(job, rows):
         pieces: list[bytes | memoryview] = []
-        for row, offset, length, _, repeat, _ in span.rows:
-            blocks = data[offset - span.offset : offset - span.offset + length]
+        free = 0  # before it, pieces may refer to the bytes
+        for row, offset, length, size, repeat, _ in span.rows:
+            start = offset - span.offset
+            blocks = data[start : start + length]
             uid = uid_text(subset[row])
             boxes = faces.of(row - repeat) if faces else ()
             try:
                 if faces and len(boxes):
                     pieces += faces.hidden(blocks, f"{uid}-{repeat}", boxes, job.quality)
                     changed += 1
+                elif size == length and start >= free and not data.readonly:
+                    rename(blocks, f"{uid}-{repeat}")
+                    pieces.append(blocks)
                 else:
                     pieces += renamed(blocks, f"{uid}-{repeat}")
                 samples += 1
@@ -108,6 +113,7 @@ def _write(job: Job, rows: np.ndarray[Any, Any], handle: int) -> Done:
                 raise OSError(f"{shards[span.shard][0]} has changed since it was indexed: {error}") from None
             except ValueError as error:
                 bad.append((shards[span.shard][1], uid, str(error)))
+            free = max(free, start + length)
         _put(handle, pieces)
         begun = _to_disk(handle, begun)
     _put(handle, [END])

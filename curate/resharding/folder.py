@@ -91,7 +91,7 @@ def _clear(job: Job) -> None:
             (Path(job.out) / name).unlink()
     for folder in ("index", "done", "faces", "upload"):
         shutil.rmtree(job.work / folder, ignore_errors=True)
-    for name in (STATE, "counts.json", "plan.rows", "starts.npy"):
+    for name in (STATE, "counts.json", "plan.rows", "ends.npy"):
         (job.work / name).unlink(missing_ok=True)
 
 

@@ -43,9 +43,9 @@ class Job:
         return self.work / "plan.rows"
 
     @property
-    def starts(self) -> Path:
-        """The first place of each shard of the output, and the number of all places."""
-        return self.work / "starts.npy"
+    def ends(self) -> Path:
+        """The place behind the last sample of each shard of the output, with 0 before them."""
+        return self.work / "ends.npy"
 
     @property
     def counts(self) -> Path:

@@ -59,15 +59,13 @@ class Plan:
     def add(self, shard: int) -> list[Place]:
         """Take in a shard of the input, in any order. Returns the shards of the output that are settled by it."""
         self._indexed.add(shard)
-        before = len(self._cuts.starts)
+        settled = len(self._cuts.ends) - 1
         while self._next in self._indexed:
             self._indexed.remove(self._next)
             self._take_in(self._next)
             self._next += 1
         self._rows.flush()
-        if self._job.shuffle is not None:
-            return []
-        return [self._cuts.place(shard) for shard in range(before - 1, len(self._cuts.starts) - 1)]
+        return [] if self._job.shuffle is not None else self._cuts.places(settled)
 
     def end(self) -> tuple[Counts, list[Place]]:
         """Once all shards are in: what they held, and the shards of the output that were not settled before."""
@@ -76,19 +74,20 @@ class Plan:
             os.fsync(file.fileno())
             file.close()
         job, sums = self._job, self._sums
-        settled = len(self._cuts.starts) - 1
+        settled = len(self._cuts.ends) - 1
         if job.shuffle is not None and self._cuts.total:
             order, settled = Order(self._cuts.total, job.shuffle), 0
             self._cuts = self._cuts.again()
             for sizes in _sizes(job, order):
                 self._cuts.add(sizes)
+        self._cuts.finish()
         lost = _write_missing(self._subset, self._seen, job.missing)
         counts = Counts(sums["pool"], self._cuts.total, sums["duplicates"], lost, sums["samples"], sums["shards"])
-        with atomic(job.starts, "wb") as starts:
-            np.save(starts, np.array([*self._cuts.starts, counts.samples], np.uint64))
+        with atomic(job.ends, "wb") as ends:
+            np.save(ends, np.array(self._cuts.ends, np.uint64))
         if counts.samples:
             write_json(job.counts, counts._asdict())
-        return counts, places(job)[settled:]
+        return counts, self._cuts.places(settled)
 
     def _take_in(self, shard: int) -> None:
         found, name = read_found(self._job, shard), shards_of(self._job)[shard][1]
@@ -104,40 +103,52 @@ class Plan:
 
 
 class Cuts:
-    """Where the shards of the output start: one ends at so many samples, or before it has more than `size` bytes."""
+    """Where the shards of the output end: at so many samples, or before one has more than `size` bytes.
+
+    Attributes:
+        ends: of the shards that are settled, with 0 before them.
+        total: samples so far.
+    """
 
     def __init__(self, samples: int, size: int | None) -> None:
-        self.starts, self.total = [0], 0
+        self.ends, self.total = [0], 0
         self._samples, self._size, self._held = samples, size, 0
 
     def add(self, sizes: np.ndarray[Any, Any]) -> None:
         """Take in further samples, of which these are the bytes."""
-        start = self.total
-        self.total += len(sizes)
         if self._size is None:
-            self.starts += range(self.starts[-1] + self._samples, self.total, self._samples)
+            self.total += len(sizes)
+            self.ends += range(self.ends[-1] + self._samples, self.total + 1, self._samples)
             return
-        for place, bytes_ in enumerate(sizes.tolist(), start):
-            count = place - self.starts[-1]
-            if count and (count == self._samples or self._held + bytes_ > self._size):
-                self.starts.append(place)
-                self._held = 0
+        for bytes_ in sizes.tolist():
+            if self.total > self.ends[-1] and self._held + bytes_ > self._size:
+                self._cut()
+            self.total += 1
             self._held += bytes_
+            if self.total - self.ends[-1] == self._samples:
+                self._cut()
 
-    def place(self, shard: int) -> Place:
-        return Place(shard, self.starts[shard], self.starts[shard + 1])
+    def finish(self) -> None:
+        """There are no further samples."""
+        if self.total > self.ends[-1]:
+            self._cut()
+
+    def places(self, settled: int) -> list[Place]:
+        """The shards that are settled, but for the first so many."""
+        return [Place(shard, *self.ends[shard : shard + 2]) for shard in range(settled, len(self.ends) - 1)]
 
     def again(self) -> "Cuts":
         """The same rules, and no samples yet."""
         return Cuts(self._samples, self._size)
 
+    def _cut(self) -> None:
+        self.ends.append(self.total)
+        self._held = 0
+
 
 def places(job: Job) -> list[Place]:
     """The shards of the output, once the plan has ended."""
-    starts = np.load(job.starts).tolist()
-    if not starts[-1]:
-        return []
-    return [Place(shard, *pair) for shard, pair in enumerate(itertools.pairwise(starts))]
+    return [Place(shard, *pair) for shard, pair in enumerate(itertools.pairwise(np.load(job.ends).tolist()))]
 
 
 def _new(rows: np.ndarray[Any, Any], seen: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], list[int]]:

@@ -9,8 +9,6 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, NamedTuple
 
-_WAITING = 2  # tasks handed to the pool for each worker
-
 
 class Task(NamedTuple):
     """`function(*arguments)`, which can be sent to a process."""
@@ -22,6 +20,7 @@ class Task(NamedTuple):
 def in_processes(take: Callable[[], Task | None], workers: int) -> Generator[tuple[Task, Any], None, None]:
     """Each task with its result, or with the Exception that it raised, as they end.
 
+    One more than there are workers waits for them, so that what `take` has first is not far from being done first.
     `take` gives the next task, or None where there is none for now; it is asked again after each result, and the end is
     when it has none while none is under way.
     """
@@ -31,7 +30,7 @@ def in_processes(take: Callable[[], Task | None], workers: int) -> Generator[tup
     pool = ProcessPoolExecutor(workers, context, _end_with, (os.getpid(),))
     try:
         while True:
-            while len(waiting) < _WAITING * workers and (task := take()) is not None:
+            while len(waiting) <= workers and (task := take()) is not None:
                 try:
                     waiting[pool.submit(task.function, *task.arguments)] = task
                 except BrokenProcessPool as error:

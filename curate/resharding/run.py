@@ -23,7 +23,7 @@ from curate.resharding.work import Work
 from train.sources import Data, resolve
 from train.subset import Subset
 
-FORMAT = 1
+FORMAT = 2
 
 
 def reshard(options: ReshardOptions) -> int:

@@ -198,11 +198,31 @@ def members(tar: Tar, stop: int = -1) -> Iterator[Member]:
             start, long_name = at, ""
 
 
+def rename(blocks: memoryview, key: str) -> None:
+    """Make the members of a sample those of the stem `key`, where they are; each has a header of one block.
+
+    Raises:
+        tarfile.TarError: the blocks are something else.
+    """
+    at = 0
+    while at < len(blocks):
+        name, size, kind = _parse(bytes(blocks[at : at + BLOCK]))
+        data = at + BLOCK
+        if kind not in _REGULAR or data + padded(size) > len(blocks):
+            raise tarfile.ReadError(f"{name!r} does not fit in")
+        blocks[at:data] = header(_member(key, split_name(name)[1]), size)
+        at = data + padded(size)
+
+
 def renamed(blocks: memoryview, key: str) -> Iterator[bytes | memoryview]:
     """The pieces of a sample, of which `blocks` has its span of the tar, as members of the stem `key`."""
     for member in members(HeldTar(blocks), len(blocks)):
-        yield header(f"{key}.{member.extension}" if member.extension else key, member.size)
+        yield header(_member(key, member.extension), member.size)
         yield blocks[member.data : member.end]
+
+
+def _member(key: str, extension: str) -> str:
+    return f"{key}.{extension}" if extension else key
 
 
 def header(name: str, size: int) -> bytes:
