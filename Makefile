@@ -42,9 +42,10 @@ demo: .venv/installed
 	@echo '  demo/runs/clip_score-$(firstword $(SEEDS))/contact_sheet.png   held-out pictures with the captions the model ranks first'
 	@echo '  demo/cache/            the pool, its metadata, the evaluation sets, CREDITS.md'
 
-# Two processes, a file in one of them: most tests start processes of their own, and wait.
+# Two processes, a file in one of them, in the order of tests/conftest.py: most tests start processes of their own, and
+# wait.
 test: .venv/dev
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: .venv/dev
 	$(BIN)/ruff check .

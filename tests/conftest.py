@@ -1,7 +1,9 @@
 """Fixtures for all tests."""
 
 import os
+from collections import Counter
 from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: test processes share two cores
@@ -37,9 +39,24 @@ def cluster() -> Iterator[dict[str, str]]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip, aloud, what needs a system package that is missing; in CI (POOLBENCH_REQUIRE_ALL=1) let it fail instead."""
+    """Skip, aloud, what needs a system package that is missing; in CI (POOLBENCH_REQUIRE_ALL=1) let it fail instead.
+
+    Files that take long come first, so that no process is left with one of them at the end. Those on SLURM mostly wait,
+    and take turns with those that compute.
+    """
+    places = {path: place for place, path in enumerate(_long_ones_first(items))}
+    items.sort(key=lambda item: places[item.path])
     for item in items:
         for mark in item.iter_markers("system"):
             packages, missing = mark.args
             if missing() and not os.environ.get("POOLBENCH_REQUIRE_ALL"):
                 item.add_marker(pytest.mark.skip(reason=f"needs {packages} (no {', '.join(missing())})"))
+
+
+def _long_ones_first(items: list[pytest.Item]) -> list[Path]:
+    """The files of the tests, in the order to run them."""
+    slow = Counter(item.path for item in items for _ in item.iter_markers("slow"))
+    waiting = {item.path for item in items if "cluster" in getattr(item, "fixturenames", ())}
+    files = sorted({item.path for item in items}, key=lambda path: (-slow[path], path))
+    pairs = zip_longest(*([path for path in files if (path in waiting) is on] for on in (True, False)))
+    return [path for pair in pairs for path in pair if path is not None]

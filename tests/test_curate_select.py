@@ -313,7 +313,7 @@ def test_a_recipe_and_options_that_change_it(pool: Path, tmp_path: Path) -> None
 def test_uids_that_the_pool_lacks_are_told(
     pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("curate.filters.subset._AT_ONCE", 3)
+    monkeypatch.setattr("conf.uids._ROWS", 3)
     some = tmp_path / "some.npy"
     write_subset(some, [uid_of(number) for number in [*range(990, 1010), 1000, 1001, 5, 5]])
     of = f"filter.of=[{some},{{filter: clip_score, fraction: 0.5}}]"

@@ -230,6 +230,7 @@ def test_the_held_out_share(demo: Demo, pool: Samples) -> None:
     assert held_out / (held_out + kept) == pytest.approx(HELD_OUT_PERCENT / 100, abs=0.02)
 
 
+@pytest.mark.slow
 def test_the_same_bytes_each_time(demo: Demo, tmp_path: Path) -> None:
     """In another process, so that nothing the first build left in memory (hash seed, loaded languages) can help."""
     environment = {**os.environ, "POOLBENCH_CACHE": str(tmp_path), "PYTHONHASHSEED": "7"}
@@ -316,13 +317,14 @@ def _build_together(root: Path, barrier: "multiprocessing.synchronize.Barrier") 
     build(root)
 
 
+@pytest.mark.slow
 def test_make_demo_curates_and_compares(demo: Demo, tmp_path: Path) -> None:
     """The Makefile's commands as they stand, with few samples: 512 to train on, two shards to choose from."""
     (tmp_path / "small" / "pool").mkdir(parents=True)
     for tar in sorted(demo.pool.glob("*.tar"))[:2]:
         (tmp_path / "small" / "pool" / tar.name).symlink_to(tar)
     (tmp_path / "small" / "right.npy").symlink_to(demo.right)
-    words = ["make", "-f", str(ROOT / "Makefile"), "-o", ".venv/installed", "demo", "SEEDS=3 4"]
+    words = ["make", "-f", str(ROOT / "Makefile"), "-o", ".venv/installed", "demo", "SEEDS=3"]
     words += [f"BIN={Path(sys.executable).parent}", f"POOLBENCH_CACHE={demo.pool.parent.parent}", "POOL=small"]
     words += ["PRECISION=precision=fp32 recipe.samples=512 recipe.warmup=1"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -334,9 +336,7 @@ def test_make_demo_curates_and_compares(demo: Demo, tmp_path: Path) -> None:
     (board,) = read_leaderboard(made / "leaderboard.json").boards[-1:]
     assert sorted((entry.method, entry.seed, entry.dataset_size) for entry in board.unranked) == [
         ("CLIP score of one half", 3, kept),
-        ("CLIP score of one half", 4, kept),
         ("no filter", 3, constants().pools["tiny"]),
-        ("no filter", 4, constants().pools["tiny"]),
     ]
     for name in ("index.html", "clip_score.html", "runs/clip_score-3/contact_sheet.png"):
         assert name in done.stdout and (made / name).stat().st_size > 10_000
