@@ -26,6 +26,8 @@ def weights_named(checkpoint: str, model: str | None) -> Weights:
     if model is None and path.is_file() and (path.parent.parent / "run.json").is_file():
         model = trained(path.parent.parent).model
     if model is None:
+        if not path.is_file():
+            raise UserError(f"checkpoint={checkpoint} is no file and no run; a pretrained tag needs model= as well")
         raise UserError(f"model= is needed: open_clip's name of the architecture of {checkpoint}")
     return weights_of(model, str(path) if path.is_file() else checkpoint)
 

@@ -316,6 +316,7 @@ def test_the_model_of_a_run_need_not_be_named(tmp_path: Path, capsys: pytest.Cap
         ({"checkpoint": "/nowhere.pt"}, "neither a file nor a pretrained tag"),
         ({"model": "ViT-B-23"}, "unknown model 'ViT-B-23'; did you mean"),
         ({"model": None}, "model= is needed"),
+        ({"model": None, "checkpoint": "runs/nowhere"}, "checkpoint=runs/nowhere is no file and no run"),
         ({"shards": "/nowhere"}, "shards=/nowhere does not exist"),
         ({"checkpoint": None}, "checkpoint= is needed"),
     ],
@@ -427,7 +428,9 @@ def test_an_array_on_slurm(real: Path, tmp_path: Path, cluster: dict[str, str]) 
 
 def test_exit_status_of_a_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert status_of(lambda: run(tmp_path, "x", tmp_path / "file.txt", model=None)) == 2
-    assert capsys.readouterr().err == "error: model= is needed: open_clip's name of the architecture of x\n"
+    assert (
+        capsys.readouterr().err == "error: checkpoint=x is no file and no run; a pretrained tag needs model= as well\n"
+    )
 
 
 def until(true: Callable[[], Any], seconds: float = 120) -> None:
