@@ -5,6 +5,7 @@ BIN := .venv/bin
 PRECISION := $(shell test -r /proc/cpuinfo && ! grep -q avx512 /proc/cpuinfo && echo precision=fp32)
 # make demo SEEDS='0 1 2' trains each of the two methods three times.
 SEEDS ?= 0
+FIRST = $(firstword $(SEEDS))
 POOL := demo/cache/demo-v2
 export POOLBENCH_CACHE := $(CURDIR)/demo/cache
 
@@ -23,15 +24,15 @@ demo: .venv/installed
 	@echo '== 1. Train on the pool as it is: half of its captions belong to other pictures'
 	$(call method,no_filter,no filter,,dataset_size=29495)
 	@echo '== 2. Score the pool with the model just trained, and keep the better half'
-	$(BIN)/python -m curate.score checkpoint=demo/runs/no_filter-$(firstword $(SEEDS)) shards=$(POOL)/pool out=demo/scored arch=b32
+	$(BIN)/python -m curate.score checkpoint=demo/runs/no_filter-$(FIRST) shards=$(POOL)/pool out=demo/scored arch=b32
 	$(BIN)/python -m curate filter=clip_score filter.arch=b32 filter.fraction=0.5 pool=demo/scored out=demo/clip_score.npy
 	$(BIN)/python -m curate.inspect demo/clip_score.npy pool=demo/scored against=$(POOL)/right.npy samples=$(POOL)/pool \
 		out=demo/clip_score.html
 	@echo '== 3. Train on what is kept, from the start and with the same budget'
 	$(call method,clip_score,CLIP score of one half,subset=demo/clip_score.npy)
 	@echo '== 4. Compare'
-	$(BIN)/python -m evaluate.contact_sheet run=demo/runs/clip_score-$(firstword $(SEEDS)) task=demo/openmoji_retrieval
-	$(BIN)/python -m evaluate.compare demo/runs/clip_score-$(firstword $(SEEDS)) demo/runs/no_filter-$(firstword $(SEEDS))
+	$(BIN)/python -m evaluate.contact_sheet run=demo/runs/clip_score-$(FIRST) task=demo/openmoji_retrieval
+	$(BIN)/python -m evaluate.compare demo/runs/clip_score-$(FIRST) demo/runs/no_filter-$(FIRST)
 	$(BIN)/python -m leaderboard build demo/runs out=demo
 	@echo
 	@echo 'What it did: trained a CLIP model from scratch on a pool of emoji under right and wrong names, let it choose the'
@@ -39,7 +40,7 @@ demo: .venv/installed
 	@echo '  demo/index.html, demo/leaderboard.json   the leaderboard'
 	@echo '  demo/clip_score.html   what was kept and dropped, and how much of it was right'
 	@echo '  demo/runs/             the runs: run.json, metrics.jsonl, checkpoints/, eval_results.jsonl, submission.json'
-	@echo '  demo/runs/clip_score-$(firstword $(SEEDS))/contact_sheet.png   held-out pictures with the captions the model ranks first'
+	@echo '  demo/runs/clip_score-$(FIRST)/contact_sheet.png   held-out pictures with the captions the model ranks first'
 	@echo '  demo/cache/            the pool, its metadata, the evaluation sets, CREDITS.md'
 
 # Two processes, a file in one of them, in the order of tests/conftest.py: most tests start processes of their own, and

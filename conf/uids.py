@@ -31,13 +31,18 @@ class Piece(NamedTuple):
     new: npt.NDArray[np.bool_]
 
 
+def is_uid(value: Any) -> bool:
+    """Whether this is the text of a uid."""
+    return isinstance(value, str) and _UID.fullmatch(value) is not None
+
+
 def split_uid(uid: str) -> tuple[int, int]:
     """The two 64-bit halves of a uid.
 
     Raises:
         ValueError: `uid` is not 32 hex digits.
     """
-    if not isinstance(uid, str) or not _UID.fullmatch(uid):
+    if not is_uid(uid):
         raise ValueError(f"uid {uid!r} is not 32 hex digits")
     return int(uid[:16], 16), int(uid[16:], 16)
 

@@ -84,7 +84,6 @@ class _Sample(NamedTuple):
     picture: Picture
     caption: str
     png: bytes
-    right: bool
 
 
 def build(root: Path | None = None) -> Demo:
@@ -137,7 +136,7 @@ def _rightly_named(every: Sequence[Picture]) -> list[_Sample]:
             if caption.lower() in answers:
                 continue
             for png in (picture.png, render(picture.svg, varied_look(f"{picture.code} {caption}"))):
-                sample = _Sample(_uid(png, caption), picture, caption, png, right=True)
+                sample = _Sample(_uid(png, caption), picture, caption, png)
                 samples[sample.uid] = sample
     return [samples[uid] for uid in sorted(samples)]
 
@@ -152,7 +151,7 @@ def _wrongly_named(right: Sequence[_Sample]) -> list[_Sample]:
         own = {caption.lower() for caption in captions(one.picture)}
         others = (right[(index + step) % len(right)].caption for step in range(1, len(right)))
         caption = next(other for other in others if other.lower() not in own)
-        sample = _Sample(_uid(one.png, caption), one.picture, caption, one.png, right=False)
+        sample = _Sample(_uid(one.png, caption), one.picture, caption, one.png)
         samples[sample.uid] = sample
     return list(samples.values())
 

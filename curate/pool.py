@@ -6,7 +6,6 @@ import bisect
 import contextlib
 import io
 import posixpath
-import re
 import sys
 import zipfile
 import zlib
@@ -21,13 +20,12 @@ import pyarrow.parquet as pq
 
 from conf.errors import UserError, first_line, nearest
 from conf.files import digest_file, digest_json
-from conf.uids import from_digits
+from conf.uids import from_digits, is_uid
 from train.store import LISTING, PIECE, RemoteFile, StoreError, Tally, call, patiently
 from train.subset import Subset
 
 ROWS = 2**16  # rows of one piece
 SPAN = 2**22  # uids of subset files that are combined at a time
-_UID = re.compile(r"[0-9a-f]{32}", re.IGNORECASE)
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
@@ -237,7 +235,7 @@ def parse_uids(column: pa.ChunkedArray, start: int = 0) -> tuple[np.ndarray, np.
         with contextlib.suppress(binascii.Error):
             return from_digits(data), np.ones(len(array), dtype=bool), []
     uids = array.to_pylist()
-    good = np.array([isinstance(uid, str) and _UID.fullmatch(uid) is not None for uid in uids], dtype=bool)
+    good = np.array([is_uid(uid) for uid in uids], dtype=bool)
     malformed = [f"row {start + row}: {uids[row]!r}" for row in np.flatnonzero(~good).tolist()]
     return from_digits("".join(uids[row] for row in np.flatnonzero(good).tolist()).encode()), good, malformed
 

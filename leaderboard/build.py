@@ -5,7 +5,7 @@
 Every `submission.json` and `*.submission.json` below the folder is checked; a refused one is named on stderr and left
 out. The same submissions give the same bytes, in whatever order they are found and whenever they are built. Published
 results stand beside them (`references=false` leaves them out); `page=false` writes leaderboard.json alone. For each
-board it is printed what the best method with several seeds gains over the whole pool.
+board it is printed what the best method gains over the whole pool.
 """
 
 import multiprocessing

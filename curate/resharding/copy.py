@@ -98,16 +98,17 @@ def _write(job: Job, rows: np.ndarray[Any, Any], handle: int) -> Done:
             start = offset - span.offset
             blocks = data[start : start + length]
             uid = uid_text(subset[row])
+            key = f"{uid}-{repeat}"
             boxes = faces.of(row - repeat) if faces else ()
             try:
                 if faces and len(boxes):
-                    pieces += faces.hidden(blocks, f"{uid}-{repeat}", boxes, job.quality)
+                    pieces += faces.hidden(blocks, key, boxes, job.quality)
                     changed += 1
                 elif size == length and start >= free and not data.readonly:
-                    rename(blocks, f"{uid}-{repeat}")
+                    rename(blocks, key)
                     pieces.append(blocks)
                 else:
-                    pieces += renamed(blocks, f"{uid}-{repeat}")
+                    pieces += renamed(blocks, key)
                 samples += 1
             except tarfile.TarError as error:
                 raise OSError(f"{shards[span.shard][0]} has changed since it was indexed: {error}") from None

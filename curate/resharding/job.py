@@ -15,9 +15,6 @@ from conf.uids import DTYPE
 ROW = np.dtype([("row", "u8"), ("offset", "u8"), ("span", "u8"), ("size", "u8"), ("repeat", "u4"), ("shard", "u4")])
 
 
-MISSING = "missing_uids.npy"
-
-
 @dataclass(frozen=True)
 class Job:
     """One resharding, as its workers need it.
@@ -65,7 +62,7 @@ class Job:
     @property
     def missing(self) -> Path:
         """The chosen uids that the input lacks, as a subset."""
-        return self.work / MISSING
+        return self.work / "missing_uids.npy"
 
     @property
     def faces(self) -> Path:

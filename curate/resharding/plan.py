@@ -1,9 +1,8 @@
 """From what was found to the order and the shards of the output, without holding a pool's worth of rows in memory."""
 
 import hashlib
-import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,18 +53,18 @@ class Plan:
         self._sums = dict.fromkeys(("pool", "duplicates", "samples", "shards"), 0)
         self._cuts = Cuts(samples, size)
         self._rows, self._problems = job.plan.open("wb"), job.problems.open("w", encoding="utf-8")
-        self._next, self._indexed = 0, set[int]()
+        self._next, self._indexed, self._kept = 0, set[int](), 0
 
     def add(self, shard: int) -> list[Place]:
         """Take in a shard of the input, in any order. Returns the shards of the output that are settled by it."""
         self._indexed.add(shard)
-        settled = len(self._cuts.ends) - 1
+        settled = len(self._cuts.ends)
         while self._next in self._indexed:
             self._indexed.remove(self._next)
             self._take_in(self._next)
             self._next += 1
         self._rows.flush()
-        return [] if self._job.shuffle is not None else self._cuts.places(settled)
+        return _between(self._cuts.ends, settled)
 
     def end(self) -> tuple[Counts, list[Place]]:
         """Once all shards are in: what they held, and the shards of the output that were not settled before."""
@@ -74,20 +73,18 @@ class Plan:
             os.fsync(file.fileno())
             file.close()
         job, sums = self._job, self._sums
-        settled = len(self._cuts.ends) - 1
-        if job.shuffle is not None and self._cuts.total:
-            order, settled = Order(self._cuts.total, job.shuffle), 0
-            self._cuts = self._cuts.again()
-            for sizes in _sizes(job, order):
+        settled = len(self._cuts.ends)
+        if job.shuffle is not None and self._kept:
+            for sizes in _sizes(job, Order(self._kept, job.shuffle)):
                 self._cuts.add(sizes)
         self._cuts.finish()
         lost = _write_missing(self._subset, self._seen, job.missing)
-        counts = Counts(sums["pool"], self._cuts.total, sums["duplicates"], lost, sums["samples"], sums["shards"])
+        counts = Counts(sums["pool"], self._kept, sums["duplicates"], lost, sums["samples"], sums["shards"])
         with atomic(job.ends, "wb") as ends:
             np.save(ends, np.array(self._cuts.ends, np.uint64))
         if counts.samples:
             write_json(job.counts, counts._asdict())
-        return counts, self._cuts.places(settled)
+        return counts, _between(self._cuts.ends, settled)
 
     def _take_in(self, shard: int) -> None:
         found, name = read_found(self._job, shard), shards_of(self._job)[shard][1]
@@ -96,7 +93,9 @@ class Plan:
         self._sums["samples"] += sum(bool(problem.key) for problem in found.problems)
         fresh, again = _new(np.load(self._job.index(shard)), self._seen)
         self._rows.write(fresh.tobytes())
-        self._cuts.add(fresh["size"])
+        self._kept += len(fresh)
+        if self._job.shuffle is None:  # else any sample may be the first
+            self._cuts.add(fresh["size"])
         self._sums["duplicates"] += len(again)
         twice = [Problem(name, uid_text(self._subset[row]), "another sample has its uid") for row in again]
         self._problems.writelines(json_line(problem._asdict()) for problem in (*found.problems, *twice))
@@ -133,14 +132,6 @@ class Cuts:
         if self.total > self.ends[-1]:
             self._cut()
 
-    def places(self, settled: int) -> list[Place]:
-        """The shards that are settled, but for the first so many."""
-        return [Place(shard, *self.ends[shard : shard + 2]) for shard in range(settled, len(self.ends) - 1)]
-
-    def again(self) -> "Cuts":
-        """The same rules, and no samples yet."""
-        return Cuts(self._samples, self._size)
-
     def _cut(self) -> None:
         self.ends.append(self.total)
         self._held = 0
@@ -148,7 +139,12 @@ class Cuts:
 
 def places(job: Job) -> list[Place]:
     """The shards of the output, once the plan has ended."""
-    return [Place(shard, *pair) for shard, pair in enumerate(itertools.pairwise(np.load(job.ends).tolist()))]
+    return _between(np.load(job.ends).tolist(), 1)
+
+
+def _between(ends: Sequence[int], known: int) -> list[Place]:
+    """The shards that all but the first `known` of the ends close."""
+    return [Place(end - 1, ends[end - 1], ends[end]) for end in range(known, len(ends))]
 
 
 def _new(rows: np.ndarray[Any, Any], seen: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], list[int]]:

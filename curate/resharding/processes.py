@@ -47,7 +47,10 @@ def in_processes(take: Callable[[], Task | None], workers: int) -> Generator[tup
 
 
 def _end_with(parent: int) -> None:
-    """Let this process end when the one that started it is killed, before another run takes its place."""
+    """Let this process end when the one that started it is killed, before another run takes its place.
+
+    conf.machine.end_with_parent is for spawned processes: a forked one holds the pipe open whose end would tell it.
+    """
 
     def watch() -> None:
         while os.getppid() == parent:
