@@ -1,13 +1,12 @@
 """Do tasks in processes as they come up; one that fails does not stop the others."""
 
 import multiprocessing
-import os
-import threading
-import time
 from collections.abc import Callable, Generator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, NamedTuple
+
+from conf.machine import end_with_parent
 
 
 class Task(NamedTuple):
@@ -27,7 +26,7 @@ def in_processes(take: Callable[[], Task | None], workers: int) -> Generator[tup
     waiting: dict[Future[Any], Task] = {}
     # Forked: a worker that imports everything anew takes longer than many a shard.
     context = multiprocessing.get_context("fork")
-    pool = ProcessPoolExecutor(workers, context, _end_with, (os.getpid(),))
+    pool = ProcessPoolExecutor(workers, context, end_with_parent)
     try:
         while True:
             while len(waiting) <= workers and (task := take()) is not None:
@@ -44,17 +43,3 @@ def in_processes(take: Callable[[], Task | None], workers: int) -> Generator[tup
                 yield waiting.pop(future), failure or future.result()
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _end_with(parent: int) -> None:
-    """Let this process end when the one that started it is killed, before another run takes its place.
-
-    conf.machine.end_with_parent is for spawned processes: a forked one holds the pipe open whose end would tell it.
-    """
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
