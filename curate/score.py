@@ -35,6 +35,7 @@ from curate.scored import Conditions, Record, ScoredShard, Scores, is_scored
 from curate.towers import Towers, weights_named
 from train.messages import loader_of, readable_errors
 from train.options import batch_size_of, check_options, device_of, worker_count
+from train.shards import Problem, commonest
 from train.sources import Shard, resolve
 from train.weights import Weights
 
@@ -369,6 +370,8 @@ def summarized(out: Path, part: str, report: Report) -> int:
         print(f"{len(report.failed)} shards have no scores; the same command tries them again", file=sys.stderr)
     for shard, key, reason in bad[:_SHOWN]:
         print(f"{shard}{' ' if key else ''}{key}: {reason}", file=sys.stderr)
+    if bad and not rows:
+        print(f"nothing could be scored{commonest(Problem(*one) for one in bad)}", file=sys.stderr)
     if not bad:
         listed.unlink(missing_ok=True)
         return 0

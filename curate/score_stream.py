@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from curate.scored import metadata_of
-from train.shards import Problem, Sample, open_shard, read_samples
+from train.shards import Problem, Sample, open_shard, read_samples, told_once
 from train.sources import Shard
 from train.store import StoreError, Tally
 from train.stream import shortened
@@ -61,13 +61,13 @@ class ScoreStream(IterableDataset[Message]):
                 yield Failed(number, f"cannot be read: {error}")
 
     def _read(self, number: int, shard: Shard) -> Iterator[Message]:
-        bad: list[tuple[str, str]] = []
+        bad: list[Problem] = []
         usable: list[_Usable] = []
         with open_shard(shard.path, shard.size, Tally()) as file:
             for sample in read_samples(file, shard.name):
                 found = sample if isinstance(sample, Problem) else _usable(shard.name, sample, self._pixels)
                 if isinstance(found, Problem):
-                    bad.append((_storable(found.key), _storable(found.reason)))
+                    bad.append(found)
                     continue
                 usable.append(found)
                 if len(usable) == self._batch_size:
@@ -75,7 +75,7 @@ class ScoreStream(IterableDataset[Message]):
                     usable = []
         if usable:
             yield self._batch(number, usable)
-        yield End(number, bad)
+        yield End(number, [(_storable(one.key), _storable(one.reason)) for one in told_once(bad)])
 
     def _batch(self, number: int, usable: "list[_Usable]") -> Batch:
         tokens = self._tokenizer([shortened(one.row["text"]) for one in usable])

@@ -17,6 +17,7 @@ from tasks.readers import Bad, TaskData
 from tasks.registry import Task
 from train.distributed import World
 from train.messages import loader_of, readable_errors
+from train.shards import Problem, commonest
 
 
 class TaskError(UserError):
@@ -154,7 +155,7 @@ class _Running:
             return None
         bad = [item for _, item in sorted(self._bad, key=lambda pair: pair[0])]
         if self._evaluator is None:
-            reason = f"; {bad[0].shard}: {bad[0].reason}" if bad else ""
+            reason = commonest(Problem(*one) for one in bad)
             raise TaskError(f"{self._data.folder} holds no sample that can be read{reason}")
         result = self._evaluator.result()
         main = self._task.main_metric

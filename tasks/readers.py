@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from conf.errors import UserError, first_line
 from conf.files import digest_bytes, digest_file, digest_json
 from tasks.registry import Task
-from train.shards import Problem, Sample, read_shard
+from train.shards import Problem, Sample, held, read_shard
 
 IMAGE_EXTENSIONS = ("webp", "png", "jpg", "jpeg")  # the first one that a sample has is its image
 CLASSNAMES = "classnames.txt"
@@ -236,7 +236,7 @@ def _example(shard: str, sample: Sample, needs: frozenset[str], classes: int) ->
     captions = _captions(shard, sample) if "captions" in needs else ()
     metadata = _metadata(shard, sample) if "metadata" in needs else np.empty(0, np.int64)
     if image is None:
-        return Bad(shard, sample.key, f"no picture (.{', .'.join(IMAGE_EXTENSIONS)})")
+        return Bad(shard, sample.key, f"no picture (.{', .'.join(IMAGE_EXTENSIONS)}): {held(sample.members)}")
     return Example(sample.key, image, label, captions, metadata)
 
 
@@ -273,7 +273,7 @@ def _metadata(shard: str, sample: Sample) -> npt.NDArray[np.int64]:
 
 def _member(shard: str, sample: Sample, extension: str) -> bytes:
     if extension not in sample.members:
-        raise UserError(f"{shard}: sample {sample.key} has no .{extension}")
+        raise UserError(f"{shard}: sample {sample.key} has no .{extension}; {held(sample.members)}")
     return sample.members[extension]
 
 

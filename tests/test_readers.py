@@ -113,7 +113,7 @@ def test_bad_samples_are_told_and_the_others_read(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "0.tar", samples)
     read = list(read_examples(path, LABEL, 10))
     assert [type(item) for item in read] == [Example, Bad, Example, Example]
-    assert read[1] == Bad("0.tar", "s0000001", "no picture (.webp, .png, .jpg, .jpeg)")
+    assert read[1] == Bad("0.tar", "s0000001", "no picture (.webp, .png, .jpg, .jpeg): its members are .cls")
 
 
 def test_a_shard_that_was_cut_off_gives_what_is_whole(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_a_shard_that_was_cut_off_gives_what_is_whole(tmp_path: Path) -> None:
     *whole, shard, sample = read_examples(path, LABEL, 10)
     assert [item.key for item in whole] == ["s0000000", "s0000001"]
     assert shard == Bad("0.tar", "", "ends without an end-of-archive mark: it was cut off")
-    assert sample == Bad("0.tar", "s0000002", "0.tar: sample s0000002 has no .cls")
+    assert sample == Bad("0.tar", "s0000002", "0.tar: sample s0000002 has no .cls; its members are .png")
 
 
 def test_a_blank_class_name_keeps_the_others_in_place(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_other_kinds_of_folder_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("members", "message"),
     [
-        ({}, "0.tar: sample k has no .cls"),
+        ({}, "0.tar: sample k has no .cls; its members are .png"),
         ({"cls": b"cat"}, "0.tar: k.cls holds 'cat', not an integer"),
         ({"cls": b"1.0"}, "0.tar: k.cls holds '1.0', not an integer"),
         ({"cls": b""}, "0.tar: k.cls holds '', not an integer"),

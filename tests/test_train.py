@@ -260,7 +260,7 @@ def test_bad_data_are_skipped_counted_and_named(options: list[str], tmp_path: Pa
         (Path(line["shard"]).name, line["key"]): line["reason"] for line in read_lines(folder / "bad_samples.jsonl")
     }
     assert named.keys() == {("00003.tar", "broken"), ("00003.tar", "mute"), ("00004.tar", "")}
-    assert named["00003.tar", "mute"] == "no caption"
+    assert named["00003.tar", "mute"] == "no caption: its members are .png"
     record = read_json(folder / "run.json")
     assert record["samples_seen"] == 200 and record["bad"]["samples"] > 0 and record["bad"]["shards"] > 0
     last = read_lines(folder / "metrics.jsonl")[-1]

@@ -21,6 +21,7 @@ from train.evaluation import check_tasks, evaluate, how_to_repeat
 from train.loader import Batch, Share, batches, default_workers
 from train.model import check_name, compile_blocks, create, preprocess_of, tokenizer_of
 from train.record import BadLog, Recorder, describe, differences, now, read_run, say
+from train.shards import Reasons
 from train.sources import Data, resolve
 from train.step import Stepper, learning_rate, make_optimizer
 from train.stop import STOPPED, Stop, stop_requests
@@ -306,9 +307,12 @@ class _Run:
             ("shards", totals.bad_shards, totals.shards, least[1]),
         ):
             if bad > limit * max(of, floor):
-                names = self.config.folder / "bad_samples.jsonl"
+                names, reasons = self.config.folder / "bad_samples.jsonl", Reasons()
+                for part in gather(self.world, self.bad_log.reasons):  # all say the same line
+                    reasons.update(part)
                 raise UserError(
                     f"{bad} of {of} {what} cannot be read, more than max_bad_share={limit}; {names} names them"
+                    f"{reasons.commonest()}"
                 )
 
     def _samples(self, step: int) -> int:

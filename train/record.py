@@ -20,7 +20,7 @@ from conf import recipes
 from conf.errors import UserError
 from conf.files import append_line, atomic, json_line, read_json, read_lines, write_json
 from train.config import TrainConfig
-from train.shards import Problem
+from train.shards import Problem, Reasons, kind_of
 from train.sources import Data
 
 FORMAT = 1  # of run.json
@@ -185,16 +185,20 @@ class Recorder:
 
 
 class BadLog:
-    """Names each unreadable sample and shard once, in bad_samples.jsonl (one file per process that met any)."""
+    """Names each unreadable sample and shard once with each kind of reason, in bad_samples.jsonl (one file per process
+    that met any)."""
 
     def __init__(self, folder: Path, rank: int) -> None:
         self._path = folder / ("bad_samples.jsonl" if rank == 0 else f"bad_samples.{rank}.jsonl")
-        self._named = {(line["shard"], line["key"]) for line in read_lines(self._path)}
+        self._named = {(line["shard"], line["key"], kind_of(line["reason"])) for line in read_lines(self._path)}
+        self.reasons = Reasons()  # why, of those that this process has met itself
 
     def add(self, problems: Iterable[Problem]) -> None:
         for problem in problems:
-            if (problem.shard, problem.key) not in self._named and len(self._named) < _REMEMBERED:
-                self._named.add((problem.shard, problem.key))
+            self.reasons.add(problem)
+            name = (problem.shard, problem.key, kind_of(problem.reason))
+            if name not in self._named and len(self._named) < _REMEMBERED:
+                self._named.add(name)
                 append_line(self._path, problem._asdict())
 
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from conf.errors import UserError
-from train.shards import Problem, Sample, read_shard
+from train.shards import Problem, Reasons, Sample, read_shard
 from train.sources import Shard
 from train.store import Tally
 from train.subset import Subset
@@ -157,6 +157,7 @@ class Stream:
     def _read(self, cursor: Cursor) -> Iterator[Item | Problem]:
         """Items and problems from the cursor on, without end."""
         skip, futile, unreachable = cursor.offset, 0, 0
+        reasons = Reasons()  # since the last item
         for draw in itertools.count(cursor.draw):
             self._at = self._at._replace(draw=draw, offset=0)
             self._opened += skip == 0  # one taken up in its middle was counted when it was begun
@@ -164,11 +165,13 @@ class Stream:
             for found in self._read_shard(draw):
                 if isinstance(found, Item):
                     futile = -1
+                    reasons = Reasons() if reasons else reasons
                     self._at = self._at._replace(offset=self._at.offset + 1)
                     if self._at.offset <= skip:
                         continue
                     yield found
                 elif self._at.offset >= skip:
+                    reasons.add(found)
                     yield found
             skip = 0
             unreachable = unreachable + 1 if self._tally.given_up else 0
@@ -181,6 +184,7 @@ class Stream:
                 what = "of the subset" if self._plan.subset else "with an image and a caption"
                 raise UserError(
                     f"{futile} shards in a row held no sample {what}, the last was {self._shard(draw).path}"
+                    f"{reasons.commonest()}"
                 )
 
     def _shard(self, draw: int) -> Shard:

@@ -9,7 +9,7 @@ from conf.files import atomic, read_json, write_json
 from conf.uids import find, mapped
 from curate.resharding.job import ROW, Job, pairs, shards_of
 from curate.resharding.tars import OpenTar, Stored, TarStream, scan
-from train.shards import Problem, open_shard
+from train.shards import Problem, open_shard, told_once
 from train.store import StoreError, Tally
 
 
@@ -28,7 +28,7 @@ def index_shard(job: Job, shard: int) -> None:
         return
     found = _scan(path, name, size)
     stored = [one for one in found if isinstance(one, Stored)]
-    problems = [one for one in found if isinstance(one, Problem)]
+    problems = told_once(one for one in found if isinstance(one, Problem))
     rows = _rows(mapped(job.subset), stored, shard)
     with atomic(target, "wb") as file:
         np.save(file, rows)

@@ -1,6 +1,7 @@
 """From what was found to the order and the shards of the output, without holding a pool's worth of rows in memory."""
 
 import hashlib
+import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,10 +13,11 @@ from conf.files import atomic, json_line, write_json
 from conf.uids import mapped, uid_text, write_header
 from curate.resharding.index import read_found
 from curate.resharding.job import Job, planned, shards_of
-from train.shards import Problem
+from train.shards import Problem, commonest
 
 _CHUNK = 2**20  # rows in memory at once
 _ROUNDS = 8
+_TWICE = "another sample has its uid"
 _MASK = 2**64 - 1
 
 
@@ -97,7 +99,7 @@ class Plan:
         if self._job.shuffle is None:  # else any sample may be the first
             self._cuts.add(fresh["size"])
         self._sums["duplicates"] += len(again)
-        twice = [Problem(name, uid_text(self._subset[row]), "another sample has its uid") for row in again]
+        twice = [Problem(name, uid_text(self._subset[row]), _TWICE) for row in again]
         self._problems.writelines(json_line(problem._asdict()) for problem in (*found.problems, *twice))
 
 
@@ -135,6 +137,13 @@ class Cuts:
     def _cut(self) -> None:
         self.ends.append(self.total)
         self._held = 0
+
+
+def why(job: Job) -> str:
+    """The commonest of the reasons for which samples and shards of the input were bad; see train.shards."""
+    with job.problems.open(encoding="utf-8") as file:
+        found = (Problem(**json.loads(line)) for line in file)
+        return commonest(problem for problem in found if problem.reason != _TWICE)
 
 
 def places(job: Job) -> list[Place]:

@@ -17,13 +17,13 @@ from curate.resharding.copy import Done, names, publish
 from curate.resharding.folder import BAD, META, begin, check_apart, check_out
 from curate.resharding.job import Job
 from curate.resharding.options import ReshardOptions, check
-from curate.resharding.plan import Counts, places
+from curate.resharding.plan import Counts, places, why
 from curate.resharding.processes import in_processes
 from curate.resharding.work import Work
 from train.sources import Data, resolve
 from train.subset import Subset
 
-FORMAT = 2
+FORMAT = 3
 
 
 def reshard(options: ReshardOptions) -> int:
@@ -120,8 +120,9 @@ def _report(job: Job, told: dict[str, Any], counts: Counts, done: list[Done]) ->
     write_json(job.work / META, meta)
     publish(job.work / META, job.out)
     print(f"{sums['samples']:,} samples of {counts.pool_samples:,} in {len(done):,} shards: {job.out}")
+    explained = next((name for name in bad if name.startswith("bad")), None)
     for name in bad:
-        print(f"{name.replace('_', ' ')}: {sums[name]:,}")
+        print(f"{name.replace('_', ' ')}: {sums[name]:,}{why(job) if name == explained else ''}")
     return 1 if bad else 0
 
 

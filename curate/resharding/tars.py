@@ -1,7 +1,8 @@
 """Find the samples of a tar without reading their pictures, and write their members under new names.
 
-What counts as a sample, and as damage, is what train.shards says; there every byte is read, here the headers and the
-.json members. Headers are written anew, the same for the same name and size whatever tool made the pool.
+What counts as a sample, and as damage, is what train.shards says; there every byte is read, here the headers, the
+captions and the .json members. Headers are written anew, the same for the same name and size whatever tool made the
+pool.
 """
 
 import os
@@ -11,12 +12,23 @@ from collections.abc import Iterator, Sequence
 from typing import IO, NamedTuple, Protocol
 
 from conf.uids import split_uid
-from train.shards import BLOCK, MEMBER_LIMIT, Problem, pax_path, read_record, split_name
+from train.shards import (
+    BLOCK,
+    MEMBER_LIMIT,
+    Keys,
+    Problem,
+    Sample,
+    check_tail,
+    damaged,
+    pax_path,
+    split_name,
+)
 
 END = bytes(2 * BLOCK)  # of a tar
 NAME_LIMIT = 100  # bytes; a longer name takes a second header
 _AHEAD = 4 * 2**20  # bytes that the disk is asked for beforehand
 _WINDOW = 16 * 1024  # bytes; a caption, a .json and the next sample's first header come with one read
+_READ = ("json", "txt")  # extensions of which the content is looked at
 _REGULAR = tarfile.REGULAR_TYPES
 _BLANK = tarfile.TarInfo().tobuf(tarfile.USTAR_FORMAT)
 _BLANK_SUM = int(_BLANK[148:154], 8) - 11 * ord("0")  # without the digits of its size
@@ -39,15 +51,15 @@ class Stored(NamedTuple):
 
 
 class Member(NamedTuple):
-    """A regular file of a tar: `start` is the byte of its first header, `data` of its content; `record` is the content
-    of a .json, None for others."""
+    """A regular file of a tar: `start` is the byte of its first header, `data` of its content; `content` is that of a
+    .json or .txt, None for others."""
 
     stem: str
     extension: str
     start: int
     data: int
     size: int
-    record: bytes | None
+    content: bytes | None
 
     @property
     def end(self) -> int:
@@ -119,8 +131,8 @@ class HeldTar:
         return offset <= len(self._blocks)
 
 
-class NoEndError(tarfile.ReadError):
-    """The tar ends between two members, without its mark."""
+class BetweenError(tarfile.ReadError):
+    """What is wrong stands between two members: the tar ends without its mark, or there is more behind it."""
 
 
 def scan(tar: Tar, shard: str) -> Iterator[Stored | Problem]:
@@ -129,66 +141,76 @@ def scan(tar: Tar, shard: str) -> Iterator[Stored | Problem]:
     The sample that the damage cuts into is left out.
     """
     group: list[Member] = []
+    keys = Keys()
     try:
         for member in members(tar):
             if group and member.stem != group[0].stem:
-                yield _sample(shard, group)
+                yield _sample(shard, group, keys)
                 group = []
             group.append(member)
     except tarfile.TarError as error:
         yield Problem(shard, "", str(error))
-        if not isinstance(error, NoEndError):
+        if not isinstance(error, BetweenError):
             return
     if group:
-        yield _sample(shard, group)
+        yield _sample(shard, group, keys)
 
 
-def _sample(shard: str, group: Sequence[Member]) -> Stored | Problem:
+def _sample(shard: str, group: Sequence[Member], keys: Keys) -> Stored | Problem:
     first, last = group[0], group[-1]
     try:
-        uid = split_uid(_uid(group))
+        uid = split_uid(_uid(group, keys))
     except ValueError as error:
         return Problem(shard, first.stem, str(error))
     size = sum(BLOCK + padded(member.size) for member in group)
     return Stored(first.stem, uid, first.start, last.end - first.start, size)
 
 
-def _uid(group: Sequence[Member]) -> str:
+def _uid(group: Sequence[Member], keys: Keys) -> str:
     extensions = [member.extension for member in group]
     for place, extension in enumerate(extensions):
         if extension in extensions[:place]:
             raise ValueError(f"two members .{extension}")
         if len(extension.encode(errors="surrogateescape")) > NAME_LIMIT // 2:  # the rest is for uid and repeat
             raise ValueError(f"the extension .{extension[:20]}... is too long")
-    return str(read_record(next((member.record for member in group if member.record is not None), None))["uid"])
+    if apart := keys.apart(group[0].stem, extensions):
+        raise ValueError(apart)
+    # A picture is not read; whether it is there is seen from its size.
+    contents = {one.extension: one.content if one.content is not None else b"." * min(one.size, 1) for one in group}
+    sample = Sample(group[0].stem, contents)
+    uid = str(sample.record()["uid"])
+    sample.picture()
+    sample.caption()
+    return uid
 
 
 def members(tar: Tar, stop: int = -1) -> Iterator[Member]:
-    """The regular files of a tar (ustar, GNU or pax) up to its end mark, or to byte `stop`.
+    """The regular files of a tar (ustar, GNU or pax) that are data, up to its end mark, or to byte `stop`.
 
     Raises:
-        tarfile.TarError: damaged header, early end, or a member above MEMBER_LIMIT.
+        tarfile.TarError: damaged header, early end, a member above MEMBER_LIMIT, or something behind the end mark.
     """
     at, start, long_name = 0, 0, ""
     while at != stop:
         header = tar.at(at, BLOCK)
         if not header:
-            raise NoEndError("ends without an end-of-archive mark: it was cut off")
+            raise BetweenError("ends without an end-of-archive mark: it was cut off")
         try:
             name, size, kind = _parse(header)
         except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            _check_tail(tar, at)
             return
         except tarfile.HeaderError as error:
-            raise tarfile.ReadError(f"damaged tar header ({error})") from None
+            raise damaged(header, at, error) from None
         if size > MEMBER_LIMIT:
             raise tarfile.ReadError(f"member {name!r} claims {size:,} bytes")
         data, at = at + BLOCK, at + BLOCK + padded(size)
         stem, extension = split_name(long_name or name)
-        wanted = extension == "json" or kind not in _REGULAR
+        wanted = extension in _READ or kind not in _REGULAR
         content = tar.at(data, size) if wanted else None
         if not tar.reaches(at):
             raise tarfile.ReadError(f"cut off within {long_name or name!r}")
-        if kind in _REGULAR:
+        if kind in _REGULAR and extension:
             yield Member(stem, extension, start, data, size, content)
         if kind == tarfile.GNUTYPE_LONGNAME:
             long_name = (content or b"").rstrip(b"\0").decode("utf-8", "surrogateescape")
@@ -196,6 +218,13 @@ def members(tar: Tar, stop: int = -1) -> Iterator[Member]:
             long_name = pax_path(content or b"") or long_name
         else:
             start, long_name = at, ""
+
+
+def _check_tail(tar: Tar, at: int) -> None:
+    try:
+        check_tail(at, lambda offset: tar.at(offset, _WINDOW))
+    except tarfile.ReadError as error:
+        raise BetweenError(str(error)) from None
 
 
 def rename(blocks: memoryview, key: str) -> None:
@@ -210,19 +239,15 @@ def rename(blocks: memoryview, key: str) -> None:
         data = at + BLOCK
         if kind not in _REGULAR or data + padded(size) > len(blocks):
             raise tarfile.ReadError(f"{name!r} does not fit in")
-        blocks[at:data] = header(_member(key, split_name(name)[1]), size)
+        blocks[at:data] = header(f"{key}.{split_name(name)[1]}", size)
         at = data + padded(size)
 
 
 def renamed(blocks: memoryview, key: str) -> Iterator[bytes | memoryview]:
     """The pieces of a sample, of which `blocks` has its span of the tar, as members of the stem `key`."""
     for member in members(HeldTar(blocks), len(blocks)):
-        yield header(_member(key, member.extension), member.size)
+        yield header(f"{key}.{member.extension}", member.size)
         yield blocks[member.data : member.end]
-
-
-def _member(key: str, extension: str) -> str:
-    return f"{key}.{extension}" if extension else key
 
 
 def header(name: str, size: int) -> bytes:

@@ -11,7 +11,7 @@ from curate.resharding.folder import held_in, is_whole
 from curate.resharding.index import index_shard
 from curate.resharding.job import Job, shards_of
 from curate.resharding.options import ReshardOptions
-from curate.resharding.plan import Counts, Place, Plan, places
+from curate.resharding.plan import Counts, Place, Plan, places, why
 from curate.resharding.processes import Task
 
 _SHOWN = 5  # failures that are told one by one
@@ -72,7 +72,7 @@ class Work:
         if not self.counts.samples:
             raise UserError(
                 f"shards={self._options.shards}: none of the chosen uids is in their "
-                f"{self.counts.pool_samples:,} samples"
+                f"{self.counts.pool_samples:,} samples{why(self._job)}"
             )
         self._found(settled)
 
