@@ -195,7 +195,7 @@ def _help(config: str) -> str:
     parts = [(sys.modules["__main__"].__doc__ or "").strip(), text.split("\nhydra:")[0].strip()]
     for group in _GROUPS:
         if f"- {group}:" in text:
-            files = sorted(path for path in (folder / group).glob("[!_]*.yaml"))
+            files = sorted(path for path in (folder / group).glob("[!_.]*.yaml"))
             shown = files[0].read_text(encoding="utf-8").strip()
             parts.append(f"{group}= {' | '.join(path.stem for path in files)}; for example {files[0].stem}:\n\n{shown}")
     return "\n\n".join(parts)

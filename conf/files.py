@@ -60,6 +60,40 @@ def claimed(folder: Path | str, wait: float = 30.0) -> Iterator[None]:
         yield
 
 
+def files_below(folder: Path | str) -> Iterator[Path]:
+    """Every file below a folder, in no order; links are followed, what is hidden (`.name`) is left out.
+
+    A link to a folder that it lies in ends there, and a link to nowhere that has an ending is given like a file.
+
+    Raises:
+        UserError: a folder that cannot be read, or a link to nowhere that may have been one.
+    """
+    open_: list[tuple[str, frozenset[tuple[int, int]]]] = [(str(folder), frozenset())]
+    while open_:
+        place, above = open_.pop()
+        try:
+            status = Path(place).stat()
+            if (status.st_dev, status.st_ino) in above:
+                continue
+            with os.scandir(place) as entries:
+                for entry in entries:
+                    if entry.name.startswith("."):
+                        continue
+                    if entry.is_dir():
+                        open_.append((entry.path, above | {(status.st_dev, status.st_ino)}))
+                    elif entry.is_symlink() and not Path(entry.name).suffix and not Path(entry.path).exists():
+                        raise UserError(f"{entry.path} is a link that leads nowhere; mend it or take it away")
+                    else:
+                        yield Path(entry.path)
+        except OSError as error:
+            raise UserError(f"{error.filename} cannot be read: {error.strerror}") from None
+
+
+def files_in(folder: Path, pattern: str) -> list[Path]:
+    """What a folder holds of a pattern, sorted, without what is hidden, such as the `._name` that macOS adds."""
+    return sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
+
+
 def leftovers(path: Path) -> list[Path]:
     """The temporary files of writing `path` with `atomic`, which crashes left or which are being written."""
     return list(path.parent.glob(f".{path.name}.????????"))

@@ -13,7 +13,7 @@ _FOLDER = Path(__file__).parent / "scale"
 
 def scales() -> list[str]:
     """The names of the compute scales, smallest first."""
-    names = [path.stem for path in _FOLDER.glob("[!_]*.yaml")]
+    names = [path.stem for path in _FOLDER.glob("[!_.]*.yaml")]
     return sorted(names, key=lambda name: int(pinned(name)["samples"]))
 
 

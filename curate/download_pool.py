@@ -13,7 +13,7 @@ from omegaconf import MISSING
 
 from conf.command import parse
 from conf.errors import UserError, first_line, nearest
-from conf.files import claimed, read_json, write_json
+from conf.files import claimed, files_in, read_json, write_json
 from conf.machine import cores
 from curate.arrived import report
 from curate.images_from_urls import FACES, NEEDED, Settings, Shard, may_try_again, stats_of
@@ -131,7 +131,7 @@ def _rows_of(folder: Path, faces: bool) -> Iterator[tuple[Path, int]]:
     Raises:
         UserError: there are none, or one is damaged or lacks a column.
     """
-    paths = sorted(folder.glob("*.parquet"))
+    paths = files_in(folder, "*.parquet")
     if not paths:
         raise UserError(f"{folder} holds no parquet file; metadata=true brings the pool's")
     needed = [*NEEDED, FACES] if faces else list(NEEDED)

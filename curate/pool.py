@@ -100,8 +100,17 @@ def _local_entries(spec: str) -> dict[str, _Entry]:
     if not path.exists():
         raise UserError(f"pool={spec} does not exist")
     paths = list(path.iterdir()) if path.is_dir() else [path, path.with_suffix(".npz")]
-    files = [(one, one.stat()) for one in paths if one.is_file()]
-    return {one.name: _Entry(str(one), status.st_size, str(status.st_mtime_ns)) for one, status in files}
+    entries = {one.name: _local_entry(one) for one in paths if one.is_file() or one.is_symlink()}
+    return {name: entry for name, entry in entries.items() if entry is not None}
+
+
+def _local_entry(path: Path) -> _Entry | None:
+    """None for a folder. A link to nowhere is a file that will not be read, which is told then."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return _Entry(str(path), 0, "")
+    return _Entry(str(path), status.st_size, str(status.st_mtime_ns)) if path.is_file() else None
 
 
 def _remote_entries(spec: str) -> dict[str, _Entry]:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from conf.errors import UserError
-from conf.files import append_line, read_json, read_lines, write_json
+from conf.files import append_line, files_in, read_json, read_lines, write_json
 from tasks.hub import STAGING, File, fetch, forbidden, inspected
 
 SCALES = ("small", "medium", "large", "xlarge", "datacomp_1b")
@@ -50,7 +50,7 @@ def bring(scale: str, folder: Path, *, npz: bool, jobs: int) -> Source:
         raise UserError(f"{folder} holds the metadata of {known.repo}; choose another out= for {repository(scale)}")
     if known is not None and _covers(known, npz) and not _missing(known.files, folder):
         return known
-    if forbidden() and known is None and any(folder.glob("*.parquet")):
+    if forbidden() and known is None and files_in(folder, "*.parquet"):
         raise UserError(f"{folder} may lack files, and HF_HUB_OFFLINE forbids to ask; metadata=false takes it as it is")
     # What was begun at one commit goes on at that one, or the rows of two would be mixed.
     source = _asked(scale, npz, known.commit if known is not None else "main")

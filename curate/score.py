@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from conf.command import parse, part_of
 from conf.errors import UserError, exit_on_user_error
-from conf.files import atomic, json_line
+from conf.files import atomic, files_in, json_line
 from curate.score_stream import End, Failed, Message, ScoreStream
 from curate.scored import Conditions, Record, ScoredShard, Scores, is_scored
 from curate.towers import Towers, weights_named
@@ -243,7 +243,7 @@ def check_folder(out: Path, ours: set[str]) -> None:
     Raises:
         UserError: as said.
     """
-    for path in sorted(out.glob("*.parquet")):
+    for path in files_in(out, "*.parquet"):
         if path.name not in ours and not is_scored(path):
             raise UserError(
                 f"{path} is metadata of no shard of shards=: the pool would have samples twice; choose another out="

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from conf.errors import UserError
-from conf.files import append_line, atomic, digest_file, read_lines
+from conf.files import append_line, atomic, digest_file, files_in, read_lines
 from evaluate.config import EvaluateConfig
 from evaluate.evaluators import Result
 from evaluate.statistics import standard_error
@@ -129,7 +129,7 @@ def saved_lines(out: Path) -> list[Line]:
         UserError: a file is not one of predictions.
     """
     lines = []
-    for path in sorted((out / "predictions").glob("*.parquet")):
+    for path in files_in(out / "predictions", "*.parquet"):
         try:
             metadata = pq.read_schema(path).metadata or {}
             lines.append(json.loads(metadata[_LINE]))

@@ -9,7 +9,6 @@ board it is printed what the best method gains over the whole pool.
 """
 
 import multiprocessing
-import os
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,13 +16,13 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 from omegaconf import MISSING
 
 from conf import machine, recipes
 from conf.errors import UserError
-from conf.files import atomic, claimed
+from conf.files import atomic, claimed, files_below
 from leaderboard.methods import methods, sentence
 from leaderboard.models import (
     FORMAT,
@@ -106,7 +105,7 @@ def find(folder: Path) -> list[Path]:
     Raises:
         UserError: a folder cannot be read.
     """
-    return sorted(path for path in _files(folder) if f".{path.name}".endswith(".submission.json"))
+    return sorted(path for path in files_below(folder) if f".{path.name}".endswith(".submission.json"))
 
 
 def collect(paths: Sequence[Path]) -> tuple[list[Placed], list[str]]:
@@ -208,19 +207,9 @@ def _write(path: Path, text: str) -> None:
         file.write(text)
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    """Every file below a folder. Unlike Path.rglob, this does not pass over what it may not read."""
-
-    def fail(error: OSError) -> NoReturn:
-        raise UserError(f"{error.filename} cannot be read: {error.strerror}")
-
-    for root, _, names in os.walk(folder, onerror=fail):
-        yield from (Path(root, name) for name in names)
-
-
 def _forgotten(folder: Path) -> list[Path]:
     """Folders of runs with results that nobody has made a submission of."""
-    runs = sorted({path.parent for path in _files(folder) if path.name == "eval_results.jsonl"})
+    runs = sorted({path.parent for path in files_below(folder) if path.name == "eval_results.jsonl"})
     return [run for run in runs if (run / "run.json").exists() and not (run / "submission.json").exists()]
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from conf.errors import UserError
-from conf.files import digest_file, read_json, read_lines
+from conf.files import digest_file, files_below, read_json, read_lines
 from conf.uids import Uids, from_texts, mapped, pieces, search, uid_text, unsorted_row
 from leaderboard.models import Submission, TaskResult
 from tasks.registry import Task, load_tasks, select
@@ -194,7 +194,7 @@ def _rows_in_folder(uids: Uids, pool: Path) -> Iterator[Ints]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    paths = sorted(pool.rglob("*.parquet"))
+    paths = sorted(path for path in files_below(pool) if path.suffix == ".parquet")
     if not paths:
         raise UserError(f"pool={pool} holds no .parquet file")
     for path in paths:

@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError
 
 from conf import recipes
 from conf.errors import UserError, nearest
+from conf.files import files_in
 from leaderboard.models import Citation, Line, Reference, Strict, Track, problems
 from leaderboard.rank import descending
 from tasks.aggregates import members
@@ -93,7 +94,7 @@ def _check(where: str, paper: Paper, result: Result) -> None:
 
 @cache
 def _papers(folder: Path) -> list[Paper]:
-    return [read_paper(path) for path in sorted(folder.glob("*.yaml"))]
+    return [read_paper(path) for path in files_in(folder, "*.yaml")]
 
 
 def _reference(paper: Paper, result: Result) -> Reference:

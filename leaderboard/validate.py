@@ -22,7 +22,7 @@ from pydantic import ValidationError
 
 from conf import recipes
 from conf.errors import UserError, nearest
-from conf.files import digest_json
+from conf.files import digest_json, files_in
 from leaderboard.evidence import (
     Finding,
     check_again,
@@ -240,7 +240,7 @@ def _evidence(path: Path, submission: Submission, options: ValidateOptions) -> F
 
 def _findings(path: Path, submission: Submission, options: ValidateOptions) -> Iterator[Finding]:
     beside = path.parent / "predictions"
-    if options.predictions is not None or any(beside.glob("*.parquet")):
+    if options.predictions is not None or files_in(beside, "*.parquet"):
         yield check_predictions(submission, beside if options.predictions is None else Path(options.predictions))
     if options.subset is not None:
         yield check_subset(submission, Path(options.subset))

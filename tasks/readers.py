@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from conf.errors import UserError, first_line
-from conf.files import digest_bytes, digest_file, digest_json
+from conf.files import digest_bytes, digest_file, digest_json, files_in
 from tasks.registry import Task
 from train.shards import Problem, Sample, held, read_shard
 
@@ -120,7 +120,7 @@ def open_data(task: Task, root: Path) -> TaskData:
     """
     folder = _folder(task, root)
     retrieval = task.kind == "retrieval"
-    parquet = tuple(sorted(folder.glob("*.parquet")))
+    parquet = tuple(files_in(folder, "*.parquet"))
     if task.kind == "winogavil" and not parquet:
         raise UserError(f"{folder} holds no parquet file, which is what {task.key} is read from")
     if parquet and (task.kind == "winogavil" or not (folder / NSHARDS).is_file()):
@@ -201,7 +201,7 @@ def _tars(folder: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:
         if not shard.is_file():
             raise UserError(f"{shard} is missing: {NSHARDS} says that there are {len(shards)} shards")
     known = {shard.name for shard in shards}
-    surplus = sorted(path.name for path in (folder / "test").glob("*.tar") if path.name not in known)
+    surplus = [path.name for path in files_in(folder / "test", "*.tar") if path.name not in known]
     return shards, tuple(surplus)
 
 

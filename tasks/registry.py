@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from conf.errors import UserError, nearest
+from conf.files import files_in
 
 SUITES = ("main", "demo")
 KINDS = ("classification", "retrieval", "winogavil", "iwildcam", "worst_group", "fmow", "fairness")
@@ -106,7 +107,7 @@ def load_tasks() -> dict[str, Task]:
         ValueError: a task file has an unknown or missing key, an unknown kind or group, or the wrong name.
     """
     root = Path(__file__).parent
-    tasks = [read_task(path, suite) for suite in SUITES for path in sorted((root / suite).glob("*.yaml"))]
+    tasks = [read_task(path, suite) for suite in SUITES for path in files_in(root / suite, "*.yaml")]
     tasks.sort(key=lambda task: (SUITES.index(task.suite), GROUPS.index(task.groups[0]), task.key))
     if len({task.key for task in tasks}) < len(tasks):
         raise ValueError(f"{root}: two task files have the same key")

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 from pools import uid_of, write_pool
@@ -27,6 +28,45 @@ def names(data: object) -> list[str]:
 
 def test_a_folder_is_searched_recursively(pool: Path) -> None:
     assert names(str(pool)) == ["00000.tar", "00001.tar", "00002.tar", "more/deep/00000.tar", "more/deep/00001.tar"]
+
+
+def test_links_are_followed_and_loops_end(pool: Path, tmp_path: Path) -> None:
+    (tmp_path / "links").mkdir()
+    for name in ("one", "two"):  # two paths to one folder
+        (tmp_path / "links" / name).symlink_to(pool)
+    (pool / "more" / "deep" / "up").symlink_to(pool)
+    (pool / "more" / "self").symlink_to(".")
+    (tmp_path / "links" / "one.tar").symlink_to(pool / "00000.tar")
+    own = ["00000.tar", "00001.tar", "00002.tar", "more/deep/00000.tar", "more/deep/00001.tar"]
+    assert names(str(pool)) == own
+    expected = sorted([*(f"{link}/{name}" for link in ("one", "two") for name in own), "one.tar"])
+    assert names(str(tmp_path / "links")) == names(f"file://{tmp_path}/links") == expected
+    (tmp_path / "links" / "gone.tar").symlink_to("nowhere")
+    assert [shard.name for shard in resolve(str(tmp_path / "links")).shards if not shard.size] == ["gone.tar"]
+    (tmp_path / "links" / "three").symlink_to("nowhere")
+    with pytest.raises(UserError, match=r"links/three is a link that leads nowhere; mend it"):
+        resolve(str(tmp_path / "links"))
+
+
+def test_hidden_files_and_folders_are_no_data(pool: Path) -> None:
+    before = names(str(pool))
+    for name in ("._00000.tar", "more/._00001.tar", ".Trash/00000.tar", "more/.snapshot/deep/00000.tar"):
+        (pool / name).parent.mkdir(exist_ok=True, parents=True)
+        (pool / name).write_bytes(b"x")
+    assert names(str(pool)) == before
+    memory = fsspec.filesystem("memory")
+    for name in ("a.tar", "b/c.tar", "b/._c.tar", ".Trash/a.tar", ".a.tar"):
+        memory.pipe(f"/hidden/{name}", b"x")
+    assert names("memory://hidden") == ["a.tar", "b/c.tar"]
+    assert names("memory://hidden/a.tar") == ["a.tar"]
+
+
+def test_a_folder_without_a_tar_is_told_with_what_it_holds(tmp_path: Path) -> None:
+    (tmp_path / "00000.tar.gz").write_bytes(b"x")
+    with pytest.raises(
+        UserError, match=r"no \.tar in it, but 1 files like 00000\.tar\.gz; shards are uncompressed tars"
+    ):
+        resolve(str(tmp_path))
 
 
 def test_one_tar_and_a_pattern_with_gaps(pool: Path) -> None:

@@ -2,6 +2,8 @@
 fsspec."""
 
 import posixpath
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,7 +11,7 @@ import braceexpand
 import fsspec
 
 from conf.errors import UserError
-from conf.files import digest_json
+from conf.files import digest_json, files_below
 from train.store import LISTING, StoreError, call, patiently
 
 
@@ -76,6 +78,7 @@ class _Found(NamedTuple):
 
 def _list(spec: str) -> tuple[list[_Found], int]:
     """The tars of one source, sorted by name, and how many names of a pattern are missing."""
+    spec = re.sub("^(file|local)://", "", spec)  # fsspec would not follow links to folders
     if "{" in spec:
         return _list_pattern(spec)
     if "://" in spec:
@@ -85,8 +88,30 @@ def _list(spec: str) -> tuple[list[_Found], int]:
         return [_Found(str(path), path.name, path.stat().st_size)], 0
     if not path.is_dir():
         raise UserError(f"data={spec} does not exist")
-    tars = [_Found(str(tar), tar.relative_to(path).as_posix(), tar.stat().st_size) for tar in path.rglob("*.tar")]
+    files = list(files_below(path))
+    tars = [
+        _Found(str(tar), tar.relative_to(path).as_posix(), _size(tar)) for tar in files if tar.name.endswith(".tar")
+    ]
+    if not tars:
+        raise UserError(f"data={spec}: no .tar in it{_instead(file.name for file in files)}")
     return _finished(tars), 0
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:  # a link to nowhere, which is a shard that cannot be read
+        return 0
+
+
+def _instead(names: Iterable[str]) -> str:
+    """What lies where no tar is, for those who may take it for one."""
+    packed = sorted(
+        name for name in names if re.search(r"\.(tar\.\w+|tgz|tbz2?|txz|tzst|zip|parquet|arrow|npz)$", name)
+    )
+    if not packed:
+        return ""
+    return f", but {len(packed):,} files like {packed[0]}; shards are uncompressed tars whose names end in .tar"
 
 
 def _list_pattern(spec: str) -> tuple[list[_Found], int]:
@@ -123,7 +148,7 @@ def _list_remote(spec: str, empty_is_fine: bool = False) -> list[_Found]:
     ]
     found = _finished(found)
     if not found and not empty_is_fine:
-        raise UserError(f"data={spec}: no .tar in it")
+        raise UserError(f"data={spec}: no .tar in it{_instead(map(posixpath.basename, entries))}")
     if len(found) == 1 and found[0].name == ".":
         return [found[0]._replace(name=posixpath.basename(spec))]
     return found
@@ -139,6 +164,11 @@ def _find(spec: str) -> tuple[Any, str, dict[str, dict[str, Any]]]:
 
 
 def _finished(found: list[_Found]) -> list[_Found]:
-    """Sorted by name, the same wherever the data lie; without hidden files, which are what a download has not
-    finished."""
-    return sorted((one for one in found if not posixpath.basename(one.path).startswith(".")), key=lambda one: one.name)
+    """Sorted by name, the same wherever the data lie; without what is hidden: what a download has not finished, and
+    what systems keep beside files."""
+    return sorted((one for one in found if not _is_hidden(one)), key=lambda one: one.name)
+
+
+def _is_hidden(one: _Found) -> bool:
+    names = [posixpath.basename(one.path), *one.name.split("/")]
+    return any(name.startswith(".") and name != "." for name in names)
