@@ -77,6 +77,10 @@ def _decoded(data: bytes) -> Any:
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
     if pixels is None:
         raise ValueError("not a picture")
+    if pixels.dtype == np.uint16:  # which the encoder would cut off at 255
+        pixels = (pixels >> 8).astype(np.uint8)
+    elif pixels.dtype != np.uint8:
+        raise ValueError(f"a picture of {pixels.dtype}, of which nobody says what white is")
     if pixels.ndim == 3 and pixels.shape[-1] == 4:
         alpha = pixels[:, :, 3, np.newaxis]
         on_white = alpha / 255 * pixels[..., :3] + 255 - alpha

@@ -25,6 +25,7 @@ from evaluate.config import data_folder
 from evaluate.results import predictions_path
 from tasks.readers import Example, open_data, read_examples
 from tasks.registry import select
+from train.pictures import rgb
 
 COLUMNS = 6
 SIDE = 144  # pixels of a picture's square
@@ -106,7 +107,7 @@ def read_images(key: str, data: Path, keys: set[str]) -> dict[str, Image.Image]:
     for shard in open_data(task, data).shards:
         for item in read_examples(shard, frozenset(), 0):
             if isinstance(item, Example) and item.key in keys:
-                images[item.key] = Image.open(io.BytesIO(item.image)).convert("RGB")
+                images[item.key] = rgb(Image.open(io.BytesIO(item.image)))
     missing = sorted(keys - set(images))
     if missing:
         raise UserError(f"{data} has no picture {missing[0]}: the predictions are of other data; evaluate again")

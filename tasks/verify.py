@@ -14,6 +14,7 @@ from conf.files import digest_file
 from tasks.lock import pinned
 from tasks.readers import Bad, Example, Puzzle, TaskData, open_data, read_examples
 from tasks.registry import Task
+from train.pictures import rgb
 
 # What each kind's samples have to bring; evaluators need the same of them.
 _NEEDS: dict[str, frozenset[str]] = {
@@ -117,7 +118,7 @@ def examine(shard: Path, needs: frozenset[str], classes: int, fields: int, image
 def _undecodable(picture: bytes) -> str | None:
     try:
         with Image.open(io.BytesIO(picture)) as image:
-            image.convert("RGB")
+            rgb(image)
     except Exception as error:  # Pillow's decoders raise many kinds on damaged bytes
         return f"the picture cannot be decoded: {type(error).__name__}"
     return None

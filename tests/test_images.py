@@ -9,6 +9,8 @@ import torch
 from PIL import Image
 from torchvision.transforms import RandomResizedCrop
 
+from curate.pictures import finished
+from curate.resharding.faces import blurred
 from train.images import Box, decode, draw_box, resized_crop
 from train.model import create
 from train.pictures import PIXEL_LIMIT
@@ -75,6 +77,50 @@ def test_resized_crop_is_close_to_pillow(seed: int) -> None:
     expected = np.asarray(rows.resize((size, size), Image.Resampling.BICUBIC))
     difference = np.abs(found.astype(int) - expected.astype(int))
     assert difference.max() <= 2 and (difference > 1).mean() < 2e-4 and (difference > 0).mean() < 0.02
+
+
+def grey(bits: int) -> np.ndarray:
+    """All greys of so many bits, from left to right in each of two rows."""
+    return np.tile(np.linspace(0, 2**bits - 1, 300), (40, 1)).astype(np.uint16)
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF"])
+def test_a_grey_of_16_bits_keeps_its_high_byte_everywhere(form: str) -> None:
+    values = grey(16)
+    data = encode(Image.fromarray(values), form)
+    assert Image.open(io.BytesIO(data)).mode == "I;16"
+    expected = torch.from_numpy((values >> 8).astype(np.uint8)).expand(3, -1, -1)
+    assert torch.equal(decode(data), expected)
+    import cv2  # not before curate.pictures, which sets its limits
+
+    cv2_ = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    assert np.array_equal(cv2_.transpose(2, 0, 1), expected)
+    same = encode(Image.fromarray((values >> 8).astype(np.uint8)), "PNG")
+    transform = evaluation_transform(create("test-tiny"))
+    for pixels in (Pixels(transform), WebPixels(transform)):
+        assert torch.equal(pixels(data), pixels(same))
+    small = finished(data, [])
+    assert np.abs(np.asarray(Image.open(io.BytesIO(small.jpeg))).astype(int) - (values >> 8)).max() <= 3
+    jpeg = blurred(data, np.array([[0.0, 0.0, 0.01, 0.01]]), 95) if form == "PNG" else None
+    assert jpeg is None or np.asarray(Image.open(io.BytesIO(jpeg)))[20, 150, 0] == values[20, 150] >> 8
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.float32])
+def test_pixels_without_a_range_are_bad(kind: type) -> None:
+    data = encode(Image.fromarray(grey(16).astype(kind)), "TIFF")
+    for read in (decode, WebPixels(evaluation_transform(create("test-tiny")))):
+        with pytest.raises(ValueError, match="cannot be decoded: its pixels are numbers of 32 bits"):
+            read(data)
+    with pytest.raises(ValueError, match="nobody says what white is"):
+        finished(data, [])
+
+
+def test_colours_of_16_bits_keep_their_high_byte() -> None:
+    import cv2
+
+    values = np.stack([grey(16), grey(16)[:, ::-1], grey(12)], axis=-1)
+    _, data = cv2.imencode(".png", values[..., ::-1])
+    assert np.array_equal(decode(data.tobytes()).permute(1, 2, 0), values >> 8)
 
 
 @pytest.mark.parametrize(("height", "width"), [(40, 60), (64, 64), (500, 333), (3, 200), (200, 3), (1, 1)])

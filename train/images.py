@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torchvision.io import ImageReadMode, decode_jpeg
 
-from train.pictures import decoding, opened
+from train.pictures import decoding, opened, rgb
 
 _RATIO = (math.log(3 / 4), math.log(4 / 3))  # of width to height: torchvision's and open_clip's default
 
@@ -40,9 +40,9 @@ def decode(data: bytes) -> torch.Tensor:
         image = opened(data)
         if image.format == "JPEG" and image.mode in ("RGB", "L"):
             encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-            rgb: torch.Tensor = decode_jpeg(encoded, mode=ImageReadMode.RGB)
-            return rgb
-        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+            decoded: torch.Tensor = decode_jpeg(encoded, mode=ImageReadMode.RGB)
+            return decoded
+        return torch.from_numpy(np.array(rgb(image))).permute(2, 0, 1)
 
 
 def draw_box(height: int, width: int, scale: tuple[float, float], rng: random.Random) -> Box:

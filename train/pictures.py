@@ -5,6 +5,7 @@ import io
 import warnings
 from collections.abc import Iterator
 
+import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from conf.errors import first_line
@@ -27,6 +28,21 @@ def opened(data: bytes, formats: tuple[str, ...] = FORMATS) -> Image.Image:
     if image.width * image.height > PIXEL_LIMIT:
         raise ValueError(f"{image.width} x {image.height} pixels are more than {PIXEL_LIMIT:,}")
     return image
+
+
+def rgb(image: Image.Image) -> Image.Image:
+    """The picture decoded to 8 bits of red, green and blue: alpha is dropped, a palette expanded, and of a grey of 16
+    bits the high byte kept, as Pillow itself does with 16-bit colours, and OpenCV with both.
+
+    Raises:
+        ValueError: its pixels are numbers of which nobody says what white is.
+        Exception: whatever Pillow raises for bytes that are not a whole picture.
+    """
+    if image.mode.startswith("I;16") or (image.mode, image.format) == ("I", "PNG"):  # which Pillow cuts off at 255
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise ValueError("its pixels are numbers of 32 bits, of which nobody says what white is; save it with 8 bits")
+    return image.convert("RGB")
 
 
 @contextlib.contextmanager

@@ -13,13 +13,13 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from torchvision.transforms import Compose, Normalize, PILToTensor, ToTensor
 
-from train.pictures import decoding, opened
+from train.pictures import decoding, opened, rgb
 
 
 class Pixels:
     """Bytes of a picture file -> uint8 tensor [3, height, width], as the model wants it but not yet normalised.
 
-    The picture becomes RGB before anything else: alpha is dropped, a palette expanded, EXIF orientation not applied.
+    The picture becomes RGB before anything else, see `rgb`; EXIF orientation is not applied.
     """
 
     def __init__(self, transform: Compose) -> None:
@@ -34,7 +34,7 @@ class Pixels:
 
     def of(self, image: Image.Image) -> torch.Tensor:
         """The same for a picture that is open."""
-        return self._steps(image.convert("RGB"))
+        return self._steps(rgb(image))
 
 
 class WebPixels(Pixels):

@@ -12,7 +12,7 @@ from PIL import Image
 
 from conf.uids import DTYPE, split_uid
 from curate.report.gather import DROPPED, KEPT, hashed
-from train.pictures import opened
+from train.pictures import opened, rgb
 from train.shards import IMAGE_EXTENSIONS, Sample, read_shard
 from train.sources import Shard
 from train.subset import Subset
@@ -86,7 +86,7 @@ def _thumbnail(data: bytes) -> str:
     try:
         image = opened(data)
         image.draft("RGB", (2 * _SIDE, 2 * _SIDE))
-        small = image.convert("RGB")
+        small = rgb(image)
         small.thumbnail((_SIDE, _SIDE), Image.Resampling.BICUBIC)
         buffer = io.BytesIO()
         small.save(buffer, "JPEG", quality=80)

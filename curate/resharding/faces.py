@@ -17,11 +17,11 @@ from PIL import Image, ImageDraw, ImageFilter, UnidentifiedImageError
 from tqdm import tqdm
 
 from conf.errors import UserError
-from conf.files import atomic, digest_json
+from conf.files import atomic, digest_json, files_below
 from conf.uids import find, from_texts, mapped
 from curate.resharding.job import Job, planned
 from curate.resharding.tars import HeldTar, header, members, padded
-from train.pictures import opened
+from train.pictures import opened, rgb
 from train.shards import IMAGE_EXTENSIONS
 
 FORMATS = ("JPEG", "PNG", "WEBP")
@@ -103,7 +103,8 @@ def blurred(data: bytes, boxes: np.ndarray[Any, Any], quality: int) -> bytes:
     """
     try:
         image = opened(data, FORMATS)
-        kind, plain = image.format, image.convert("RGBA" if image.has_transparency_data else "RGB")
+        clear = image.has_transparency_data and not image.mode.startswith("I")
+        kind, plain = image.format, image.convert("RGBA") if clear else rgb(image)
     except UnidentifiedImageError:
         raise ValueError(f"its faces cannot be blurred: it is none of {', '.join(FORMATS)}") from None
     except Exception as error:  # what a decoder raises on foreign bytes is not documented
@@ -138,7 +139,12 @@ def digest(metadata: str) -> str:
 def _parquets(metadata: str) -> list[str]:
     system, root = fsspec.core.url_to_fs(metadata)
     try:
-        names = [root] if system.isfile(root) else sorted(n for n in system.find(root) if n.endswith(".parquet"))
+        if system.isfile(root):
+            names = [root]
+        else:
+            found = map(str, files_below(root)) if "://" not in metadata and Path(root).is_dir() else system.find(root)
+            shown = (name for name in found if not name.rpartition("/")[2].startswith("."))
+            names = sorted(name for name in shown if name.endswith(".parquet"))
     except OSError as error:
         raise UserError(f"blur_faces={metadata} cannot be listed: {error}") from None
     if not names:
