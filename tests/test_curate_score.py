@@ -1,8 +1,10 @@
 """Scoring shards: the numbers against open_clip's own, and nothing lost by interruptions, damage or wrong commands."""
 
+import gzip
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -185,6 +187,30 @@ def test_bad_samples_are_listed_each_time(root: Path, tmp_path: Path, capsys: py
         said = capsys.readouterr()
         assert f"{len(rows)} samples scored, 15 left out" in said.out and "lists all 15" in said.err
     assert "0 of 2 shards to score" in said.out
+
+
+def test_joined_and_torn_shards_are_told_and_the_commonest_reason_where_nothing_is_left(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pool = write_pool(tmp_path / "pool", shards=2, per_shard=4)
+    whole = (pool / "00000.tar").read_bytes()
+    (pool / "00000.tar").write_bytes(whole + (pool / "00001.tar").read_bytes())
+    parts = [(f"{n}", {name: sample(n)[name]}) for name in ("png", "txt", "json") for n in range(4, 9)]
+    write_tar(pool / "00001.tar", parts)
+    (pool / "._00000.tar").write_bytes(b"mac")
+    assert run(pool, root / "model.pt", tmp_path / "out") == 1
+    assert set(table_of(tmp_path / "out")) == {uid_of(number) for number in range(4)}
+    lines = read_lines(tmp_path / "out" / "bad_samples.jsonl")
+    assert [(line["shard"], line["key"]) for line in lines] == [
+        ("00000.tar", ""),
+        *(("00001.tar", f"{n}") for n in range(4, 9)),
+    ]
+    assert "as cat joins them" in lines[0]["reason"] and all("not adjacent" in line["reason"] for line in lines[1:])
+    shutil.rmtree(pool)
+    write_tar(pool / "0.tar", []).write_bytes(gzip.compress(whole))
+    capsys.readouterr()
+    assert run(pool, root / "model.pt", tmp_path / "none") == 1
+    assert "nothing could be scored; 0.tar: no tar but a gzip file: gunzip it" in capsys.readouterr().err
 
 
 def test_finished_shards_are_found_again_and_damaged_ones_made_anew(root: Path, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from evalsets import (
     write_classification,
     write_retrieval,
 )
+from pools import write_tar
 
 from conf.command import compose
 from conf.errors import UserError
@@ -29,6 +30,7 @@ from evaluate.run import run
 from tasks.registry import load_tasks
 from train.model import create
 from train.options import device_of, worker_count
+from train.shards import Sample, read_shard
 
 EUROSAT, PETS, CIFAR = "vtab/eurosat", "vtab/pets", "vtab/cifar100"
 FLICKR = "retrieval/flickr_1k_test_image_text_retrieval"
@@ -57,6 +59,14 @@ def relabel(label: bytes | None) -> Callable[[Path], None]:
     return damage
 
 
+def tear(folder: Path) -> None:
+    """Write the shards anew, labels first and pictures behind them."""
+    for shard in (folder / "test").glob("*.tar"):
+        samples = [one for one in read_shard(str(shard)) if isinstance(one, Sample)]
+        parts = [[(one.key, {name: one.members[name]}) for one in samples] for name in ("cls", "png")]
+        write_tar(shard, [part for both in parts for part in both])
+
+
 def spoil_everything(folder: Path) -> None:
     for shard in (folder / "test").glob("*.tar"):
         shard.write_bytes(b"not a tar" * 100)
@@ -73,6 +83,10 @@ def spoil_everything(folder: Path) -> None:
         (relabel(b"x"), "2.tar: s0000009.cls holds 'x', not an integer"),
         (relabel(b"10"), "2.tar: s0000009.cls says 10, but there are 10 class names"),
         (spoil_everything, "holds no sample that can be read; 0.tar: damaged tar header"),
+        (
+            tear,
+            "holds no sample that can be read; 0.tar, key s0000000: its members are not adjacent: .png stands apart",
+        ),
     ],
 )
 @pytest.mark.parametrize("workers", [0, 2])

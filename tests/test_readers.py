@@ -116,6 +116,27 @@ def test_bad_samples_are_told_and_the_others_read(tmp_path: Path) -> None:
     assert read[1] == Bad("0.tar", "s0000001", "no picture (.webp, .png, .jpg, .jpeg): its members are .cls")
 
 
+def test_hidden_files_and_members_of_a_task_are_no_data(tmp_path: Path) -> None:
+    folder = write_classification(tmp_path, EUROSAT, classification_samples(4, 10), shards=2)
+    before = [item for path in open_data(EUROSAT, tmp_path).shards for item in read_examples(path, LABEL, 10)]
+    for name in ("test/._0.tar", "test/._1.tar", "._classnames.txt", "._0.parquet", ".DS_Store"):
+        (folder / name).write_bytes(b"mac")
+    for tar in (folder / "test").glob("[0-9].tar"):
+        with tarfile.open(tar) as file:
+            members = [(info.name, file.extractfile(info).read()) for info in file]  # type: ignore[union-attr]
+        with tarfile.open(tar, "w") as file:
+            for name, data in [
+                (other, content) for one in members for other, content in ((f"._{one[0]}", b"mac"), one)
+            ]:
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                file.addfile(info, io.BytesIO(data))
+    data = open_data(EUROSAT, tmp_path)
+    assert not data.surplus and len(data.shards) == 2
+    after = [item for path in data.shards for item in read_examples(path, LABEL, 10)]
+    assert [item[:4] for item in after] == [item[:4] for item in before]
+
+
 def test_a_shard_that_was_cut_off_gives_what_is_whole(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "0.tar", classification_samples(3, 10))
     with tarfile.open(path) as tar:

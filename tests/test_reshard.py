@@ -213,6 +213,97 @@ def test_damage_anywhere_in_a_tar_is_told_as_training_tells_it(tmp_path: Path) -
         assert kept in (whole, whole[:-1])  # the one that the damage touches is left out
 
 
+def test_zeros_and_what_follows_them_are_told_as_training_tells_them(tmp_path: Path) -> None:
+    data = write_tar(tmp_path / "a.tar", ((f"{n:03d}", sample(n)) for n in range(3))).read_bytes()
+    _, second, last = scan(HeldTar(memoryview(data)), "a")
+    assert isinstance(second, Stored) and isinstance(last, Stored)
+    end = last.offset + last.span
+    for spoilt in (
+        data + data,
+        data[: end + 512] + data,
+        data[: end + 1024] + b"\n",
+        data[:end] + bytes(3 * 2**20),
+        data[: second.offset] + bytes(512) + data[second.offset + 512 :],
+        data[: second.offset] + bytes(second.span) + data[last.offset :],
+    ):
+        (tmp_path / "b.tar").write_bytes(spoilt)
+        with (tmp_path / "b.tar").open("rb") as file, (tmp_path / "b.tar").open("rb") as stream:
+            tars = (OpenTar(file.fileno()), TarStream(stream), HeldTar(memoryview(spoilt)))
+            found, other, third = (list(scan(tar, "a")) for tar in tars)
+        theirs = list(read_samples(io.BytesIO(spoilt), "a"))
+        assert found == other == third
+        assert [one for one in found if isinstance(one, Problem)] == [one for one in theirs if isinstance(one, Problem)]
+        assert [one.key for one in found] == [one.key for one in theirs]
+        assert sum(isinstance(one, Problem) for one in found) == 1
+
+
+def test_joined_tars_are_a_bad_shard(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pool = write_pool(tmp_path / "pool", 2, 5)
+    second = pool / "00001.tar"
+    (pool / "00000.tar").write_bytes((pool / "00000.tar").read_bytes() + second.read_bytes())
+    second.unlink()
+    assert run(tmp_path, [uid_of(n) for n in range(10)], pool) == 1
+    assert [key for key, _ in contents(tmp_path / "out")] == [f"{uid_of(n)}-0" for n in range(5)]
+    counts = read_json(tmp_path / "out" / "meta.json")["counts"]
+    assert (counts["samples"], counts["missing"], counts["bad_shards"]) == (5, 5, 1)
+    assert "bad shards: 1; 00000.tar: " in (said := capsys.readouterr().out) and "as cat joins them" in said
+
+
+def test_hidden_members_and_files_are_not_copied(tmp_path: Path) -> None:
+    members = [(f"a.{extension}", data) for extension, data in sample(0).items()]
+    with tarfile.open(tmp_path / "pool.tar", "w") as tar:
+        for name, data in [
+            (f"._{members[0][0]}", b"mac"),
+            *members[:2],
+            ("._a.json", b"mac"),
+            members[2],
+            ("README", b""),
+        ]:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    write_pool(tmp_path / "pool", 1, 3, first=1)
+    (tmp_path / "pool.tar").rename(tmp_path / "pool" / "a.tar")
+    (tmp_path / "pool" / "._a.tar").write_bytes(b"mac")
+    assert run(tmp_path, [uid_of(n) for n in range(4)], tmp_path / "pool") == 0
+    assert dict(contents(tmp_path / "out"))[f"{uid_of(0)}-0"] == sample(0)
+    assert b"mac" not in (tmp_path / "out" / "00000000.tar").read_bytes()
+
+
+def test_samples_that_lack_something_or_stand_apart_are_bad_and_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pool = tmp_path / "pool"
+    whole = {n: sample(n) for n in range(20)}
+    lacking = {
+        "nothing": {},
+        "no_txt": {"txt": None},
+        "no_png": {"png": None},
+        "blank": {"txt": b" "},
+        "void": {"png": b""},
+    }
+    made = []
+    for number, (key, changes) in enumerate(lacking.items()):
+        made.append((key, {name: data for name, data in (whole[number] | changes).items() if data is not None}))
+    write_tar(pool / "0.tar", made)
+    torn = [(f"{n}", {extension: whole[n][extension]}) for extension in ("png", "txt", "json") for n in range(10, 20)]
+    write_tar(pool / "1.tar", torn)
+    chosen = [uid_of(n) for n in (*range(5), *range(10, 20))]
+    assert run(tmp_path, chosen, pool) == 1
+    assert dict(contents(tmp_path / "out")) == {f"{uid_of(0)}-0": whole[0]}
+    counts = read_json(tmp_path / "out" / "meta.json")["counts"]
+    assert (counts["samples"], counts["missing"], counts["bad_samples"]) == (1, 14, 14)
+    told = {line["key"]: line["reason"] for line in read_lines(tmp_path / "out" / "bad_samples.jsonl")}
+    assert told["no_txt"] == "no caption: its members are .json, .png"
+    assert told["no_png"] == "no image: its members are .json, .txt"
+    assert told["blank"] == "empty caption" and told["void"] == "empty image"
+    assert all(told[f"{n}"].startswith("its members are not adjacent: .json stands apart") for n in range(10, 20))
+    said = capsys.readouterr().out
+    assert "bad samples: 14; 1.tar, key 10: its members are not adjacent" in said and "10 of 14 times" in said
+    with pytest.raises(UserError, match=r"none of the chosen uids .*; 1.tar, key 10: its members are not adjacent"):
+        run(tmp_path, chosen[5:], pool, out="none")
+
+
 def test_what_is_bad_is_counted_listed_and_told_by_the_status(tmp_path: Path) -> None:
     pool, good = tmp_path / "pool", dict(enumerate(sample(n) for n in range(12)))
     without, wrong = {**good[1]}, {**good[2], "json": b'{"uid": "no"}'}
