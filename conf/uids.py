@@ -5,6 +5,7 @@ sorted; a uid that stands m times counts m times.
 """
 
 import binascii
+import contextlib
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,6 +22,15 @@ Uids = npt.NDArray[Any]  # [n] of DTYPE
 
 _UID = re.compile(r"[0-9a-f]{32}", re.IGNORECASE)
 _ROWS = 2**20  # uids that are in memory at a time
+_START = 256  # bytes by which a file is told that is no .npy
+_FOREIGN = (
+    (b"PK", "an archive of arrays (.npz)"),
+    (b"PAR1", "a parquet file"),
+    (b"\x80", "a pickle"),
+    (b"\x1f\x8b", "a gzip file"),
+    (b"\x89HDF", "an HDF5 file"),
+)
+_HOW = "a subset is a .npy of sorted u8,u8 pairs, which conf.uids.write_subset('mine.npy', uids) makes from hex uids"
 
 
 class Piece(NamedTuple):
@@ -66,11 +76,21 @@ def from_texts(texts: Sequence[str]) -> Uids:
     """Hex uids as pairs, a hundred times faster than one at a time.
 
     Raises:
-        ValueError, TypeError: one is not 32 hex digits.
+        ValueError: one is not 32 hex digits.
     """
-    if set(map(len, texts)) - {32}:
-        raise ValueError("a uid of another length")
-    return from_digits("".join(texts))
+    with contextlib.suppress(ValueError, TypeError):
+        if not set(map(len, texts)) - {32}:
+            return from_digits("".join(texts))
+    wrong = [text for text in texts if not is_uid(text)]
+    raise ValueError(malformed(len(wrong), repr(wrong[0])))
+
+
+def malformed(count: int, first: str) -> str:
+    """What to say of so many uids that are none, of which `first` shows the first one."""
+    return (
+        f"{count:,} uids are not 32 hex digits, the first is {first}; of a UUID these are its .hex, without dashes, of "
+        "a number f'{number:032x}'"
+    )
 
 
 def mapped(path: Path | str) -> Uids:
@@ -80,15 +100,42 @@ def mapped(path: Path | str) -> Uids:
         UserError: it is missing, empty or of another dtype.
     """
     try:
+        with Path(path).open("rb") as file:
+            start = file.read(_START)
+        if not start.startswith(np.lib.format.MAGIC_PREFIX):
+            raise UserError(f"{path} is {_foreign(start)}; {_HOW}")
+        if b"'|O'" in start:
+            raise UserError(f"{path} holds Python objects, not a list of u8,u8 uids; {_HOW}")
         array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except UserError:
+        raise
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"{path} cannot be read: {error}") from None
     if array.dtype != DTYPE or array.ndim != 1:
-        raise UserError(f"{path} holds {array.dtype} {list(array.shape)}, not a list of u8,u8 uids")
+        how = _HOW
+        if array.dtype == np.uint64 and array.ndim == 2 and array.shape[1] == 2:
+            how = "np.sort(np.ascontiguousarray(array).view('u8,u8').ravel()) is one of its rows"
+        raise UserError(f"{path} holds {array.dtype} {list(array.shape)}, not a list of u8,u8 uids; {how}")
     if not len(array):
         raise UserError(f"{path} is empty")
     uids: Uids = array
     return uids
+
+
+def _foreign(start: bytes) -> str:
+    """What a file is that begins so and is no .npy."""
+    for magic, what in _FOREIGN:
+        if start.startswith(magic):
+            return what
+    if not start:
+        return "an empty file"
+    try:
+        text = start.decode(errors="strict") if len(start) < _START else start[:-4].decode()
+    except UnicodeDecodeError:
+        return "no .npy"
+    if "\0" in text:
+        return "no .npy"
+    return f"{'JSON' if text.lstrip().startswith(('[', '{')) else 'text'}, which begins {text.splitlines()[0][:40]!r}"
 
 
 def unsorted_row(uids: Uids) -> int | None:

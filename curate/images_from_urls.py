@@ -24,6 +24,7 @@ from conf.errors import UserError
 from conf.files import atomic, leftovers, read_json, write_json
 from conf.uids import split_uid
 from curate.pictures import Picture, finished
+from curate.pool import plain
 from curate.web import Fetched, Limits, fetch_all, may_mend
 
 NEEDED = ("uid", "url", "text")
@@ -268,8 +269,8 @@ def _rows(shard: Shard) -> list[dict[str, Any]]:
         with pq.ParquetFile(shard.metadata) as file:
             columns = [name for name in _USED if name in file.schema_arrow.names]
             for batch in _batches(file, shard, columns):
-                rows += batch.to_pylist()
-    except (OSError, pa.ArrowException) as error:
+                rows += plain(batch).to_pylist()
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise UserError(f"{shard.metadata} cannot be read: {error}") from None
     return rows
 

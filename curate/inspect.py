@@ -20,6 +20,7 @@ from tqdm import tqdm
 from conf.command import parse
 from conf.errors import UserError, exit_on_user_error
 from conf.files import atomic
+from conf.uids import malformed
 from curate.pool import list_pool
 from curate.report import page as pages
 from curate.report.charts import constant, distribution
@@ -169,7 +170,7 @@ def _warnings(subset: Members, found: Findings) -> list[str]:
     if len(found.unreadable) > 5:
         lines.append(f"{len(found.unreadable):,} metadata files were left out, of which five are named")
     if found.malformed:
-        lines.append(f"{found.malformed:,} rows of the pool have no uid of 32 hex digits and are not counted")
+        lines.append(f"left out: {malformed(found.malformed, found.first_malformed)}")
     missing = subset.runs().distinct - subset.seen()
     if missing:
         lines.append(f"{missing:,} uids of the subset are not in this pool; is it the pool the subset was made from?")

@@ -74,7 +74,7 @@ def blurred(pixels: Any, faces: Sequence[Box]) -> Any:
 def _decoded(data: bytes) -> Any:
     """The pixels (height x width, or with 3 channels), those of a picture with an alpha channel on white."""
     cv2.setNumThreads(1)  # pictures are made in parallel, by the processes
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
+    pixels: Any = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
     if pixels is None:
         raise ValueError("not a picture")
     if pixels.dtype == np.uint16:  # which the encoder would cut off at 255

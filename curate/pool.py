@@ -25,6 +25,7 @@ from train.store import LISTING, PIECE, RemoteFile, StoreError, Tally, call, pat
 from train.subset import Subset
 
 ROWS = 2**16  # rows of one piece
+_TEXTS, _SIZES = ("uid", "url", "text"), ("original_width", "original_height")
 SPAN = 2**22  # uids of subset files that are combined at a time
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
@@ -167,12 +168,55 @@ def read_columns(
                     raise BadFile(f"{file.path} has no column {column!r}; {nearest(column, known)}")
             members = _open_arrays(file, arrays, parquet.metadata.num_rows, stack)
             for batch in parquet.iter_batches(ROWS, columns=list(columns), use_threads=False):
-                table = pa.Table.from_batches([batch])
+                table = plain(pa.Table.from_batches([batch]))
                 yield table, {name: member.read(len(table)) for name, member in members.items()}
     except (zipfile.BadZipFile, zlib.error) as error:
         raise BadFile(f"{file.arrays} cannot be read: {first_line(error)}") from error
     except (OSError, ValueError, pa.ArrowException) as error:
         raise BadFile(f"{file.path} cannot be read: {first_line(error)}") from error
+
+
+def plain(table: pa.Table) -> pa.Table:
+    """The table in the types that filters know, whatever a writer chose: text as string, not as a dictionary, a view or
+    bytes; a column of nothing but nulls as nulls of its kind; numbers of 16 bits and decimals as floats that hold them.
+
+    Raises:
+        ValueError: a text is no text, or a size no number.
+    """
+    for place, name in enumerate(table.column_names):
+        column = table.column(place)
+        kind = _plain_type(name, column.type)
+        if kind != column.type:
+            try:
+                table = table.set_column(place, name, column.cast(kind))
+            except pa.ArrowException as error:
+                raise ValueError(f"its column {name!r} is {column.type}, not {kind}: {first_line(error)}") from None
+    return table
+
+
+def _plain_type(name: str, kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_dictionary(kind):
+        return _plain_type(name, kind.value_type)
+    textual = _any(kind, "string", "large_string", "string_view")
+    if name in _TEXTS:
+        # Bytes of a uid are not taken for its text; what is none is told with its value.
+        readable = textual or pa.types.is_null(kind)
+        known = readable or (name != "uid" and _any(kind, "binary", "large_binary", "binary_view"))
+        return pa.string() if known else kind
+    if (
+        pa.types.is_null(kind)
+        or pa.types.is_decimal(kind)
+        or (name in _SIZES and not _any(kind, "integer", "floating"))
+    ):
+        return pa.float64()
+    if pa.types.is_float16(kind):
+        return pa.float32()
+    return pa.string() if textual else kind
+
+
+def _any(kind: pa.DataType, *names: str) -> bool:
+    """Whether a type is one of these; older versions of Arrow do not know all of them."""
+    return any(getattr(pa.types, f"is_{name}", lambda _: False)(kind) for name in names)
 
 
 def spans(subsets: Sequence[str]) -> list[File]:

@@ -16,7 +16,7 @@ from conf.command import part_of
 from conf.errors import UserError
 from conf.files import atomic, claimed, digest_file, digest_json, read_json, write_json
 from conf.machine import cores
-from conf.uids import DTYPE
+from conf.uids import DTYPE, malformed
 from curate.config import CurateConfig
 from curate.filters import build, described
 from curate.filters.base import Composite, Filter, judged
@@ -86,7 +86,7 @@ def select(config: CurateConfig, spec: dict[str, Any]) -> int:
 
 def judge(file: File, chosen: Filter, spill: Path) -> dict[str, Any]:
     """Write the uids that a filter keeps of a file to `spill`, as sorted runs, and count."""
-    rows = kept = malformed = 0
+    rows = kept = wrong = 0
     examples: list[str] = []
     tallies: Counter[str] = Counter()
     runs: list[int] = []
@@ -101,7 +101,7 @@ def judge(file: File, chosen: Filter, spill: Path) -> dict[str, Any]:
 
         for piece, counts in judged(file, chosen):
             rows += len(counts) + len(piece.malformed)
-            malformed += len(piece.malformed)
+            wrong += len(piece.malformed)
             examples += [f"{file.name}, {one}" for one in piece.malformed[: _SHOWN - len(examples)]]
             kept += int((counts > 0).sum())
             tallies.update(chosen.tallies(piece.table, piece.arrays))
@@ -110,7 +110,7 @@ def judge(file: File, chosen: Filter, spill: Path) -> dict[str, Any]:
                 flush()
         if pending:
             flush()
-    return Judged(rows, kept, sum(runs), malformed, examples, dict(tallies), runs)._asdict()
+    return Judged(rows, kept, sum(runs), wrong, examples, dict(tallies), runs)._asdict()
 
 
 def _inputs(spec: dict[str, Any], pool: str | None) -> Inputs:
@@ -165,14 +165,16 @@ def summary_path(out: Path) -> Path:
 def _tell_part(part: Part, passes: Passes, step: Pass) -> int:
     own = part.own(passes.files)
     bad = [passes.bad[file.name] for file in own if file.name in passes.bad]
-    rows = kept = malformed = 0
+    rows = kept = wrong = 0
+    examples: list[str] = []
     for file in own:
         if file.name not in passes.bad:
             judged_ = Judged(**result(step, file))
-            rows, kept, malformed = rows + judged_.rows, kept + judged_.kept, malformed + judged_.malformed
+            rows, kept, wrong = rows + judged_.rows, kept + judged_.kept, wrong + judged_.malformed
+            examples += judged_.examples[: 1 - len(examples)]
     print(f"part {part.number}/{part.of}: {len(own)} files, {kept:,} of {rows:,} rows kept", file=sys.stderr)
-    _warn(bad, malformed)
-    return 1 if bad or malformed else 0
+    _warn(bad, wrong, examples)
+    return 1 if bad or wrong else 0
 
 
 def _finish(config: CurateConfig, inputs: Inputs, passes: Passes, step: Pass, out: Path) -> int:
@@ -185,6 +187,8 @@ def _finish(config: CurateConfig, inputs: Inputs, passes: Passes, step: Pass, ou
     if not summary["uids"]:
         counts = "".join(f"; {what}: {count:,}" for what, count in summary["counts"].items() if count)
         name = described(inputs.chosen)["filter"]
+        wrong = summary["malformed_uids"]
+        counts += f"; {malformed(wrong, summary['malformed_examples'][0])}" if wrong else ""
         raise UserError(f"filter={name} keeps none of {summary['rows']:,} rows{counts}; {out} is not written")
     runs = []
     for file, one in zip(good, judged_, strict=True):
@@ -192,7 +196,7 @@ def _finish(config: CurateConfig, inputs: Inputs, passes: Passes, step: Pass, ou
         runs += [Run(step.spill(file), first, rows) for first, rows in zip(firsts, one.runs, strict=False)]
     _write(runs, out, config.memory, summary)
     print(f"{out}: {summary['uids']:,} uids, {summary['kept']:,} of {summary['rows']:,} rows", file=sys.stderr)
-    _warn(list(passes.bad.values()), summary["malformed_uids"])
+    _warn(list(passes.bad.values()), summary["malformed_uids"], summary["malformed_examples"])
     for path, count in summary["not_in_pool"].items():
         print(f"not in the pool: {count:,} uids of {path}", file=sys.stderr)
     return 1 if summary["left_out"] else 0
@@ -234,7 +238,7 @@ def _summary(config: CurateConfig, inputs: Inputs, passes: Passes, judged_: list
     tallies: Counter[str] = Counter()
     for one in judged_:
         tallies.update(one.tallies)
-    malformed = sum(one.malformed for one in judged_)
+    wrong = sum(one.malformed for one in judged_)
     rows, kept = sum(one.rows for one in judged_), sum(one.kept for one in judged_)
     return {
         "version": 1,
@@ -247,9 +251,9 @@ def _summary(config: CurateConfig, inputs: Inputs, passes: Passes, judged_: list
         "kept": kept,
         "share": kept / rows if rows else 0.0,
         "uids": sum(one.uids for one in judged_),
-        "left_out": len(passes.bad) + malformed,
+        "left_out": len(passes.bad) + wrong,
         "bad_files": {name: passes.bad[name] for name in sorted(passes.bad)},
-        "malformed_uids": malformed,
+        "malformed_uids": wrong,
         "malformed_examples": [text for one in judged_ for text in one.examples][:_SHOWN],
         "counts": dict(sorted(tallies.items())),
         "not_in_pool": _not_in_pool(inputs.chosen, tallies),
@@ -271,10 +275,10 @@ def _states(chosen: Filter) -> Any:
     return chosen.state
 
 
-def _warn(bad: list[str], malformed: int) -> None:
+def _warn(bad: list[str], wrong: int, examples: list[str]) -> None:
     for why in bad[:_SHOWN]:
         print(f"left out: {why}", file=sys.stderr)
     if len(bad) > _SHOWN:
         print(f"left out: {len(bad) - _SHOWN} more files, which the summary lists", file=sys.stderr)
-    if malformed:
-        print(f"left out: {malformed:,} rows with a malformed uid", file=sys.stderr)
+    if wrong:
+        print(f"left out: {malformed(wrong, examples[0])}", file=sys.stderr)

@@ -1,9 +1,11 @@
 """Selecting: every filter against a plain version of itself, any number of workers and parts, composition, resuming,
 and what goes wrong."""
 
+import re
 import resource
 import subprocess
 import sys
+import uuid
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +27,7 @@ from conf.uids import DTYPE, split_uid, write_subset
 from curate.command import run
 from curate.filters import names
 from curate.filters.basic import long_enough
+from curate.inspect import InspectOptions, inspected
 from curate.languages import detector
 from curate.merge import Run, merge, sort_uids
 from curate.passes import Passes
@@ -361,7 +364,7 @@ def test_what_is_left_out_is_counted_and_listed(tmp_path: Path, capsys: pytest.C
     said = capsys.readouterr().err
     assert "0001.parquet cannot be read" in said and "0003.parquet cannot be read" in said
     assert "0002.parquet has no column 'clip_l14_similarity_score'" in said
-    assert "3 rows with a malformed uid" in said
+    assert "left out: 3 uids are not 32 hex digits, the first is 0005, row 3: 'xyz'" in said
     summary = read_json(out.with_name("out.npy.json"))
     assert sorted(summary["bad_files"]) == ["0001", "0002", "0003"] and summary["left_out"] == 6
     assert summary["malformed_examples"] == [
@@ -372,6 +375,87 @@ def test_what_is_left_out_is_counted_and_listed(tmp_path: Path, capsys: pytest.C
     assert len(np.load(out)) == 57 - nan
     assert split_uid(columns["uid"][6]) in np.load(out).tolist()
     assert curate(*words, f"out={out}") == 2  # given twice
+
+
+TYPED = ("filter=clip_score filter.threshold=0.2", f"filter=basic {SMALL}", f"filter=laion2b {SMALL}")
+
+
+@pytest.mark.parametrize("words", TYPED)
+@pytest.mark.parametrize("typed", ["dictionary", "large_string", "string_view", "binary"])
+def test_the_types_that_a_writer_chose_change_nothing(tmp_path: Path, words: str, typed: str) -> None:
+    columns = columns_of(200)
+    plain = write_file(tmp_path / "plain" / "0.parquet", columns)
+    table = pq.read_table(plain)
+    for name in ("uid", "text", "url"):
+        column = table[name].combine_chunks()
+        if typed == "dictionary":
+            column = column.dictionary_encode()
+        elif typed != "binary" or name != "uid":
+            column = column.cast({"large_string": pa.large_string(), "binary": pa.binary()}.get(typed, pa.string()))
+            column = column.cast(pa.string_view()) if typed == "string_view" else column
+        table = table.set_column(table.column_names.index(name), name, column)
+    for name in ("original_width", "original_height"):
+        kind = {"dictionary": pa.float64(), "large_string": pa.int32(), "binary": pa.string()}.get(typed, pa.uint16())
+        table = table.set_column(table.column_names.index(name), name, table[name].cast(kind))
+    (tmp_path / "typed").mkdir()
+    pq.write_table(table, tmp_path / "typed" / "0.parquet")
+    for pool in ("plain", "typed"):
+        assert curate(*words.split(), f"pool={tmp_path / pool}", f"out={tmp_path / pool}.npy") == 0
+    assert (tmp_path / "plain.npy").read_bytes() == (tmp_path / "typed.npy").read_bytes()
+
+
+@pytest.mark.parametrize("kind", [pa.float64(), pa.float16(), pa.decimal128(6, 4), pa.float32()])
+def test_scores_of_any_kind_of_number_are_compared_as_they_are(tmp_path: Path, kind: pa.DataType) -> None:
+    stored = pa.array([0.1, 0.2998, 0.3, 0.3002, None], pa.float64()).cast(kind, safe=False)
+    columns = {"uid": [uid_of(n) for n in range(5)], "clip_l14_similarity_score": stored}
+    (tmp_path / "pool").mkdir()
+    pq.write_table(pa.table(columns), tmp_path / "pool" / "0.parquet")
+    words = ("filter=clip_score", "filter.threshold=0.2999", f"pool={tmp_path}/pool", f"out={tmp_path}/out.npy")
+    assert curate(*words) == 0
+    values = stored.cast(pa.float64()).to_pylist()
+    chosen = sorted(split_uid(uid_of(n)) for n, value in enumerate(values) if value is not None and value >= 0.2999)
+    assert np.load(tmp_path / "out.npy").tolist() == chosen and len(chosen) >= 2
+
+
+def test_a_column_of_nothing_but_nulls_is_one_without_values(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "pool").mkdir()
+    nulls = dict.fromkeys(
+        ("text", "url", "original_width", "original_height", "clip_b32_similarity_score"), pa.nulls(9)
+    )
+    columns = {"uid": [uid_of(n) for n in range(9)], **nulls, "clip_l14_similarity_score": np.ones(9, np.float32)}
+    pq.write_table(pa.table(columns), tmp_path / "pool" / "0.parquet")
+    out = tmp_path / "out.npy"
+    assert curate("filter=clip_score", "filter.threshold=0.5", f"pool={tmp_path}/pool", f"out={out}") == 0
+    for name in ("basic", "laion2b"):
+        assert curate(f"filter={name}", SMALL, f"pool={tmp_path}/pool", f"out={tmp_path}/none.npy") == 2
+        said = capsys.readouterr().err
+        assert f"filter={name} keeps none of 9 rows" in said and "rows without a caption: 9" in said
+
+
+@pytest.mark.parametrize(
+    ("uids", "first"),
+    [
+        (pa.array(range(1, 6)), "1"),
+        (pa.array([uid_of(n).encode() for n in range(5)]), f"b'{uid_of(0)}'"),
+        (pa.array([str(uuid.UUID(uid_of(n))) for n in range(5)]), f"'{uuid.UUID(uid_of(0))}'"),
+        (pa.nulls(5), "None"),
+    ],
+)
+def test_uids_of_another_form_are_told(
+    tmp_path: Path, uids: Any, first: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "pool").mkdir()
+    scores = {"clip_l14_similarity_score": np.ones(5, np.float32)}
+    pq.write_table(pa.table({"uid": uids, **scores}), tmp_path / "pool" / "0.parquet")
+    told = f"5 uids are not 32 hex digits, the first is 0, row 0: {first}; "
+    words = ("filter=clip_score", "filter.threshold=0.5", f"pool={tmp_path}/pool", f"out={tmp_path}/out.npy")
+    assert curate(*words) == 2 and told in capsys.readouterr().err
+    assert not (tmp_path / "out.npy").exists()
+    write_subset(tmp_path / "s.npy", [uid_of(0)])
+    with pytest.raises(UserError, match=re.escape(told.replace("0, row 0", "row 0"))):
+        inspected(str(tmp_path / "s.npy"), InspectOptions(pool=str(tmp_path / "pool")))
 
 
 def test_a_mended_file_is_all_that_is_done_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

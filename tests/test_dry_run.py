@@ -105,7 +105,7 @@ def test_a_subset_of_data_without_uids(tmp_path: Path) -> None:
     write_tar(tmp_path / "0.tar", [(str(number), {**sample(number), "json": b"{}"}) for number in range(3)])
     write_subset(tmp_path / "subset.npy", [uid_of(1)])
     found = outlook(f"data={tmp_path}", f"out={tmp_path}/runs", f"subset={tmp_path}/subset.npy")
-    assert found.wrong == [f"{tmp_path}/0.tar has no .json with a uid, which subset= needs"]
+    assert found.wrong == [f"{tmp_path}/0.tar has no .json with a uid (its .json holds no uid), which subset= needs"]
 
 
 def test_hours_as_a_run_of_that_name_measured_them(tmp_path: Path) -> None:

@@ -214,7 +214,10 @@ def test_what_cannot_be_read_is_said(data: Path, tmp_path: Path, capsys: pytest.
     write_file(folder / "0009.parquet", columns)
     assert run(data / "kept.npy", pool=folder, out=tmp_path / "r.html") == 1
     said = capsys.readouterr()
-    assert "0001.parquet cannot be read" in said.err and "1 rows of the pool have no uid of 32 hex digits" in said.err
+    assert (
+        "0001.parquet cannot be read" in said.err
+        and "1 uids are not 32 hex digits, the first is row 0: 'xyz'" in said.err
+    )
     assert "of 751 rows kept" in said.out
 
 

@@ -1,17 +1,25 @@
 """Uids as text, as pairs, and in files."""
 
+import json
+import pickle
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from metadata import write_metadata
+from pools import write_pool
 
 from conf import uids
+from conf.errors import UserError
 from conf.uids import (
     DTYPE,
     find,
     from_texts,
+    mapped,
     pieces,
     search,
     split_uid,
@@ -20,6 +28,11 @@ from conf.uids import (
     write_header,
     write_subset,
 )
+from curate.filters import build
+from curate.inspect import InspectOptions, inspected
+from curate.resharding.options import ReshardOptions
+from curate.resharding.run import reshard
+from train.subset import Subset
 
 PAIRS = st.tuples(*[st.sampled_from([0, 1, 2, 2**63, 2**64 - 1])] * 2)  # few, so that there are equals
 
@@ -38,12 +51,70 @@ def test_a_subset_file_is_the_formats(tmp_path: Path) -> None:
 def test_malformed_uids_are_refused(uid: object) -> None:
     with pytest.raises(ValueError, match="32 hex digits"):
         split_uid(uid)  # type: ignore[arg-type]
-    with pytest.raises((ValueError, TypeError)):
+    with pytest.raises(ValueError, match=r"^1 uids are not 32 hex digits, the first is ") as told:
         from_texts(["0" * 32, uid])  # type: ignore[list-item]
+    assert repr(uid) in str(told.value)
+
+
+def foreign_subsets(folder: Path) -> dict[str, tuple[Path, str]]:
+    """Files that are taken for a subset, and what each is."""
+    texts = [uid_text((n, n)) for n in range(5)]
+    pairs = np.array([(n, n) for n in range(5)], np.uint64)
+    found = {}
+
+    def add(name: str, told: str, content: Any) -> None:
+        if isinstance(content, bytes):
+            (folder / name).write_bytes(content)
+        else:
+            np.save(folder / name, content)
+        found[name] = (folder / name, told)
+
+    np.savez(folder / "a.npz", uids=pairs)
+    add("b.npz.npy", "is an archive of arrays (.npz)", (folder / "a.npz").read_bytes())
+    found["a.npz"] = (folder / "a.npz", "is an archive of arrays (.npz)")
+    add("uids.txt", f"is text, which begins '{texts[0]}'", "\n".join(texts).encode())
+    add("uids.csv", "is text, which begins 'uid,text'", f"uid,text\n{texts[1]},é\n".encode() * 40)
+    add("uids.json", "is JSON, which begins", json.dumps(texts).encode())
+    add("uids.parquet", "is a parquet file", b"PAR1" + bytes(100))
+    add("uids.pkl", "is a pickle", pickle.dumps(texts))
+    add("none.npy", "is an empty file", b"")
+    add("noise.npy", "is no .npy", bytes(range(256)))
+    add("texts.npy", "holds <U32 [5], not a list of u8,u8 uids", np.array(texts))
+    add("objects.npy", "holds Python objects, not a list", np.array(texts, object))
+    add("rows.npy", "holds uint64 [5, 2], not a list of u8,u8 uids; np.sort(np.ascontiguousarray(", pairs)
+    add("floats.npy", "holds float64 [3]", np.zeros(3))
+    return found
+
+
+def test_what_is_no_subset_is_called_what_it_is(tmp_path: Path) -> None:
+    for name, (path, told) in foreign_subsets(tmp_path).items():
+        with pytest.raises(UserError, match=re.escape(f"{path} {told}")) as error:
+            mapped(path)
+        line = str(error.value)
+        assert "\n" not in line and "pickled" not in line, name
+        assert ("write_subset('mine.npy', uids)" in line) == (name != "rows.npy")
+    rows = np.load(tmp_path / "rows.npy")
+    np.save(tmp_path / "right.npy", np.sort(np.ascontiguousarray(rows).view("u8,u8").ravel()))
+    assert mapped(tmp_path / "right.npy").tolist() == [(n, n) for n in range(5)]
+
+
+@pytest.mark.parametrize("name", ["uids.txt", "a.npz"])
+def test_every_command_says_so(tmp_path: Path, name: str) -> None:
+    path, told = foreign_subsets(tmp_path)[name]
+    pool = write_metadata(tmp_path / "pool", 1, 10)
+    write_pool(tmp_path / "shards", 1, 3)
+    for call in (
+        lambda: Subset(str(path)),
+        lambda: build(str(path)),
+        lambda: inspected(str(path), InspectOptions(pool=str(pool))),
+        lambda: reshard(ReshardOptions(subset=str(path), shards=str(tmp_path / "shards"), out=str(tmp_path / "out"))),
+    ):
+        with pytest.raises(UserError, match=re.escape(f"{path} {told}")):
+            call()
 
 
 def test_one_uid_does_not_make_up_for_another() -> None:
-    with pytest.raises(ValueError, match="another length"):
+    with pytest.raises(ValueError, match=r"^2 uids are not 32 hex digits, the first is '0{31}'; "):
         from_texts(["0" * 31, "0" * 33])
 
 

@@ -377,7 +377,7 @@ def _spread(shards: list[Shard]) -> list[Shard]:
 def _look_into(outlook: Outlook, shard: Shard) -> _Look | None:
     """The first samples of a shard, None where none of them can be trained on."""
     samples, usable, size, items, uids = 0, 0, 0, 0, 0
-    whole = True
+    whole, lacks = True, ""
     for sample in read_shard(shard.path):
         if isinstance(sample, Problem):
             if not sample.key:
@@ -388,14 +388,17 @@ def _look_into(outlook: Outlook, shard: Shard) -> _Look | None:
         with contextlib.suppress(ValueError):
             items += len(sample.picture()) + len(sample.caption().encode())
             usable += 1
-        with contextlib.suppress(ValueError):
+        try:
             sample.record()
             uids += 1
+        except ValueError as error:
+            lacks = lacks or str(error)
         if samples == _LOOK:
             whole = False
             break
     if outlook.config.subset is not None and samples and not uids:
-        outlook.wrong.append(f"{shard.path} has no .json with a uid, which subset= needs")
+        what = f"no .json with a uid{'' if lacks.startswith('no ') else f' ({lacks})'}"
+        outlook.wrong.append(f"{shard.path} has {what}, which subset= needs")
     return _Look(samples, shard.size if whole else size, items / usable) if usable else None
 
 

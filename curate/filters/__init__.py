@@ -4,6 +4,7 @@ import importlib
 import pkgutil
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -29,7 +30,8 @@ def build(spec: Any, where: str = "filter") -> Filter:
         UserError: an unknown name or option, or a value that the filter refuses.
     """
     if isinstance(spec, str):
-        spec = {"filter": "subset", "path": spec} if spec.endswith(".npy") else {"filter": spec}
+        is_file = spec.endswith(".npy") or (Path(spec).suffix != "" and Path(spec).is_file())
+        spec = {"filter": "subset", "path": spec} if is_file else {"filter": spec}
     if not isinstance(spec, Mapping) or not isinstance(spec.get("filter"), str):
         raise UserError(
             f"{where}: {spec!r} is no filter; give a name, a subset file or {{filter: name, option: value}}"

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from conf.errors import UserError, first_line
-from conf.uids import uid_text
+from conf.uids import malformed, uid_text
 from curate.pool import BadFile, File, Rows, read
 from curate.report.members import Members
 
@@ -113,7 +113,8 @@ class Findings:
         histograms: measure or score column -> group -> its histogram.
         samples: group -> its sample.
         scores: uid -> its scores by column, of the uids that were asked for.
-        malformed: uids that are none, by file, the first few of them.
+        malformed: rows with uids that are none.
+        first_malformed: of them.
         unreadable: why files were left out.
         absent: columns that no file has.
     """
@@ -123,6 +124,7 @@ class Findings:
     samples: dict[str, Sample]
     scores: dict[str, dict[str, float]] = field(default_factory=dict)
     malformed: int = 0
+    first_malformed: str = ""
     unreadable: list[str] = field(default_factory=list)
     absent: list[str] = field(default_factory=list)
 
@@ -177,7 +179,8 @@ def gather(files: Iterable[File], question: Question) -> Findings:
             found.unreadable.append(f"{file.path} holds what it should not: {first_line(error)}")
     found.absent = [name for name in _OTHERS if name not in seen]
     if not found.pool:
-        raise UserError(found.unreadable[0] if found.unreadable else "the pool has no rows with a uid")
+        wrong = f": {malformed(found.malformed, found.first_malformed)}" if found.malformed else ""
+        raise UserError(found.unreadable[0] if found.unreadable else f"the pool has no rows with a uid{wrong}")
     return found
 
 
@@ -202,6 +205,7 @@ def _is_score(column: str) -> bool:
 def _take(rows: Rows, question: Question, found: Findings) -> None:
     uids, table = rows.arrays["uid"], rows.table
     found.malformed += len(rows.malformed)
+    found.first_malformed = found.first_malformed or (rows.malformed[0] if rows.malformed else "")
     groups = dict(_groups(uids, question))
     hashes = hashed(uids, question.seed)
     texts = pa.table({name: _strings(table, name) for name in ("text", "url")})

@@ -171,8 +171,8 @@ def _uids(column: Any, name: str) -> np.ndarray[Any, Any]:
     """A column of hex uids as rows of a subset, at the speed of bytes.fromhex."""
     try:
         return from_texts(column.to_pylist())
-    except (TypeError, ValueError):
-        raise UserError(f"{name}: a uid that is not 32 hex digits") from None
+    except ValueError as error:
+        raise UserError(f"{name}: {error}") from None
 
 
 def _checked(found: Any, name: str) -> np.ndarray[Any, Any]:
