@@ -108,6 +108,14 @@ def test_a_subset_of_data_without_uids(tmp_path: Path) -> None:
     assert found.wrong == [f"{tmp_path}/0.tar has no .json with a uid (its .json holds no uid), which subset= needs"]
 
 
+def test_a_pool_without_a_usable_sample_is_told_by_the_commonest_reason(tmp_path: Path) -> None:
+    write_tar(tmp_path / "0.tar", [(f"a.{number}", {"png": b"x", "txt": b"x"}) for number in range(3)])
+    write_tar(tmp_path / "1.tar", [(f"{number}", {"png": b"x", "json": b"{}"}) for number in range(3)])
+    (wrong,) = outlook(f"data={tmp_path}", f"out={tmp_path}/runs").wrong
+    assert "in the shards looked into; " in wrong and "1.tar, key 0: no caption: its members are .json, .png" in wrong
+    assert wrong.endswith("(the commonest reason, 3 of 4 times)")
+
+
 def test_hours_as_a_run_of_that_name_measured_them(tmp_path: Path) -> None:
     pool = write_pool(tmp_path / "pool", shards=1, per_shard=5)
     words = [f"data={pool}", f"out={tmp_path}", "name=mine", "recipe.samples=7200000", "world_size=4"]

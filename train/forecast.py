@@ -4,7 +4,6 @@ Nothing is written, no GPU is touched, and of the data only the listing and a fe
 docs/plan_a_run.md says how each number is made and how good it is.
 """
 
-import contextlib
 import importlib.util
 import math
 import shutil
@@ -26,7 +25,7 @@ from train.evaluation import task_keys
 from train.loader import MAX_WORKERS
 from train.model import check_name
 from train.record import describe, differences, read_run
-from train.shards import BLOCK, Problem, read_shard
+from train.shards import BLOCK, Problem, Reasons, read_shard
 from train.sources import Data, Shard, resolve
 from train.subset import Subset
 
@@ -345,9 +344,12 @@ def _pool(outlook: Outlook, data: Data | None, subset: Subset | None) -> Pool:
     for source in data.sources:
         gaps = f", {source.missing:,} names of the pattern do not exist" if source.missing else ""
         outlook.add("data", source.spec, f"{source.shards:,} shards, {_bytes(source.bytes)}{gaps}")
-    found = [look for shard in _spread(data.shards) if (look := _look_into(outlook, shard)) is not None]
+    reasons = Reasons()
+    found = [look for shard in _spread(data.shards) if (look := _look_into(outlook, shard, reasons)) is not None]
     if not found:
-        outlook.wrong.append(f"data={config.data}: no sample with a picture and a caption in the shards looked into")
+        outlook.wrong.append(
+            f"data={config.data}: no sample with a picture and a caption in the shards looked into{reasons.commonest()}"
+        )
         return unknown
     mean = sum(look.size for look in found) / sum(look.samples for look in found)
     item = sum(look.item * look.samples for look in found) / sum(look.samples for look in found)
@@ -374,20 +376,23 @@ def _spread(shards: list[Shard]) -> list[Shard]:
     return [shards[place * len(shards) // count] for place in range(count)]
 
 
-def _look_into(outlook: Outlook, shard: Shard) -> _Look | None:
+def _look_into(outlook: Outlook, shard: Shard, reasons: Reasons) -> _Look | None:
     """The first samples of a shard, None where none of them can be trained on."""
     samples, usable, size, items, uids = 0, 0, 0, 0, 0
     whole, lacks = True, ""
     for sample in read_shard(shard.path):
         if isinstance(sample, Problem):
+            reasons.add(sample)
             if not sample.key:
                 outlook.doubts.append(f"{shard.path}: {sample.reason}")
             continue
         samples += 1
         size += sum(BLOCK + -(-len(data) // BLOCK) * BLOCK for data in sample.members.values())
-        with contextlib.suppress(ValueError):
+        try:
             items += len(sample.picture()) + len(sample.caption().encode())
             usable += 1
+        except ValueError as error:
+            reasons.add(Problem(shard.path, sample.key, str(error)))
         try:
             sample.record()
             uids += 1

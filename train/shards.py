@@ -131,12 +131,10 @@ def commonest(problems: Iterable[Problem]) -> str:
     return reasons.commonest()
 
 
-def told_once(problems: Iterable[Problem]) -> list[Problem]:
-    """Of the Problems with one key only the last: where members stand apart it is the one that says so."""
-    last: dict[str | int, Problem] = {}
-    for number, problem in enumerate(problems):
-        last[problem.key or number] = problem
-    return list(last.values())
+def told_once(problems: Sequence[Problem]) -> list[Problem]:
+    """The Problems of a whole shard; of a sample whose members stand apart only the last, which says so."""
+    apart = {problem.key: problem for problem in problems if problem.reason.startswith(APART)}
+    return [problem for problem in problems if apart.get(problem.key, problem) is problem]
 
 
 class Keys:

@@ -28,7 +28,7 @@ def index_shard(job: Job, shard: int) -> None:
         return
     found = _scan(path, name, size)
     stored = [one for one in found if isinstance(one, Stored)]
-    problems = told_once(one for one in found if isinstance(one, Problem))
+    problems = told_once([one for one in found if isinstance(one, Problem)])
     rows = _rows(mapped(job.subset), stored, shard)
     with atomic(target, "wb") as file:
         np.save(file, rows)

@@ -176,7 +176,7 @@ def _uid(group: Sequence[Member], keys: Keys) -> str:
     if apart := keys.apart(group[0].stem, extensions):
         raise ValueError(apart)
     # A picture is not read; whether it is there is seen from its size.
-    contents = {one.extension: one.content if one.content is not None else b"." * min(one.size, 1) for one in group}
+    contents = {one.extension: one.content if one.content is not None else b"."[: one.size] for one in group}
     sample = Sample(group[0].stem, contents)
     uid = str(sample.record()["uid"])
     sample.picture()
