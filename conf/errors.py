@@ -24,6 +24,14 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+def described(error: BaseException) -> str:
+    """One line for an error that nobody foresaw: a mistake's own, else its kind and the first line of what it says."""
+    if isinstance(error, UserError):
+        return str(error)
+    said = first_line(error)
+    return said if said == type(error).__name__ else f"{type(error).__name__}: {said}"
+
+
 def tell(error: UserError) -> None:
     """Show the user a mistake."""
     print(f"error: {error}", file=sys.stderr, flush=True)

@@ -2,6 +2,8 @@
 
 from collections.abc import Collection, Sequence
 
+SHOWN = 3  # names of a long list that a message tells
+
 
 def aligned(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> str:
     """Rows of equally many cells, one a line, two spaces between columns; those numbered in `right` go to the right."""
@@ -14,3 +16,9 @@ def aligned(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> str:
         ]
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
+
+
+def some(names: Sequence[str]) -> str:
+    """The first names of a list, and how many more there are."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more

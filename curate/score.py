@@ -33,6 +33,7 @@ from conf.files import atomic, files_in, json_line
 from curate.score_stream import End, Failed, Message, ScoreStream
 from curate.scored import Conditions, Record, ScoredShard, Scores, is_scored
 from curate.towers import Towers, weights_named
+from train.conventions import Conventions
 from train.messages import loader_of, readable_errors
 from train.options import batch_size_of, check_options, device_of, worker_count
 from train.shards import Problem, commonest
@@ -49,9 +50,9 @@ Value = TypeVar("Value")
 class ScoreOptions:
     """The options; docs/score.md explains each."""
 
-    checkpoint: str = MISSING
     shards: str = MISSING
     out: str = MISSING
+    checkpoint: str | None = None
     model: str | None = None
     arch: str | None = None
     precision: str = "fp32"
@@ -192,7 +193,7 @@ def score(options: ScoreOptions, device: torch.device) -> int:
         UserError: see `main`; a model that gives no finite numbers, or a batch that does not fit the device.
     """
     weights = weights_named(options.checkpoint, options.model)
-    arch = options.arch or ARCHS.get(weights.model.removesuffix("-quickgelu")) or _slug(weights.model)
+    arch = options.arch or ARCHS.get(weights.model.removesuffix("-quickgelu")) or _slug(weights)
     jobs = jobs_of(options, weights)
     check_folder(Path(options.out), {job.files.parquet.name for job in jobs})
     index, count = part_of(options.part)
@@ -204,8 +205,10 @@ def score(options: ScoreOptions, device: torch.device) -> int:
     return summarized(Path(options.out), f".{index}-of-{count}" if count > 1 else "", report)
 
 
-def _slug(model: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "_", model.lower()).strip("_")
+def _slug(weights: Weights) -> str:
+    """The name of the model, of its repository or of its folder, as that of a column."""
+    name = weights.model if weights.folder is None else weights.model.split("/")[-1]
+    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
 
 
 def jobs_of(options: ScoreOptions, weights: Weights) -> list[Job]:
@@ -281,7 +284,7 @@ def score_all(
     clock, before = Clock(), sum(record.rows for record in report.records.values())
     try:
         with (
-            Writer(todo, arch, options.overwrite, report) as writer,
+            Writer(todo, arch, options.overwrite, report, towers.conventions) as writer,
             tqdm(total=len(todo), unit="shard", disable=None) as bar,
         ):
             for message in clock.waiting(iter(readable_errors(iter(loader)))):
@@ -312,8 +315,11 @@ def take(message: Message, writer: "Writer", towers: Towers, clock: Clock, bar: 
 class Writer:
     """Collects the scores of the shards under way and writes each whole one while the towers go on."""
 
-    def __init__(self, jobs: Sequence[Job], arch: str, overwrite: bool, report: Report) -> None:
+    def __init__(
+        self, jobs: Sequence[Job], arch: str, overwrite: bool, report: Report, conventions: Conventions
+    ) -> None:
         self._jobs, self._arch, self._overwrite, self._report = jobs, arch, overwrite, report
+        self._conventions = conventions._asdict()
         self._rows: dict[int, list[dict[str, Any]]] = {}
         self._scores: dict[int, list[Scores]] = {}
         self._thread = ThreadPoolExecutor(1)
@@ -349,7 +355,7 @@ class Writer:
 
     def _write(self, message: End, rows: list[dict[str, Any]], scores: Scores) -> None:
         job = self._jobs[message.shard]
-        record = Record(job.conditions, len(rows), message.bad)
+        record = Record(job.conditions, len(rows), message.bad, self._conventions)
         if not self._overwrite and not job.files.same_rows([row["uid"] for row in rows]):
             reason = f"{job.files.parquet} is of other samples; choose another out=, or say overwrite=true"
             self._report.failed[job.shard.name] = reason

@@ -8,6 +8,7 @@ import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -49,11 +50,16 @@ class Conditions(NamedTuple):
 
 
 class Record(NamedTuple):
-    """How a shard was scored; `bad` holds (key, reason) of what has no row, an empty key for the shard itself."""
+    """How a shard was scored; `bad` holds (key, reason) of what has no row, an empty key for the shard itself.
+
+    `conventions` are the fields of train.conventions.Conventions, what the weights do not tell of their model; {} where
+    it was scored before they were recorded.
+    """
 
     conditions: Conditions
     rows: int
     bad: list[tuple[str, str]]
+    conventions: Mapping[str, Any] = MappingProxyType({})
 
 
 class Scores(NamedTuple):
@@ -85,7 +91,8 @@ class ScoredShard:
         found = _records(self.parquet).get(arch)
         if found is None or not {f"{arch}_img", f"{arch}_txt"} <= _names(self.npz):
             return None
-        return Record(Conditions(**found["conditions"]), found["rows"], [(key, why) for key, why in found["bad"]])
+        bad = [(key, why) for key, why in found["bad"]]
+        return Record(Conditions(**found["conditions"]), found["rows"], bad, found.get("conventions", {}))
 
     def in_the_way(self, arch: str, conditions: Conditions) -> str:
         """What other scores of `arch` the files hold, "" where there are none that writing would replace."""
@@ -120,7 +127,7 @@ class ScoredShard:
         with atomic(self.npz, "wb") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy types the flag allow_pickle as any keyword
         table = _with_scores(pq.read_table(self.parquet) if kept else _table(rows), arch, scores.similarity)
-        self._replace(table, {**records, arch: {**record._asdict(), "conditions": record.conditions._asdict()}})
+        self._replace(table, {**records, arch: _plain(record)})
 
     def _has_foreign(self, arch: str) -> bool:
         """Whether the npz has vectors of `arch` that no crash of ours explains: with a parquet that is not ours."""
@@ -144,6 +151,14 @@ class ScoredShard:
         metadata = {**(table.schema.metadata or {}), _RECORDS: json.dumps(records, sort_keys=True).encode()}
         with atomic(self.parquet, "wb") as file:
             pq.write_table(table.replace_schema_metadata(metadata), file)
+
+
+def _plain(record: Record) -> dict[str, Any]:
+    return {
+        **record._asdict(),
+        "conditions": record.conditions._asdict(),
+        "conventions": dict(record.conventions),
+    }
 
 
 def _schema(path: Path) -> pa.Schema:

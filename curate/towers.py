@@ -7,18 +7,24 @@ import torch
 
 from conf.errors import UserError
 from train import towers
+from train.conventions import conventions_of
 from train.model import load, tokenizer_of
 from train.step import by_length
 from train.transform import WebPixels, evaluation_transform
 from train.weights import Weights, trained, weights_of
 
 
-def weights_named(checkpoint: str, model: str | None) -> Weights:
-    """Find the weights of `checkpoint=`: a file, a pretrained tag, or the folder of a training run.
+def weights_named(checkpoint: str | None, model: str | None) -> Weights:
+    """Find the weights of `checkpoint=`: a file, a pretrained tag, or the folder of a training run; without it those
+    that `model=` brings.
 
     Raises:
         UserError: no such run, model, file or tag, or a model has to be named.
     """
+    if checkpoint is None:
+        if model is None:
+            raise UserError("checkpoint= is needed, or model= with weights of its own: hf-hub:<repository>, a folder")
+        return weights_of(model, None)
     path = Path(checkpoint).expanduser()
     if path.is_dir():
         newest = trained(path)
@@ -40,10 +46,11 @@ class Towers:
     """
 
     def __init__(self, weights: Weights, device: torch.device, precision: str) -> None:
-        self._model = load(weights.model, weights.checkpoint, device=device)
+        self._model = load(weights.model, weights.checkpoint, folder=weights.folder, device=device, say=print)
         self._towers = towers.Towers(self._model, device, precision)
         self.pixels = WebPixels(evaluation_transform(self._model))
-        self.tokenizer = tokenizer_of(weights.model)
+        self.conventions = conventions_of(self._model)
+        self.tokenizer = tokenizer_of(weights.model, weights.folder)
 
     def images(self, pictures: torch.Tensor) -> np.ndarray:
         """uint8 [n, 3, side, side] -> float32 [n, d]."""

@@ -9,6 +9,7 @@ from conf.errors import UserError
 from curate.demo import build
 from tasks.registry import Task
 from train.options import check_options
+from train.weights import brings_weights
 
 
 @dataclass
@@ -36,7 +37,7 @@ def check(config: EvaluateConfig) -> None:
         raise UserError("run= is needed, or model= and checkpoint=")
     if config.run is not None and (config.model is not None or config.checkpoint is not None):
         raise UserError("run= already says which model and checkpoint; leave model= and checkpoint= out")
-    if config.run is None and config.checkpoint is None:
+    if config.model is not None and config.checkpoint is None and not brings_weights(config.model):
         raise UserError("checkpoint= is needed with model=: a file or one of open_clip's pretrained tags")
     if config.run is None and config.out is None:
         raise UserError("out= is needed with model=: the folder for the results")

@@ -1,6 +1,6 @@
 """The model as evaluation needs it: unit vectors of pictures and texts, and zero-shot classifiers."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from evaluate.cache import Cache
 from evaluate.subject import Subject
+from train.conventions import conventions_of
 from train.model import load, text_lengths, tokenizer_of
 from train.towers import Towers
 from train.transform import Pixels, evaluation_transform
@@ -31,31 +32,39 @@ class Encoder:
         precision: str,
         batch_size: int,
         cache: Cache | None = None,
+        folder: Path | None = None,
     ) -> None:
         self.device = device
         self.pixels = Pixels(evaluation_transform(model))
         self.cache = cache
+        self.conventions = conventions_of(model)
         self._model = model
         self._towers = Towers(model, device, precision)
-        self._tokenizer = tokenizer_of(name)
+        self._tokenizer = tokenizer_of(name, folder)
         self._batch_size = batch_size
         self._classes: dict[tuple[str, tuple[str, ...]], torch.Tensor] = {}
 
     @classmethod
     def of(
-        cls, subject: Subject, device: torch.device, precision: str, batch_size: int, cache: str | None = None
+        cls,
+        subject: Subject,
+        device: torch.device,
+        precision: str,
+        batch_size: int,
+        cache: str | None = None,
+        say: Callable[[str], None] = print,
     ) -> "Encoder":
-        """Load the subject's weights; see train.model.load for what can be wrong with them.
+        """Load the subject's weights; see train.model.load for what can be wrong with them, and what is said of them.
 
         Args:
             cache: folder for embeddings that are kept, None to keep none.
         """
-        model = load(subject.model, subject.checkpoint, device=device)
+        model = load(subject.model, subject.checkpoint, folder=subject.folder, device=device, say=say)
         kept = None
         if cache is not None:
             conditions = [subject.sha256, subject.model, subject.tag, precision, repr(evaluation_transform(model))]
             kept = Cache(Path(cache), conditions, device)
-        return cls(model, subject.model, device, precision, batch_size, kept)
+        return cls(model, subject.model, device, precision, batch_size, kept, subject.folder)
 
     def encode_images(self, images: torch.Tensor) -> torch.Tensor:
         """uint8 [n, 3, h, w] -> float32 [n, d] on the device.

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from conf.errors import UserError, status_of
+from conf.errors import UserError, described, status_of
 from evaluate import config as options
 from evaluate.config import EvaluateConfig
 from evaluate.encoder import Encoder
@@ -88,8 +88,9 @@ def open_all(tasks: list[Task], root: Path, report: Report) -> dict[str, tuple[T
         except MissingDataError as error:
             missing += 1
             report.problems[task.key] = f"missing: {error}"
-        except UserError as error:
-            report.problems[task.key] = f"failed: {error}"
+        except Exception as error:  # a folder can be wrong in ways that nobody foresaw; the other tasks go on
+            reason = str(error) if isinstance(error, UserError) else f"{root / task.folder}: {described(error)}"
+            report.problems[task.key] = f"failed: {reason}"
     if missing == len(tasks):
         where = root / tasks[0].folder
         raise UserError(f"data={root} holds no folder of the chosen tasks; {tasks[0].key} would be {where}")
@@ -105,7 +106,11 @@ def unfinished(
     threads = worker_count(config.workers, 1)
     todo = []
     for key, (_, data) in found.items():
-        if finished(before.get(key), data, subject.out, conditions, threads):
+        try:
+            done = finished(before.get(key), data, subject.out, conditions, threads)
+        except Exception:  # a file of the task cannot be read, which its evaluation will tell
+            done = False
+        if done:
             say(f"{key}: finished before, with this checkpoint and these data")
             report.lines[key] = before[key]
         else:
@@ -128,7 +133,9 @@ def evaluate(
     where = f"on {world.device}, {config.precision}, {processes}{workers} workers"
     tell(world, f"{subject.model}, {subject.checkpoint}, {where}: {len(todo)} tasks")
     try:
-        encoder = Encoder.of(subject, world.device, config.precision, batch_size, config.cache)
+        encoder = Encoder.of(
+            subject, world.device, config.precision, batch_size, config.cache, say=partial(tell, world)
+        )
         outcomes = scores(todo, encoder, world, workers=workers, batch_size=batch_size, limit=config.limit)
         for key, outcome in outcomes:
             if isinstance(outcome, TaskError):
@@ -136,7 +143,12 @@ def evaluate(
                 say(f"{key}: failed: {outcome}")
                 continue
             task, data = todo[key]
-            line = line_of(task, data, outcome, subject, conditions)
+            try:
+                line = line_of(task, data, outcome, subject, conditions)
+            except OSError as error:  # one of its small files is gone by now
+                report.problems[key] = f"failed: {data.folder}: {described(error)}"
+                continue
+            line["conventions"] = encoder.conventions._asdict()
             save(subject.out, line, outcome.result.predictions, conditions)
             report.lines[key] = line
             say(brief(task, line))

@@ -23,6 +23,7 @@ class Subject(NamedTuple):
     checkpoint: str
     tag: str | None
     sha256: str
+    folder: Path | None
     out: Path
     scale: str | None
     deviations: tuple[str, ...]
@@ -53,9 +54,9 @@ def _from_run(config: EvaluateConfig, run: Path) -> Subject:
     sha256 = digest_file(newest.checkpoint)
     deviations = () if sha256 == newest.sha256 else ("the checkpoint is not the one that run.json names",)
     out = run if config.out is None else Path(config.out)
-    return Subject(newest.model, str(newest.checkpoint), None, sha256, out, newest.scale, deviations)
+    return Subject(newest.model, str(newest.checkpoint), None, sha256, None, out, newest.scale, deviations)
 
 
 def _from_names(config: EvaluateConfig) -> Subject:
-    assert config.model is not None and config.checkpoint is not None and config.out is not None
+    assert config.model is not None and config.out is not None
     return Subject(*weights_of(config.model, config.checkpoint), Path(config.out), None, ())

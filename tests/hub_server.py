@@ -123,6 +123,8 @@ class _Handler(Quiet, http.server.BaseHTTPRequestHandler):
             self._describe("/".join(parts[2:4]), parts[5] if parts[4:5] == ["revision"] else "main")
         elif parts[0] == "datasets" and parts[3:4] == ["resolve"]:
             self._resolve("/".join(parts[1:3]), parts[4], "/".join(parts[5:]), body)
+        elif parts[2:3] == ["resolve"]:
+            self._resolve("/".join(parts[:2]), parts[3], "/".join(parts[4:]), body)
         elif parts[0] == "lfs":
             repo, path = "/".join(parts[1:3]), "/".join(parts[4:])
             self._send(path, (self._files(repo, parts[3]) or {})[path], body)
@@ -164,6 +166,8 @@ class _Handler(Quiet, http.server.BaseHTTPRequestHandler):
         """Answer with a small file itself, and for a large one with the address that stores it."""
         hub = self.server_hub
         files = self._files(repo, revision)
+        if repo not in hub.repositories:
+            return self._refuse(404, "RepoNotFound")
         if files is None or path not in files:
             return self._refuse(404, "EntryNotFound")
         if body and hub.busy[path]:
@@ -215,6 +219,8 @@ class _Handler(Quiet, http.server.BaseHTTPRequestHandler):
         self.send_response(status)
         if code is not None:
             self.send_header("X-Error-Code", code)
+        if code == "EntryNotFound":
+            self.send_header("X-Repo-Commit", COMMIT)
         if status == 429:
             self.send_header("Retry-After", "0")
         self.send_header("Content-Length", "0")

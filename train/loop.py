@@ -16,6 +16,7 @@ from conf.files import claimed, digest_file, leftovers, write_json
 from conf.machine import slow_bfloat16
 from train import checkpoint
 from train.config import SLOW_BFLOAT16, TrainConfig, check
+from train.conventions import conventions_of
 from train.distributed import World, gather, joined, on_first
 from train.evaluation import check_tasks, evaluate, how_to_repeat
 from train.loader import Batch, Share, batches, default_workers
@@ -129,7 +130,7 @@ class _Run:
         )
         self.bad_log = BadLog(config.folder, world.rank)
         self.recorder: Recorder | None = None
-        on_first(world, partial(self._record, run))
+        on_first(world, partial(self._record, {**run, "conventions": conventions_of(model)._asdict()}))
 
     def _record(self, run: dict[str, Any]) -> None:
         self.recorder = Recorder(self.config, run, self.step)
