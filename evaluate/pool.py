@@ -1,5 +1,6 @@
 """Evaluate many tasks with one model and one pool of workers, giving each task's scores as soon as it is through."""
 
+import math
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -7,8 +8,8 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from conf.errors import UserError, nearest
-from evaluate.encoder import Encoder
+from conf.errors import UserError, described, nearest
+from evaluate.encoder import Classes, Encoder
 from evaluate.evaluators import EVALUATORS, Evaluator
 from evaluate.results import Scored
 from evaluate.share import gathered
@@ -57,14 +58,37 @@ def scores(
     for key, (task, data) in tasks.items():
         try:
             running[key] = _Running(task, data, encoder, units)
-        except UserError as error:
-            yield key, TaskError(str(error))
-    try:
-        encoder.prepare(pair for task in running.values() for pair in task.classifiers)
-    except UserError as error:
-        yield from ((key, TaskError(str(error))) for key in running)
-        return
+        except Exception as error:
+            yield key, _failure(error, data)
+    for key, problem in _prepare({key: task.classifiers for key, task in running.items()}, encoder):
+        del running[key]
+        yield key, _failure(problem, tasks[key][1])
     yield from _finished(running, messages, sum(min(task.samples, limit or task.samples) for task, _ in tasks.values()))
+
+
+def _failure(error: Exception, data: TaskData) -> TaskError:
+    """What ends one task and lets the others go on: data can be wrong in ways that nobody foresaw.
+
+    Raises:
+        torch.OutOfMemoryError: the same, as it concerns them all.
+    """
+    if isinstance(error, torch.OutOfMemoryError):
+        raise error
+    return TaskError(str(error) if isinstance(error, UserError) else f"{data.folder}: {described(error)}")
+
+
+def _prepare(classifiers: Mapping[str, list[Classes]], encoder: Encoder) -> Iterator[tuple[str, Exception]]:
+    """Encode the prompts of all tasks together; where that fails, of each alone, to find out whose it is."""
+    try:
+        encoder.prepare(pair for pairs in classifiers.values() for pair in pairs)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception:
+        for key, pairs in classifiers.items():
+            try:
+                encoder.prepare(pairs)
+            except Exception as error:
+                yield key, error
 
 
 def _units(tasks: Mapping[str, tuple[Task, TaskData]], limit: int | None) -> list[Unit]:
@@ -92,8 +116,10 @@ def _embedded(messages: Iterator[Message], encoder: Encoder) -> Iterator[Message
                     keys = [key for batch in batches for key in batch.keys]
                     vectors = torch.cat([batch.pictures for batch in batches])
                     encoder.cache.put(message.entry, vectors, keys=keys, undecodable=message.undecodable)
-        except UserError as error:
-            message = UnitFailed(message.task, str(error))
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            message = UnitFailed(message.task, described(error))
         yield message
 
 
@@ -107,8 +133,8 @@ def _finished(
             bar.update(len(message.keys) if isinstance(message, Batch) else 0)
             try:
                 outcome: Scored | TaskError | None = running[message.task].take(message)
-            except UserError as error:
-                outcome = TaskError(str(error))
+            except Exception as error:
+                outcome = _failure(error, running[message.task].data)
             if outcome is not None:
                 del running[message.task]
                 yield message.task, outcome
@@ -120,7 +146,7 @@ class _Running:
 
     def __init__(self, task: Task, data: TaskData, encoder: Encoder, units: list[Unit]) -> None:
         self._task = task
-        self._data = data
+        self.data = data
         self._encoder = encoder
         self.classifiers = EVALUATORS[task.kind].classifiers(task, data)
         self._left = {unit.index for unit in units if unit.task == task.key}
@@ -141,13 +167,13 @@ class _Running:
         if isinstance(message, UnitEnd):
             return self._end(message)
         if self._evaluator is None:
-            self._evaluator = EVALUATORS[self._task.kind](self._task, self._data, self._encoder)
+            self._evaluator = EVALUATORS[self._task.kind](self._task, self.data, self._encoder)
         self._evaluator.add(message, message.pictures.to(self._encoder.device))
         return None
 
     def _end(self, end: UnitEnd) -> Scored | None:
         self._left.remove(end.unit)
-        self._digests |= {self._data.name_of(Path(name)): value for name, value in end.digests.items()}
+        self._digests |= {self.data.name_of(Path(name)): value for name, value in end.digests.items()}
         self._bad += [(end.unit, bad) for bad in end.bad]
         if self._evaluator is not None:
             self._evaluator.end(end)
@@ -156,9 +182,12 @@ class _Running:
         bad = [item for _, item in sorted(self._bad, key=lambda pair: pair[0])]
         if self._evaluator is None:
             reason = commonest(Problem(*one) for one in bad)
-            raise TaskError(f"{self._data.folder} holds no sample that can be read{reason}")
+            raise TaskError(f"{self.data.folder} holds no sample that can be read{reason}")
         result = self._evaluator.result()
         main = self._task.main_metric
         if main is not None and main not in result.metrics:
             raise TaskError(f"there is no metric {main!r} for its main_metric; {nearest(main, result.metrics)}")
+        for name, value in result.metrics.items():
+            if value is not None and not math.isfinite(value):
+                raise TaskError(f"its metric {name} is {value}, which no result can hold")
         return Scored(result, self._digests, bad, time.perf_counter() - self._started)

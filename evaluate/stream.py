@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
-from conf.errors import UserError
+from conf.errors import UserError, described
 from conf.files import digest_file
 from evaluate.cache import Cache, Entry
 from tasks.readers import Bad, Example, Puzzle, TaskData, read_examples
@@ -109,15 +109,19 @@ class EvaluationStream(IterableDataset[Message]):
         info = get_worker_info()
         start, step = (0, 1) if info is None else (info.id, info.num_workers)
         for unit in self._units[start::step]:
+            reader = _Reader(unit)
             try:
-                yield from self._read(unit)
+                yield from self._read(unit, reader)
             except UserError as error:
                 yield UnitFailed(unit.task, str(error))
             except OSError as error:
-                yield UnitFailed(unit.task, f"{error.filename or unit.task} cannot be read: {error.strerror or error}")
+                yield UnitFailed(
+                    unit.task, f"{error.filename or reader.path} cannot be read: {error.strerror or error}"
+                )
+            except Exception as error:  # data can be wrong in ways that nobody foresaw; the other tasks go on
+                yield UnitFailed(unit.task, f"{reader.path} cannot be read: {described(error)}")
 
-    def _read(self, unit: Unit) -> Iterator[Message]:
-        reader = _Reader(unit)
+    def _read(self, unit: Unit, reader: "_Reader") -> Iterator[Message]:
         name, entry = self._find(unit, reader)
         picture = self._decoded if entry is None else _Recalled(entry)
         undecodable: dict[str, str] = {}
@@ -162,9 +166,11 @@ class _Reader:
     digests: dict[str, str] = field(default_factory=dict)
     bad: list[Bad] = field(default_factory=list)
     puzzles: list[Puzzle] = field(default_factory=list)
+    path: Path | None = None  # the file that is being read
 
     def digest(self, path: Path) -> str:
         """SHA-256 of a file; hashing reads it into the page cache, from where its samples come then."""
+        self.path = path
         if str(path) not in self.digests:
             self.digests[str(path)] = digest_file(path)
         return self.digests[str(path)]

@@ -9,18 +9,17 @@ or the rest of one shard is yielded as Bad, so that the caller can count and lis
 """
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from conf.errors import UserError, first_line
+from conf.errors import UserError
 from conf.files import digest_bytes, digest_file, digest_json, files_in
+from tasks import parquet
 from tasks.registry import Task
 from train.shards import Problem, Sample, held, read_shard
 
@@ -29,8 +28,6 @@ CLASSNAMES = "classnames.txt"
 TEMPLATES = "zeroshot_classification_templates.txt"
 DATASET_TYPE = "dataset_type.txt"
 NSHARDS = "test/nshards.txt"
-
-_PARQUET_ROWS = 64  # rows held in memory at a time; a row holds a whole compressed picture
 
 
 class MissingDataError(UserError):
@@ -120,13 +117,13 @@ def open_data(task: Task, root: Path) -> TaskData:
     """
     folder = _folder(task, root)
     retrieval = task.kind == "retrieval"
-    parquet = tuple(files_in(folder, "*.parquet"))
-    if task.kind == "winogavil" and not parquet:
+    tables = tuple(files_in(folder, "*.parquet"))
+    if task.kind == "winogavil" and not tables:
         raise UserError(f"{folder} holds no parquet file, which is what {task.key} is read from")
-    if parquet and (task.kind == "winogavil" or not (folder / NSHARDS).is_file()):
+    if tables and (task.kind == "winogavil" or not (folder / NSHARDS).is_file()):
         if not retrieval and task.kind != "winogavil":
             raise UserError(f"{folder} holds parquet files, but {task.key} is read from webdataset shards")
-        return TaskData(folder, (), parquet)
+        return TaskData(folder, (), tables)
     shards, surplus = _tars(folder)
     texts = [folder / NSHARDS]
     declared = "classification"
@@ -278,33 +275,47 @@ def _member(shard: str, sample: Sample, extension: str) -> bytes:
 
 
 def _read_pairs(path: Path) -> Iterator[Example | Bad]:
-    """Image-text pairs of the Hub's parquet conversion: `image` {bytes, path} and `caption`, a list of strings."""
-    for row, record in _rows(path, ("image", "caption")):
-        image, captions = record["image"] or {}, record["caption"]
-        key = image.get("path") or f"{path.stem}-{row}"
-        if isinstance(captions, str):
-            captions = [captions]
-        captions = tuple(caption.strip() for caption in captions or () if caption and caption.strip())
-        if not captions:
+    """Image-text pairs: a column of pictures, and one of captions or of lists of them, under the names and in the types
+    that published sets have; the Hub's own conversion has `image` {bytes, path} and `caption`."""
+    schema = parquet.schema_of(path)
+    pictures, captions = parquet.column(path, schema, parquet.IMAGES, "pictures"), parquet.caption_columns(path, schema)
+    parquet.check_type(path, schema.field(pictures), parquet.is_picture, "binary, or a struct with binary 'bytes'")
+    for name in captions:
+        parquet.check_type(path, schema.field(name), parquet.is_caption, "text, or a list of text")
+    for row, record in parquet.rows(path, (pictures, *captions)):
+        image, called = parquet.picture(record[pictures])
+        key = called or f"{path.stem}-{row}"
+        texts = tuple(text for column in captions for text in parquet.texts(record[column]))
+        if not texts:
             raise UserError(f"{path}, row {row}, holds no caption")
-        if not image.get("bytes"):
-            yield Bad(path.name, key, "no picture in the column 'image'")
+        if not image:
+            named = f", only the path {called}" if called else ""
+            yield Bad(path.name, key, f"no picture in the column {pictures!r}{named}")
             continue
-        yield Example(key, image["bytes"], -1, captions, np.empty(0, np.int64))
+        yield Example(key, image, -1, texts, np.empty(0, np.int64))
 
 
 def _read_puzzles(path: Path, seen: dict[str, str]) -> Iterator[Example | Puzzle | Bad]:
     """WinoGAViL of the Hub's parquet conversion: `cue`, `candidates` and `associations` (lists of names, the second a
-    part of the first) and `candidate_images`, a list of {bytes, path}."""
-    for row, record in _rows(path, ("candidate_images", "candidates", "cue", "associations")):
+    part of the first) and `candidate_images`, a list of {bytes, path} or of binary."""
+    columns = ("candidate_images", "candidates", "cue", "associations")
+    schema = parquet.schema_of(path)
+    for name in columns:
+        parquet.column(path, schema, (name,), "puzzles")
+    wanted = "a list of binary or of structs with binary 'bytes'"
+    parquet.check_type(path, schema.field(columns[0]), parquet.is_pictures, wanted)
+    for name in columns[1:]:
+        parquet.check_type(path, schema.field(name), parquet.is_caption, "text, or a list of text")
+    for row, record in parquet.rows(path, columns):
         key = f"{path.stem}-{row}"
-        names = tuple(record["candidates"] or ())
-        images: list[bytes] = [(image or {}).get("bytes") or b"" for image in record["candidate_images"] or ()]
-        associations = set(record["associations"] or ())
+        names = tuple(parquet.texts(record["candidates"], blank=True))
+        images = [parquet.picture(image)[0] for image in record["candidate_images"] or ()]
+        associations = set(parquet.texts(record["associations"], blank=True))
         right = tuple(name in associations for name in names)
+        cue = " ".join(parquet.texts(record["cue"], blank=True))
         if len(images) != len(names) or not all(images):
             yield Bad(path.name, key, f"{sum(map(bool, images))} pictures for {len(names)} candidates")
-        elif not (record["cue"] or "").strip() or not any(right):
+        elif not cue.strip() or not any(right):
             yield Bad(path.name, key, "no cue, or no candidate that goes with it")
         else:
             digests = [digest_bytes(image) for image in images]
@@ -312,24 +323,4 @@ def _read_puzzles(path: Path, seen: dict[str, str]) -> Iterator[Example | Puzzle
                 if digest not in seen:
                     seen[digest] = f"{name}-{digest[:16]}"
                     yield Example(seen[digest], image, -1, (), np.empty(0, np.int64))
-            yield Puzzle(key, record["cue"], tuple(seen[digest] for digest in digests), names, right)
-
-
-def _rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The rows of a parquet file with their numbers, a few in memory at a time.
-
-    Raises:
-        UserError: it is not a parquet file or lacks a column.
-    """
-    try:
-        with pq.ParquetFile(path) as file:
-            missing = set(columns) - set(file.schema_arrow.names)
-            if missing:
-                raise UserError(f"{path} has no column {sorted(missing)[0]!r}")
-            row = 0
-            for batch in file.iter_batches(_PARQUET_ROWS, columns=list(columns), use_threads=False):
-                for record in batch.to_pylist():
-                    yield row, record
-                    row += 1
-    except pa.ArrowException as error:
-        raise UserError(f"{path} is not a parquet file: {first_line(error)}") from None
+            yield Puzzle(key, cue, tuple(seen[digest] for digest in digests), names, right)

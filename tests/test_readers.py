@@ -224,8 +224,8 @@ def test_wrong_retrieval_data_are_refused(tmp_path: Path) -> None:
     parquet.write_bytes(b"PAR1 and so on")
     with pytest.raises(UserError, match=r"0\.parquet is not a parquet file"):
         list(read_examples(parquet, CAPTIONS, 0))
-    pq.write_table(pa.table({"image": [None], "text": ["a"]}), parquet)
-    with pytest.raises(UserError, match="has no column 'caption'"):
+    pq.write_table(pa.table({"image": [b""], "words": ["a"]}), parquet)
+    with pytest.raises(UserError, match=r"has no column of captions \(caption, .*; it has image, words"):
         list(read_examples(parquet, CAPTIONS, 0))
     rows = [{"image": {"bytes": image, "path": None}, "caption": ["a"]}, {"image": None, "caption": ["b"]}]
     pq.write_table(pa.Table.from_pylist(rows), parquet)
