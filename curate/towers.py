@@ -8,15 +8,15 @@ import torch
 from conf.errors import UserError
 from train import towers
 from train.conventions import conventions_of
-from train.model import load, tokenizer_of
+from train.model import CONFIG, load, tokenizer_of
 from train.step import by_length
 from train.transform import WebPixels, evaluation_transform
 from train.weights import Weights, trained, weights_of
 
 
 def weights_named(checkpoint: str | None, model: str | None) -> Weights:
-    """Find the weights of `checkpoint=`: a file, a pretrained tag, or the folder of a training run; without it those
-    that `model=` brings.
+    """Find the weights of `checkpoint=`: a file, a pretrained tag, or the folder of a training run or of a model with
+    its configuration; without it those that `model=` brings.
 
     Raises:
         UserError: no such run, model, file or tag, or a model has to be named.
@@ -26,6 +26,8 @@ def weights_named(checkpoint: str | None, model: str | None) -> Weights:
             raise UserError("checkpoint= is needed, or model= with weights of its own: hf-hub:<repository>, a folder")
         return weights_of(model, None)
     path = Path(checkpoint).expanduser()
+    if path.is_dir() and (path / CONFIG).is_file() and not (path / "run.json").is_file():
+        return weights_of(model or str(path), None)
     if path.is_dir():
         newest = trained(path)
         return weights_of(model or newest.model, str(newest.checkpoint))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from conf.errors import UserError
+from conf.errors import UserError, described
 from conf.files import digest_file
 from tasks.lock import pinned
 from tasks.readers import Bad, Example, Puzzle, TaskData, open_data, read_examples
@@ -63,11 +63,14 @@ def _check(task: Task, root: Path, images: bool, pool: Executor) -> tuple[list[s
         data = open_data(task, root)
     except UserError as error:
         return [str(error)], []
+    except Exception as error:  # a folder can be wrong in ways that nobody foresaw; the other tasks go on
+        return [f"{root / task.folder}: {described(error)}"], []
     needs = _NEEDS.get(task.kind, frozenset({"label"}))
     classes = len(data.classnames)
     work = [pool.submit(examine, shard, needs, classes, len(task.metadata), images) for shard in data.shards]
     problems: list[str] = []
-    shards = [shard for future in work if (shard := _result(future, problems)) is not None]
+    pairs = zip(data.shards, work, strict=True)
+    shards = [shard for path, future in pairs if (shard := _result(path, future, problems)) is not None]
     samples = sum(len(shard.keys) for shard in shards)
     if not problems and samples != task.samples:
         problems.append(f"{samples} samples, the registry says {task.samples}")
@@ -124,14 +127,16 @@ def _undecodable(picture: bytes) -> str | None:
     return None
 
 
-def _result(future: "Future[Found]", problems: list[str]) -> Found | None:
+def _result(path: Path, future: "Future[Found]", problems: list[str]) -> Found | None:
     try:
         return future.result()
     except (UserError, OSError) as error:
         problems.append(str(error))
-        return None
     except BrokenExecutor:
         raise UserError("a process that read shards was killed, as when memory runs out; try fewer jobs=") from None
+    except Exception as error:  # a shard can be wrong in ways that nobody foresaw
+        problems.append(f"{path}: {described(error)}")
+    return None
 
 
 def _bad(shards: Iterable[Found]) -> list[str]:

@@ -12,6 +12,7 @@ from evaluate import run, stream
 from evaluate.cache import Cache
 from evaluate.encoder import Encoder
 from evaluate.evaluators import EVALUATORS, Evaluator
+from tasks import verify
 from tasks.registry import KINDS, load_tasks
 
 TASKS = {key: load_tasks()[key] for key in ONE_OF_EACH_KIND}
@@ -200,6 +201,25 @@ def test_a_cache_that_fails_ends_the_task_whose_pictures_it_was_to_keep(
 
     monkeypatch.setattr(Cache, "put", put)
     check_alone("retrieval", data, checkpoint, tmp_path / "out", capsys, cache=str(tmp_path / "cache"))
+
+
+@pytest.mark.parametrize("place", ["open_data", "read_examples"])
+def test_verifying_goes_on_behind_a_fault(
+    place: str, data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = TASKS["vtab/eurosat"], TASKS["wilds/iwildcam"]
+    original = getattr(verify, place)
+
+    def fail(*arguments: Any, **options: Any) -> Any:
+        if first in arguments or first.folder in str(arguments[0]):
+            raise UNFORESEEN
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(verify, place, fail)
+    assert verify.verify([first, second], data, images=False, jobs=1) == 2
+    printed = capsys.readouterr().out
+    assert f"{data / first.folder}" in printed and "RuntimeError: something that\n" in printed
+    assert f"{second.key}: wrong, 41 samples" in printed
 
 
 def test_every_kind_is_looked_at() -> None:

@@ -206,16 +206,17 @@ def test_a_pool_is_scored_with_them(
 ) -> None:
     write_tar(tmp_path / "pool" / "0.tar", ((f"{number:08d}", sample(number)) for number in range(5)))
     vectors = []
-    for number, model in enumerate((f"hf-hub:{REPOSITORY}", str(folder), f"local-dir:{folder}")):
+    hub_model, local = f"model=hf-hub:{REPOSITORY}", f"local-dir:{folder}"
+    for number, word in enumerate((hub_model, f"model={folder}", f"model={local}", f"checkpoint={folder}")):
         out = tmp_path / str(number)
-        words = [f"model={model}", f"shards={tmp_path / 'pool'}", f"out={out}", "workers=0", "device=cpu"]
+        words = [word, f"shards={tmp_path / 'pool'}", f"out={out}", "workers=0", "device=cpu"]
         monkeypatch.setattr(sys, "argv", ["score", *words])
         assert score.main() == 0
         vectors.append(np.load(out / "0.npz")["model_img"])
         record = json.loads(pq.read_schema(out / "0.parquet").metadata[b"poolbench.scores"])["model"]
         assert record["conventions"] == {"activation": "quick_gelu", **PREPROCESS}
-        assert record["conditions"]["model"] == (model if number != 1 else f"local-dir:{folder}")
-    assert np.array_equal(vectors[0], vectors[1]) and np.array_equal(vectors[0], vectors[2])
+        assert record["conditions"]["model"] == (local if number else f"hf-hub:{REPOSITORY}")
+    assert all(np.array_equal(vectors[0], other) for other in vectors[1:])
     monkeypatch.setattr(sys, "argv", ["score", f"shards={tmp_path / 'pool'}", "out=x"])
     with pytest.raises(UserError, match="checkpoint= is needed, or model= with weights of its own"):
         score.main()

@@ -239,9 +239,10 @@ def test_the_model_that_weights_fit_is_named(weights: Weights, tmp_path: Path) -
 
 
 def test_a_checkpoint_of_ours_is_not_taken_for_another_model(weights: Weights, tmp_path: Path) -> None:
-    path = saved(tmp_path / "model.pt", {"name": "ViT-B-32", "state_dict": weights})
+    path = saved(tmp_path / "model.pt", {"name": "ViT-B-32", "cursors": {}, "state_dict": weights})
     assert "is of model=ViT-B-32, as it says itself" in refused(path)
-    assert same(saved(tmp_path / "ours.pt", {"name": MODEL, "state_dict": weights}), weights) == []
+    same(saved(tmp_path / "named.pt", {"name": "ViT-B-32", "state_dict": weights}), weights)
+    assert same(saved(tmp_path / "ours.pt", {"name": MODEL, "cursors": {}, "state_dict": weights}), weights) == []
 
 
 def test_a_file_of_big_vision_is_not_cut_to_the_model(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def check_checkpoint(name: str, checkpoint: str) -> None:
     check_name(name)
     tags = open_clip.list_pretrained_tags_by_model(name)
     if Path(checkpoint).is_dir():
-        raise UserError(f"checkpoint {checkpoint} is a folder; name the file in it")
+        raise UserError(f"checkpoint {checkpoint} is a folder; name the file, or a folder with {CONFIG} as model=")
     if not Path(checkpoint).is_file() and checkpoint not in tags:
         known = nearest(checkpoint, tags) if tags else f"{name} has no tags"
         raise UserError(f"checkpoint {checkpoint} is neither a file nor a pretrained tag of {name}; {known}")
@@ -110,16 +110,16 @@ def _of_file(name: str, path: Path, folder: Path | None, say: Callable[[str], No
     model = _without_weights(name, folder)
     if path.suffix in (".npz", ".npy"):
         big_vision.fill(model, path, name)
-        said = None
+        sure = False
     else:
         found = state_dict.read(path, list(model.state_dict()))
-        said = found.name
-        if said != name and said in open_clip.list_models():
-            raise UserError(f"checkpoint {path} is of model={said}, as it says itself, and not of {name}")
+        if found.model not in (None, name):
+            raise UserError(f"checkpoint {path} is of model={found.model}, as it says itself, and not of {name}")
+        # A file that open_clip's own training wrote says "...-model_ViT-B-32-lr_...".
+        sure = found.model == name or f"-model_{name}-lr_" in (found.experiment or "")
         for note in [*found.notes, *_fill(model, found.tensors, path, name)]:
             say(f"{path}: {note}")
-    # A file that open_clip's own training wrote says "...-model_ViT-B-32-lr_...".
-    if folder is None and said != name and f"-model_{name}-lr_" not in (said or ""):
+    if folder is None and not sure:
         doubts = doubt(name, conventions_of(model))
         if doubts is not None:
             say(f"{path}: {doubts}")

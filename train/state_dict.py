@@ -37,6 +37,7 @@ _WRAPPERS = {
     *("_orig_mod", "module", "_fsdp_wrapped_module", "_fpw_module"),
     *("_checkpoint_wrapped_module", "_forward_module"),
 }
+_OURS = "cursors"  # the position in the data, which checkpoints of this project alone hold
 _ANCHOR = "logit_scale"  # which every model has at its top, so that what stands before it is a wrapper's
 # Beside the weights in TorchScript archives, which OpenAI's own files are.
 _NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size", "attn_mask")
@@ -47,12 +48,14 @@ class StateDict(NamedTuple):
 
     Attributes:
         tensors: name -> tensor, on the CPU.
-        name: what the file says that it is of, a model or an experiment; None where it says nothing.
+        model: what a checkpoint of ours says that it is of; None in others.
+        experiment: what other trainings call theirs, open_clip's with the model's name in it; None where they do not.
         notes: what of the file is not used, a line each.
     """
 
     tensors: dict[str, torch.Tensor]
-    name: str | None
+    model: str | None
+    experiment: str | None
     notes: list[str]
 
 
@@ -68,6 +71,7 @@ def read(path: Path, own: Collection[str]) -> StateDict:
     _refuse_other_files(path)
     content = _opened(path)
     name = content.get("name") if isinstance(content, Mapping) else None
+    ours = name is not None and _OURS in content
     weights, notes = _innermost(content)
     tensors = {key: value for key, value in weights.items() if isinstance(value, torch.Tensor)}
     if not tensors:
@@ -75,7 +79,8 @@ def read(path: Path, own: Collection[str]) -> StateDict:
     if any(key.split(".")[-1].startswith("_flat_param") for key in tensors):
         raise UserError(f"checkpoint {path} holds FSDP's flat parameters; save it with StateDictType.FULL_STATE_DICT")
     tensors, left = _unwrapped(path, tensors, own)
-    return StateDict(tensors, name if isinstance(name, str) else None, [*notes, *left])
+    said = name if isinstance(name, str) else None
+    return StateDict(tensors, said if ours else None, None if ours else said, [*notes, *left])
 
 
 def tensors_of(loaded: Any) -> dict[str, torch.Tensor]:
