@@ -34,11 +34,12 @@ from curate.score_stream import End, Failed, Message, ScoreStream
 from curate.scored import Conditions, Record, ScoredShard, Scores, is_scored
 from curate.towers import Towers, weights_named
 from train.conventions import Conventions
-from train.messages import loader_of, readable_errors
+from train.messages import loader_of
 from train.options import batch_size_of, check_options, device_of, worker_count
 from train.shards import Problem, commonest
 from train.sources import Shard, resolve
 from train.weights import Weights
+from train.workers import Iterated, readable_errors
 
 ARCHS = {"ViT-B-32": "b32", "ViT-L-14": "l14"}  # the names that published pools give these
 _SHOWN = 10  # bad samples that are printed; the file lists all
@@ -284,10 +285,11 @@ def score_all(
     clock, before = Clock(), sum(record.rows for record in report.records.values())
     try:
         with (
+            readable_errors("workers"),
             Writer(todo, arch, options.overwrite, report, towers.conventions) as writer,
             tqdm(total=len(todo), unit="shard", disable=None) as bar,
         ):
-            for message in clock.waiting(iter(readable_errors(iter(loader)))):
+            for message in clock.waiting(Iterated(loader)):
                 take(message, writer, towers, clock, bar)
     except torch.OutOfMemoryError:
         raise UserError(f"out of memory on {device}; lower batch_size={batch_size}") from None

@@ -17,8 +17,9 @@ from evaluate.stream import Batch, EvaluationStream, Message, Unit, UnitEnd, Uni
 from tasks.readers import Bad, TaskData
 from tasks.registry import Task
 from train.distributed import World
-from train.messages import loader_of, readable_errors
+from train.messages import loader_of
 from train.shards import Problem, commonest
+from train.workers import Iterated
 
 
 class TaskError(UserError):
@@ -43,13 +44,14 @@ def scores(
         limit: only the first so many samples of each task.
 
     Raises:
-        UserError: a worker or another process was killed, or a batch does not fit the device.
+        UserError: another process was killed, or a batch does not fit the device.
+        RuntimeError: a worker was killed; see `train.workers.readable_errors`.
     """
     units = _units(tasks, limit)
     mine = units[world.rank :: world.size]
     stream = EvaluationStream(mine, encoder.pixels, batch_size, encoder.cache)
     loader = loader_of(stream, min(workers, len(mine)), encoder.device)
-    messages = gathered(world, _embedded(readable_errors(iter(loader)), encoder))
+    messages = gathered(world, _embedded(Iterated(loader), encoder))
     if not world.first:
         for _ in messages:
             pass

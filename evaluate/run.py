@@ -20,6 +20,7 @@ from tasks.readers import MissingDataError, TaskData, open_data
 from tasks.registry import Task, select, suite_of
 from train.distributed import World, joined, launch, on_first
 from train.options import batch_size_of, device_of, worker_count
+from train.workers import readable_errors
 
 
 @dataclass
@@ -124,7 +125,7 @@ def evaluate(
     """Load the model, evaluate every task of `todo`, and write each result down as soon as it is there.
 
     Raises:
-        UserError: the model cannot be loaded, or does not fit the device.
+        UserError: the model cannot be loaded, or does not fit the device; a worker was killed.
     """
     conditions = Conditions.of(subject, config)
     workers = worker_count(config.workers, world.local_size)
@@ -133,25 +134,26 @@ def evaluate(
     where = f"on {world.device}, {config.precision}, {processes}{workers} workers"
     tell(world, f"{subject.model}, {subject.checkpoint}, {where}: {len(todo)} tasks")
     try:
-        encoder = Encoder.of(
-            subject, world.device, config.precision, batch_size, config.cache, say=partial(tell, world)
-        )
-        outcomes = scores(todo, encoder, world, workers=workers, batch_size=batch_size, limit=config.limit)
-        for key, outcome in outcomes:
-            if isinstance(outcome, TaskError):
-                report.problems[key] = f"failed: {outcome}"
-                say(f"{key}: failed: {outcome}")
-                continue
-            task, data = todo[key]
-            try:
-                line = line_of(task, data, outcome, subject, conditions)
-            except OSError as error:  # one of its small files is gone by now
-                report.problems[key] = f"failed: {data.folder}: {described(error)}"
-                continue
-            line["conventions"] = encoder.conventions._asdict()
-            save(subject.out, line, outcome.result.predictions, conditions)
-            report.lines[key] = line
-            say(brief(task, line))
+        with readable_errors("workers"):
+            encoder = Encoder.of(
+                subject, world.device, config.precision, batch_size, config.cache, say=partial(tell, world)
+            )
+            outcomes = scores(todo, encoder, world, workers=workers, batch_size=batch_size, limit=config.limit)
+            for key, outcome in outcomes:
+                if isinstance(outcome, TaskError):
+                    report.problems[key] = f"failed: {outcome}"
+                    say(f"{key}: failed: {outcome}")
+                    continue
+                task, data = todo[key]
+                try:
+                    line = line_of(task, data, outcome, subject, conditions)
+                except OSError as error:  # one of its small files is gone by now
+                    report.problems[key] = f"failed: {data.folder}: {described(error)}"
+                    continue
+                line["conventions"] = encoder.conventions._asdict()
+                save(subject.out, line, outcome.result.predictions, conditions)
+                report.lines[key] = line
+                say(brief(task, line))
     except torch.OutOfMemoryError:
         raise UserError(f"out of memory on {world.device}; lower batch_size={batch_size}") from None
 

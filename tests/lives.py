@@ -3,18 +3,21 @@
 import contextlib
 import multiprocessing
 import os
+import pkgutil
+import signal
 import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import open_clip
 
 from conf.command import compose
 from conf.errors import status_of
-from train import watch
+from train import meeting, watch
 from train.config import TrainConfig
 from train.loop import train
 
@@ -22,11 +25,22 @@ _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["train.loop", "conf.command"])  # installed, thus found without this process's sys.path
 
 
+class Fault(NamedTuple):
+    """A signal that a process sends itself when it comes to call `place`, a name as `pkgutil.resolve_name` knows it."""
+
+    rank: int
+    place: str
+    number: signal.Signals
+
+
 @contextlib.contextmanager
 def started(
-    options: Sequence[str], log: Path, processes: int = 1, silence: float = watch.SILENCE
+    options: Sequence[str], log: Path, processes: int = 1, patience: float | None = None, fault: Fault | None = None
 ) -> Iterator[list[BaseProcess]]:
-    """`python -m train` with `options` in so many processes; what they print goes to `log`, behind what it holds."""
+    """`python -m train` with `options` in so many processes; what they print goes to `log`, behind what it holds.
+
+    `patience`: seconds that they wait for one another, instead of what users have.
+    """
     ports = {}
     if processes > 1:
         with socket.create_server(("127.0.0.1", 0)) as free:
@@ -34,7 +48,8 @@ def started(
     group = []
     for rank in range(processes):
         place = {"RANK": str(rank), "WORLD_SIZE": str(processes), "LOCAL_RANK": str(rank)} if processes > 1 else {}
-        group.append(_CONTEXT.Process(target=_train, args=(list(options), str(log), {**ports, **place}, silence)))
+        arguments = (list(options), str(log), {**ports, **place}, patience, fault)
+        group.append(_CONTEXT.Process(target=_train, args=arguments))
         group[-1].start()
     try:
         yield group
@@ -62,12 +77,30 @@ def wait_for(happened: Callable[[], bool], group: Sequence[BaseProcess], within:
     return True
 
 
-def _train(options: list[str], log: str, environment: dict[str, str], silence: float) -> None:
+def _train(
+    options: list[str], log: str, environment: dict[str, str], patience: float | None, fault: Fault | None
+) -> None:
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
     os.environ.update(environment)
     multiprocessing.set_start_method("fork", force=True)  # of data workers, as in a process started by hand
-    watch.SILENCE = silence
+    if patience is not None:
+        watch.SILENCE = meeting.ANSWER = meeting.ARRIVAL = patience
+    if fault is not None and str(fault.rank) == environment.get("RANK", "0"):
+        _plant(fault)
     open_clip.add_model_config(Path(__file__).parent / "models")
     sys.exit(status_of(lambda: train(compose("train", options, TrainConfig))))
+
+
+def _plant(fault: Fault) -> None:
+    owner, _, name = fault.place.rpartition(".")
+    holder = pkgutil.resolve_name(owner)
+    call = getattr(holder, name)
+
+    def faulty(*arguments: Any, **named: Any) -> Any:
+        setattr(holder, name, call)  # the first call alone
+        os.kill(os.getpid(), fault.number)
+        return call(*arguments, **named)
+
+    setattr(holder, name, faulty)

@@ -1,5 +1,6 @@
 """Runs that are killed, stopped, suspended or out of room: what is left, and what they come to in the end."""
 
+import contextlib
 import os
 import random
 import resource
@@ -7,11 +8,12 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
 import torch
-from lives import started, statuses, wait_for
+from lives import Fault, started, statuses, wait_for
 from pools import write_pool
 from trained import losses, weights
 
@@ -31,6 +33,7 @@ SMALL = (
     "recipe.shuffle_buffer=40",
 )
 STEPS = 63
+SHORT = (*(word for word in SMALL if "samples" not in word), "recipe.samples=64")
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +92,7 @@ def test_a_run_killed_again_and_again_comes_to_the_same_weights(whole: Whole, po
     for life in range(10):
         before, left = logged(folder), set((folder / "checkpoints").glob(".step_*"))
         workers = f"efficiency.workers={life % 3}"
-        with started([*given, workers], tmp_path / "log", whole.processes, silence=6) as group:
+        with started([*given, workers], tmp_path / "log", whole.processes, patience=6) as group:
             if life % 3 == 0:  # in the write of a checkpoint
                 wait_for(lambda left=left: {*(folder / "checkpoints").glob(".step_*")} - left != set(), group)
                 writing += {*(folder / "checkpoints").glob(".step_*")} - left != set()
@@ -137,23 +140,68 @@ def test_a_signal_to_the_whole_job_leaves_the_workers_to_their_process(pool: Pat
     folder, log = tmp_path / "run", tmp_path / "log"
     with started(options(pool, tmp_path, "efficiency.workers=2"), log) as (process,):
         assert wait_for(lambda: logged(folder) >= 5, [process]), log.read_text()
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        assert len(children) >= 2
-        for pid in [*children, process.pid]:
-            os.kill(int(pid or 0), signal.SIGTERM)
+        workers = children(process)
+        assert len(workers) >= 2
+        for pid in [*workers, process.pid or 0]:
+            os.kill(pid, signal.SIGTERM)
         assert statuses([process]) == [STOPPED], log.read_text()
         assert "Traceback" not in log.read_text() and step_of(folder) >= 5
-        assert wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children), [process], within=10)
+        assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
 
 
 def test_a_worker_that_is_killed_is_told(pool: Path, tmp_path: Path) -> None:
     folder, log = tmp_path / "run", tmp_path / "log"
     with started(options(pool, tmp_path, "efficiency.workers=1"), log) as (process,):
         assert wait_for(lambda: logged(folder) >= 3, [process]), log.read_text()
-        for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
-            os.kill(int(pid), signal.SIGKILL)
+        for pid in children(process):
+            os.kill(pid, signal.SIGKILL)
         assert statuses([process]) == [2]
     assert "error: DataLoader worker" in log.read_text() and "Traceback" not in log.read_text()
+
+
+def children(process: BaseProcess) -> list[int]:
+    return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+
+
+def test_workers_without_shared_memory_are_told(pool: Path, tmp_path: Path) -> None:
+    """The limit on files holds for shared memory too; what cannot be sent would be waited for forever."""
+    folder, log = tmp_path / "run", tmp_path / "log"
+    with started(options(pool, tmp_path, "efficiency.workers=2"), log) as (process,):
+        assert wait_for(lambda: logged(folder) >= 3, [process]), log.read_text()
+        for pid in children(process):
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (1000, 1000))
+        assert statuses([process]) == [2], log.read_text()
+    (line,) = [line for line in log.read_text().splitlines() if "error: " in line]
+    assert "--shm-size" in line and "efficiency.workers=0" in line and "Traceback" not in log.read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_signal_is_heard_while_no_data_come(pool: Path, tmp_path: Path, processes: int) -> None:
+    """Workers that are suspended stand for a store that does not answer."""
+    folder, log = tmp_path / "run", tmp_path / "log"
+    given = options(pool, tmp_path, "efficiency.workers=1")
+    with started(given, log, processes) as group:
+        assert wait_for(lambda: logged(folder) >= 3, group), log.read_text()
+        workers = [pid for process in group for pid in children(process)]
+        for pid in workers:
+            os.kill(pid, signal.SIGSTOP)
+        assert wait_for(lambda: not any(running(process) for process in group), group)
+        for process in group:
+            os.kill(process.pid or 0, signal.SIGTERM)
+        assert statuses(group) == [STOPPED] * processes, log.read_text()
+        assert "Traceback" not in log.read_text()
+        assert wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), group) or processes == 2
+    if processes == 1:
+        assert step_of(folder) == logged(folder) >= 3
+    with started(given, log, processes) as group:
+        assert statuses(group) == [0] * processes, log.read_text()
+    assert logged(folder) == STEPS
+
+
+def running(process: BaseProcess) -> bool:
+    """Whether it computes, rather than wait for something."""
+    return Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "R"
 
 
 @pytest.mark.slow
@@ -164,7 +212,7 @@ def test_a_process_that_is_gone_ends_the_others(
 ) -> None:
     """Killed: its connections break. Stopped: they stay, as those of a node without power, and nothing is heard."""
     folder, log = tmp_path / "run", tmp_path / "log"
-    with started(options(pool, tmp_path, "efficiency.workers=0"), log, 2, silence=6) as group:
+    with started(options(pool, tmp_path, "efficiency.workers=0"), log, 2, patience=6) as group:
         assert wait_for(lambda: logged(folder) >= 3, group), log.read_text()
         os.kill(group[victim].pid or 0, number)
         assert statuses([group[1 - victim]], within=60) == [1], log.read_text()
@@ -172,6 +220,65 @@ def test_a_process_that_is_gone_ends_the_others(
         assert f"error: process {victim} of 2: nothing was heard of it for 6 s" in log.read_text()
     else:
         assert "Traceback" in log.read_text()
+
+
+PHASES = (
+    "train.meeting._serve",  # before there is a store, or with it there and nobody connected
+    "train.watch:Watch.start",
+    "train.distributed.dist.init_process_group",
+    "train.distributed:_Turns.wait",
+    "train.loop:_Run.finish",
+    "train.loop.gather",
+    "train.watch:Watch.leave",
+    "train.distributed.dist.destroy_process_group",
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_process_that_is_gone_in_any_phase_ends_the_others(
+    pool: Path, tmp_path: Path, victim: int, number: signal.Signals
+) -> None:
+    phases = [phase for phase in PHASES if victim == 0 or phase != PHASES[0]]
+    groups = []
+    with contextlib.ExitStack() as stack:
+        for phase in phases:  # all at once, as they mostly wait
+            given = [*SHORT, f"data={pool}", f"out={tmp_path / phase}", "name=run", "efficiency.workers=0"]
+            fault = Fault(victim, phase, number)
+            groups.append(stack.enter_context(started(given, tmp_path / f"{phase}.log", 2, patience=8, fault=fault)))
+        for phase, group in zip(phases, groups, strict=True):
+            (status,) = statuses([group[1 - victim]])
+            text = (tmp_path / f"{phase}.log").read_text()
+            assert group[victim].exitcode in (None, -number), f"{phase}: the fault did not come\n{text}"
+            at_the_end = phase in PHASES[-2:]  # what was to be done is done; the first still sees to a run's last word
+            assert status == 0 if at_the_end else status in (1, 2), f"{phase}: {status}\n{text}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("late", [0, 1])
+def test_a_process_that_comes_late_is_named_and_waited_for(pool: Path, tmp_path: Path, late: int) -> None:
+    log = tmp_path / "log"
+    given = [*SHORT, f"data={pool}", f"out={tmp_path}", "name=run", "efficiency.workers=0"]
+    with started(given, log, 2, fault=Fault(late, "train.distributed.connect", signal.SIGSTOP)) as group:
+        line = f"process {1 - late} of 2 waits for process {late}"
+        assert wait_for(lambda: log.exists() and line in log.read_text(), group), log.read_text()
+        os.kill(group[late].pid or 0, signal.SIGCONT)
+        assert statuses(group) == [0, 0], log.read_text()
+    (told,) = [text for text in log.read_text().splitlines() if line in text]
+    assert "127.0.0.1:" in told and "up to 600 s; start the others with the same MASTER_ADDR" in told
+    assert told.endswith("or unset RANK WORLD_SIZE LOCAL_RANK for a process alone")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("late", [0, 1])
+def test_a_process_that_never_comes_is_given_up(pool: Path, tmp_path: Path, late: int) -> None:
+    log = tmp_path / "log"
+    given = [*SHORT, f"data={pool}", f"out={tmp_path}", "name=run", "efficiency.workers=0"]
+    with started(given, log, 2, patience=6, fault=Fault(late, "train.distributed.connect", signal.SIGKILL)) as group:
+        assert statuses(group)[1 - late] == 2, log.read_text()
+    (told,) = [text for text in log.read_text().splitlines() if text.startswith("error: ")]
+    assert f"process {1 - late} of 2: process {late}" in told and "did not come within" in told and "unset RANK" in told
 
 
 @pytest.mark.slow

@@ -25,9 +25,10 @@ from evaluate.config import EvaluateConfig
 from evaluate.results import FILE
 from evaluate.run import run as evaluate
 from tasks.registry import load_tasks, select
-from train import distributed, evaluation
+from train import evaluation
 from train.config import TrainConfig
 from train.loop import train
+from train.place import place
 from train.stop import STOPPED
 
 ROOT = Path(__file__).parent.parent
@@ -450,21 +451,23 @@ def test_the_other_processes_wait_longer_than_a_collective_operation_does(
 
 
 @pytest.mark.parametrize(
-    "place",
+    "variables",
     [
         {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "a", "MASTER_PORT": "1"},
         {"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "1", "SLURM_LOCALID": "0", "MASTER_ADDR": "a"},
     ],
 )
-def test_the_evaluation_takes_itself_for_one_process(monkeypatch: pytest.MonkeyPatch, place: dict[str, str]) -> None:
+def test_the_evaluation_takes_itself_for_one_process(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
+) -> None:
     kept = {"CUDA_VISIBLE_DEVICES": "3", "SLURM_JOB_ID": "7", "RANKING": "x", "LOCAL_CACHE": "y"}
-    for key, value in {**place, **kept}.items():
+    for key, value in {**variables, **kept}.items():
         monkeypatch.setenv(key, value)
-    assert distributed._from_environment() is not None
+    assert place() is not None
     environment = evaluation._environment()
     assert kept.items() <= environment.items()
     monkeypatch.setattr(os, "environ", environment)
-    assert distributed._from_environment() is None
+    assert place() is None
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -2,8 +2,6 @@
 
 import os
 import signal
-import socket
-import subprocess
 import sys
 import time
 import warnings
@@ -18,14 +16,16 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-from torch.distributed.rendezvous import rendezvous
 
 from conf.errors import UserError
+from train.meeting import Patience, connect
+from train.place import Place, place
 from train.stop import STOPPED
-from train.watch import Watch
+from train.watch import RefusedError, Watch
 
 Value = TypeVar("Value")
 
+_ALONE = Place(0, 1, 0, 1)
 _JOINS = count()  # of this process, which in a sweep does one run after the other
 
 
@@ -70,7 +70,7 @@ def launch(run: Callable[..., int], *arguments: Any) -> int:
     machine with one GPU or none, this process is the job.
     """
     gpus = torch.cuda.device_count()
-    if _from_environment() is not None or gpus < 2:
+    if place() is not None or gpus < 2:
         return run(*arguments)
     settings = LaunchConfig(
         min_nodes=1,
@@ -103,27 +103,28 @@ def joined() -> Iterator[World]:
     """Join the other processes, for as long as the block lasts: nccl between GPUs, gloo without.
 
     An error that leaves the block in one process ends all of them.
+
+    Raises:
+        UserError: the environment is incomplete, or the other processes did not come.
     """
-    found = _from_environment() or _Ranks(0, 1, 0, 1)
-    cuda = torch.cuda.is_available()
-    device = torch.device("cuda", found.local_rank) if cuda else torch.device("cpu")
-    if cuda:
-        torch.cuda.set_device(device)
-    turns = watch = None
+    found = place() or _ALONE
+    device = _device(found)
+    watch = turns = None
     if found.size > 1:
-        shared, _, _ = next(rendezvous("env://", found.rank, found.size))
         # torchrun's store outlives a run; the next one must not meet the addresses that the processes had before.
         job = f"{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}/{next(_JOINS)}"
-        store = PrefixStore(f"poolbench/{job}", shared)
+        patience = Patience(found)
+        store = PrefixStore(f"poolbench/{job}", connect(found, patience))
         turns = _Turns(store, found.rank)
-        watch = Watch(job, os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), found.rank, found.size)
-        # Names that torch 2.6 knows and torch 2.15 would have otherwise, told again by each process.
-        warnings.filterwarnings("ignore", r".*(broadcast_buffers|torch\.distributed\.nn)", FutureWarning)
-        backend = "nccl" if cuda else "gloo"
-        dist.init_process_group(backend, store=store, rank=found.rank, world_size=found.size)
-        watch.start()
+        watch = Watch(job, connect(found, patience), found.rank, found.size)
     try:
+        if watch is not None:
+            watch.start()
+            watch.meet(patience)
+            _init(found, store, device)
         yield World(found.rank, found.size, found.local_size, device, turns)
+    except RefusedError:
+        raise
     except BaseException as error:
         if watch is not None:
             watch.fail(error)
@@ -131,6 +132,27 @@ def joined() -> Iterator[World]:
     if watch is not None:
         watch.leave()
         dist.destroy_process_group()
+
+
+def _device(found: Place) -> torch.device:
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if not gpus:
+        return torch.device("cpu")
+    if found.local_rank >= gpus:
+        raise UserError(
+            f"process {found.rank} is number {found.local_rank} of this machine, but sees {gpus} of its GPUs: start "
+            "one process for each GPU, and let each see all of them (srun: --gpus-per-node, not --gpus-per-task)"
+        )
+    device = torch.device("cuda", found.local_rank)
+    torch.cuda.set_device(device)
+    return device
+
+
+def _init(found: Place, store: Store, device: torch.device) -> None:
+    # Names that torch 2.6 knows and torch 2.15 would have otherwise, told again by each process.
+    warnings.filterwarnings("ignore", r".*(broadcast_buffers|torch\.distributed\.nn)", FutureWarning)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=store, rank=found.rank, world_size=found.size)
 
 
 def on_first(world: World, task: Callable[[], Value]) -> Value:
@@ -163,57 +185,3 @@ def gather(world: World, value: Value) -> list[Value]:
     values: list[Any] = [None] * world.size
     dist.all_gather_object(values, value)
     return values
-
-
-class _Ranks(NamedTuple):
-    rank: int
-    size: int
-    local_rank: int
-    local_size: int
-
-
-def _from_environment() -> _Ranks | None:
-    """Our place as torchrun's or srun's variables tell it, None where neither started us."""
-    environment = os.environ
-    if "RANK" in environment and "WORLD_SIZE" in environment:
-        local = int(environment.get("LOCAL_RANK", 0))
-        return _Ranks(
-            int(environment["RANK"]),
-            int(environment["WORLD_SIZE"]),
-            local,
-            int(environment.get("LOCAL_WORLD_SIZE", 1)),
-        )
-    # Set by srun for each task of a step. sbatch's own script has SLURM_PROCID too, but is one process, not a job of
-    # many.
-    if "SLURM_STEP_NUM_TASKS" not in environment or "SLURM_PROCID" not in environment:
-        return None
-    size = int(environment["SLURM_STEP_NUM_TASKS"])
-    if size > 1:
-        if "MASTER_ADDR" not in environment:
-            environment["MASTER_ADDR"] = _first_host()
-        environment.setdefault("MASTER_PORT", str(20000 + int(environment.get("SLURM_JOB_ID", 0)) % 20000))
-    local_size = int(environment.get("SLURM_STEP_TASKS_PER_NODE", str(size)).split(",")[0].split("(")[0])
-    return _Ranks(int(environment["SLURM_PROCID"]), size, int(environment["SLURM_LOCALID"]), local_size)
-
-
-def _first_host() -> str:
-    """The address of the step's first node, where rank 0 runs. Node names need not resolve; SLURM knows their
-    address."""
-    nodes = os.environ.get("SLURM_STEP_NODELIST") or os.environ.get("SLURM_JOB_NODELIST", "")
-    try:
-        node = _scontrol("show", "hostnames", nodes).split()[0]
-        try:
-            return socket.gethostbyname(node)
-        except socket.gaierror:
-            fields = dict(
-                field.split("=", 1) for field in _scontrol("show", "node", node, "-o").split() if "=" in field
-            )
-            return fields["NodeAddr"]
-    except (OSError, subprocess.CalledProcessError, IndexError, KeyError) as error:
-        raise UserError(
-            f"cannot tell the address of the first SLURM node of {nodes!r} ({error}); set MASTER_ADDR"
-        ) from None
-
-
-def _scontrol(*words: str) -> str:
-    return subprocess.run(["scontrol", *words], capture_output=True, text=True, check=True, timeout=60).stdout

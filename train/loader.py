@@ -3,8 +3,6 @@ together."""
 
 import contextlib
 import math
-import os
-import signal
 from collections.abc import Iterator
 from functools import partial
 from multiprocessing.sharedctypes import RawValue
@@ -19,6 +17,7 @@ from train.images import decode, draw_box, resized_crop
 from train.shards import Problem
 from train.stop import leave_stopping_to_parent
 from train.stream import CROP, SPARE, Cursor, Item, Plan, Stream, Taken, keyed
+from train.workers import Iterated, begin_worker
 
 WORDS = 500_000  # that the tokenizer of a worker remembers, some 100 MB
 MAX_WORKERS = 12  # more of them per process ask for more memory than they give speed
@@ -195,17 +194,18 @@ def _served(dataset: _Chunks, workers: int) -> Iterator[Iterator[_Chunk]]:
         prefetch_factor=2 if workers else None,
         worker_init_fn=partial(_start_worker, ended),
     )
-    chunks = iter(loader)
+    chunks = None
     try:
+        chunks = Iterated(loader)
         yield chunks
     finally:
-        ended.value = 1
-        for process in getattr(chunks, "_workers", ()):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process.pid, signal.SIGTERM)
+        ended.value = 1  # for those whose start failed in the middle, too
+        if chunks is not None:
+            chunks.end()
 
 
 def _start_worker(ended: Any, worker: int) -> None:
+    begin_worker()
     leave_stopping_to_parent(lambda: bool(ended.value))
 
 

@@ -2,8 +2,9 @@
 
 import errno
 import math
+import sys
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing
 from functools import partial
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 
-from conf.errors import UserError, first_line
+from conf.errors import UserError
 from conf.files import claimed, digest_file, leftovers, write_json
 from conf.machine import slow_bfloat16
 from train import checkpoint
@@ -25,11 +26,13 @@ from train.record import BadLog, Recorder, describe, differences, now, read_run,
 from train.shards import Reasons
 from train.sources import Data, resolve
 from train.step import Stepper, learning_rate, make_optimizer
-from train.stop import STOPPED, Stop, stop_requests
+from train.stop import STOPPED, Late, Stop, stop_requests
 from train.stream import Cursor, Plan
 from train.subset import Subset
+from train.workers import advice_on
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+DATA_PATIENCE = 5.0  # seconds that a process goes on waiting for data once it is asked to stop
 JUDGED_AFTER = (1000, 100)  # samples and shards; before, a single bad one would be too large a share
 
 
@@ -49,7 +52,7 @@ def train(config: TrainConfig) -> int:
     Raises:
         UserError: anything the user can mend; on all processes alike.
     """
-    with joined() as world, stop_requests() as stop, ExitStack() as held:
+    with stop_requests() as stop, joined() as world, ExitStack() as held:
         check(config, world.size)
         check_name(config.recipe.model)
         data, start = on_first(world, partial(_prepare, config, world, held))
@@ -145,7 +148,7 @@ class _Run:
             if not self._train():
                 return self._stopped()
             return on_first(self.world, self._end)
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, MemoryError) as error:
             advice = self._advice(error)
             if advice is None:
                 raise
@@ -153,8 +156,8 @@ class _Run:
         finally:
             self._close()
 
-    def _advice(self, error: OSError | RuntimeError) -> str | None:
-        """What the user can do about a full disk, too little memory, or a data worker that the system killed."""
+    def _advice(self, error: Exception) -> str | None:
+        """What the user can do about a full disk, too little memory, or a data worker that died."""
         if isinstance(error, torch.OutOfMemoryError):
             return (
                 f"out of memory on {self.world.device}; raise efficiency.accumulate, which is "
@@ -165,12 +168,8 @@ class _Run:
                 f"{error.filename or self.config.folder} cannot be written: {error.strerror}; the last checkpoint is "
                 "intact, so make room and start the same command again"
             )
-        if "DataLoader worker" in str(error):  # which torch raises wherever this process happens to be
-            return (
-                f"{first_line(error).rstrip('.')}; if the memory ran out (dmesg tells), fewer "
-                "efficiency.workers need less of it; the same command again goes on from the last checkpoint"
-            )
-        return None
+        advice = advice_on(error, "efficiency.workers")
+        return advice and f"{advice}; the same command again goes on from the last checkpoint"
 
     def _close(self) -> None:
         if self.recorder is not None:
@@ -191,7 +190,7 @@ class _Run:
         """Take the steps to come, with a checkpoint now and then; False where asked to stop."""
         config, pending, stopping = self.config, None, False
         before = time.perf_counter()
-        for batch in batches:
+        for batch in self._awaited(batches):
             waited = time.perf_counter() - before
             rate = learning_rate(self.step, config.steps, config.recipe)
             loss = self.stepper.step(batch.images, batch.texts, rate)
@@ -212,7 +211,23 @@ class _Run:
             before = time.perf_counter()
         if pending is not None:
             self._log(*pending)
-        return True
+            if self.step < config.steps:  # asked to stop while data did not come
+                self._save()
+        return self.step == config.steps
+
+    def _awaited(self, batches: Generator[Batch]) -> Iterator[Batch]:
+        """The batches, until a request to stop finds this process waiting for one that may never come."""
+        while True:
+            try:
+                with self.stop.waiting(DATA_PATIENCE):
+                    batch = next(batches, None)
+            except Late:
+                if self.world.size == 1:
+                    return
+                sys.exit(self.stop.end())  # the others wait for us in a step: there is no state of all to save
+            if batch is None:
+                return
+            yield batch
 
     def _stopped(self) -> int:
         on_first(self.world, self._close)

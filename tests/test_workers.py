@@ -1,0 +1,87 @@
+"""Data workers that cannot go on: nobody waits for them, and one line says what to do."""
+
+import multiprocessing
+import os
+import re
+import resource
+import signal
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import IterableDataset
+
+from train.messages import loader_of
+from train.workers import Iterated, readable_errors
+
+FORK = multiprocessing.get_context("fork")
+FAULTS = {
+    "shared memory": r"shared memory .* --shm-size=8g` gives more, and workers=0 needs none",
+    "bus error": r".*shared memory .* --shm-size=8g` gives more, and workers=0 needs none",
+    "killed": r"DataLoader worker .*; if the memory ran out .* fewer workers .*; if shared memory .* --shm-size",
+    "exit": r"DataLoader worker .*; if the memory ran out .* fewer workers .*; if shared memory .* --shm-size",
+    "memory": r"the memory ran out in a data worker; fewer workers need less of it$",
+    "not to be sent": r"a data worker cannot hand over what it read: .*lambda.*; workers=0 does without",
+}
+
+
+class Faulty(IterableDataset[Any]):
+    """Messages, among them one that does not arrive."""
+
+    def __init__(self, fault: str) -> None:
+        self.fault = fault
+
+    def __iter__(self) -> Iterator[Any]:
+        yield torch.zeros(1)
+        if self.fault == "shared memory":
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+        elif self.fault == "exit":
+            os._exit(3)
+        elif self.fault == "memory":
+            raise MemoryError
+        elif self.fault == "mistake":
+            raise KeyError("a mistake of ours")
+        elif self.fault in ("bus error", "killed"):
+            os.kill(os.getpid(), signal.SIGBUS if self.fault == "bus error" else signal.SIGKILL)
+        yield (lambda: None) if self.fault == "not to be sent" else torch.zeros(100_000)
+        yield torch.zeros(100_000)
+
+
+def outcome(fault: str, files: int | None = None) -> str:
+    """What comes of reading the messages, in a process of its own: torch tells it of a dead worker wherever it is."""
+    receiving, sending = FORK.Pipe(duplex=False)
+    process = FORK.Process(target=_read, args=(fault, files, sending))
+    process.start()
+    assert receiving.poll(240), "it hangs"
+    process.join()
+    return str(receiving.recv())
+
+
+def _read(fault: str, files: int | None, sending: Connection) -> None:
+    loader = loader_of(Faulty(fault), 1, torch.device("cpu"))
+    if files is not None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+    try:
+        with readable_errors("workers"):
+            list(Iterated(loader))
+    except Exception as error:
+        sending.send(f"{type(error).__name__}: {error}")
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_worker_that_cannot_go_on_is_told_in_one_line(fault: str) -> None:
+    told = outcome(fault)
+    assert re.search(rf"^UserError: {FAULTS[fault]}", told), told
+    assert "\n" not in told
+
+
+def test_a_mistake_in_a_worker_keeps_its_traceback() -> None:
+    told = outcome("mistake")
+    assert told.startswith("KeyError") and "a mistake of ours" in told and "test_workers.py" in told
+
+
+def test_workers_that_cannot_be_started_are_told() -> None:
+    told = outcome("", files=3)
+    assert re.search(r"^UserError: data workers cannot be started \(.*Too many.*\); workers=0 needs none$", told), told
