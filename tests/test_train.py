@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -312,7 +313,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(whole: Path, options: list[str
     while started.poll() is None and len(read_lines(folder / "metrics.jsonl")) < 5:
         time.sleep(0.01)
     started.send_signal(signal.SIGKILL)
-    started.communicate(timeout=60)
+    started.communicate(timeout=300)
     assert_same_run(whole, run(options, *more))
 
 
@@ -343,7 +344,7 @@ def test_a_sweep_trains_one_run_after_the_other(options: list[str], tmp_path: Pa
 )
 def test_mistakes_cost_one_line(options: list[str], change: tuple[str, ...], told: str) -> None:
     started = launch(options, *change)
-    output, errors = started.communicate(timeout=120)
+    output, errors = started.communicate(timeout=300)
     assert started.returncode == 2
     assert errors.startswith(told) and errors.count("\n") == 1 and output == ""
 
@@ -355,3 +356,33 @@ def test_no_permission_is_told(options: list[str], monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(Path, "mkdir", refuse)
     with pytest.raises(UserError, match="/runs/x: Permission denied"):
         run(options, "name=forbidden")
+
+
+def test_without_a_compiler_compile_is_refused_before_the_first_step(
+    options: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch._inductor.config as inductor
+
+    monkeypatch.setattr(inductor.cpp, "cxx", (None, "no-such-compiler"))
+    with pytest.raises(UserError, match=r"no-such-compiler.*install g\+\+.*efficiency\.compile=false") as told:
+        run(options, "efficiency.compile=true", "name=compiled")
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["backend='inductor' raised:\nCppCompileError: C++ compile error\n\nmore", "it broke\nmore"]
+)
+def test_a_compiler_that_fails_is_told_in_one_line(
+    options: list[str], monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    """Stands for what torch raises at the first step: its own kinds of errors, of many lines."""
+    from torch._dynamo.exc import TorchDynamoException
+
+    def step(*arguments: object) -> None:
+        raise TorchDynamoException(text)
+
+    monkeypatch.setattr("train.step.Stepper.step", step)
+    monkeypatch.setattr("train.loop.compile_blocks", lambda model: None)
+    reason = "CppCompileError: C++ compile error" if "Cpp" in text else "it broke"
+    with pytest.raises(UserError, match=f"compile=true failed: {re.escape(reason)}; .*compile=false trains the same"):
+        run(options, "efficiency.compile=true", "name=broken")

@@ -21,7 +21,7 @@ from train.conventions import conventions_of
 from train.distributed import World, gather, joined, on_first
 from train.evaluation import check_tasks, evaluate, how_to_repeat
 from train.loader import Batch, Share, batches, default_workers
-from train.model import check_name, compile_blocks, create, preprocess_of, tokenizer_of
+from train.model import check_name, compile_blocks, compiling_failed, create, preprocess_of, tokenizer_of
 from train.record import BadLog, Recorder, describe, differences, now, read_run, say
 from train.shards import Reasons
 from train.sources import Data, resolve
@@ -157,7 +157,8 @@ class _Run:
             self._close()
 
     def _advice(self, error: Exception) -> str | None:
-        """What the user can do about a full disk, too little memory, or a data worker that died."""
+        """What the user can do about a full disk, too little memory, a compiler that
+        fails, or a data worker that died."""
         if isinstance(error, torch.OutOfMemoryError):
             return (
                 f"out of memory on {self.world.device}; raise efficiency.accumulate, which is "
@@ -168,6 +169,8 @@ class _Run:
                 f"{error.filename or self.config.folder} cannot be written: {error.strerror}; the last checkpoint is "
                 "intact, so make room and start the same command again"
             )
+        if self.config.efficiency.compile and type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            return compiling_failed(error)
         advice = advice_on(error, "efficiency.workers")
         return advice and f"{advice}; the same command again goes on from the last checkpoint"
 

@@ -215,10 +215,35 @@ def compile_blocks(model: torch.nn.Module) -> None:
     """Compile the transformer blocks of both towers in place: once for all blocks, which are alike.
 
     The whole model would be compiled anew for each mix of text lengths.
+
+    Raises:
+        UserError: there is no C++ compiler, which a CPU's code needs.
     """
+    if next(model.parameters()).device.type == "cpu":
+        _check_compiler()
     for name, module in model.named_modules():
         if isinstance(module, ResidualAttentionBlock):
             module.compile(dynamic=not name.startswith("visual."))
+
+
+def _check_compiler() -> None:
+    """Find out at once what would otherwise come out minutes later, at the first step."""
+    from torch._inductor import cpp_builder  # here, as it takes seconds that few need
+
+    try:
+        cpp_builder.get_cpp_compiler()
+    except Exception as error:  # of several kinds, by torch's version
+        raise UserError(compiling_failed(error)) from None
+
+
+def compiling_failed(error: BaseException) -> str:
+    """What the user can do where torch cannot compile a model."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    reason = lines[1] if lines[0].endswith("raised:") and len(lines) > 1 else lines[0]
+    return (
+        f"efficiency.compile=true failed: {reason}; it needs a C++ compiler (install g++, or name one by CXX), on a "
+        "GPU one for C; efficiency.compile=false trains the same without"
+    )
 
 
 def preprocess_of(model: torch.nn.Module) -> Preprocess:
