@@ -1,6 +1,7 @@
 """Fixtures for all tests."""
 
 import os
+import signal
 from collections import Counter
 from collections.abc import Iterator
 from itertools import zip_longest
@@ -10,6 +11,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: test processes sh
 
 import open_clip
 import pytest
+
+# `nohup` and `make test &` in a script leave these ignored, and what we start would have it from us: a process that
+# does not hear Ctrl-C. With a handler we are as deaf, and our children are not.
+for _number in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, lambda number, frame: None)
 
 MODELS = Path(__file__).parent / "models"
 

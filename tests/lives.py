@@ -59,7 +59,7 @@ def started(
             process.join()
 
 
-def statuses(group: Sequence[BaseProcess], within: float = 240) -> list[int | None]:
+def statuses(group: Sequence[BaseProcess], within: float = 600) -> list[int | None]:
     """The exit statuses of processes that end by themselves; None for one that still runs after `within` seconds."""
     end = time.monotonic() + within
     for process in group:
@@ -67,7 +67,7 @@ def statuses(group: Sequence[BaseProcess], within: float = 240) -> list[int | No
     return [process.exitcode for process in group]
 
 
-def wait_for(happened: Callable[[], bool], group: Sequence[BaseProcess], within: float = 240) -> bool:
+def wait_for(happened: Callable[[], bool], group: Sequence[BaseProcess], within: float = 600) -> bool:
     """Wait until something happened; False where the processes ended, or the time was up, before."""
     end = time.monotonic() + within
     while not happened():

@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-PATIENCE = 60  # seconds; wandb's own process writes the file, and may do so after the run has ended
+PATIENCE = 300  # seconds; wandb's own process writes the file, and may do so after the run has ended
 
 
 def holds(run: Path, word: str) -> bool:

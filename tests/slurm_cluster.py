@@ -62,7 +62,7 @@ class Jobs:
 
     def run(self, *command: str) -> str:
         """What one of SLURM's commands prints."""
-        done = subprocess.run(command, cwd=ROOT, env=self._environment, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, cwd=ROOT, env=self._environment, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, f"{command}: {done.stderr}"
         return done.stdout
 
@@ -146,7 +146,7 @@ def _idle(environment: dict[str, str]) -> int:
 
 
 def _wait(ready: object, what: str, folder: Path) -> None:
-    end = time.monotonic() + 60
+    end = time.monotonic() + 300
     while not ready():  # type: ignore[operator]
         if time.monotonic() > end:
             logs = "\n".join(

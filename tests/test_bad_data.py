@@ -179,10 +179,10 @@ def assert_told(folder: Path, injected: dict[str, Shard], seed: int) -> None:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stores are given up in seconds, shards read in several pieces; forked workers inherit it."""
-    for name, value in {"STALL": 0.5, "PATIENCE": 2.0, "PIECE": 2**18, "_PAUSES": (0.02, 0.2)}.items():
+    """Reads are given up in seconds, shards read in several pieces; forked workers inherit it."""
+    for name, value in {"STALL": 2.0, "PATIENCE": 20.0, "PIECE": 2**18, "_PAUSES": (0.02, 0.2)}.items():
         monkeypatch.setattr(store, name, value)
-    monkeypatch.setattr(sources, "LISTING", 0.5)
+    monkeypatch.setattr(sources, "LISTING", 2.0)
 
 
 def test_bad_data_in_a_folder(bad: tuple[Path, dict[str, Shard]], tmp_path: Path, monkeypatch: Any) -> None:
@@ -309,7 +309,7 @@ def test_too_much_bad_data_stops_every_process(tmp_path: Path) -> None:
         )
         for rank in range(2)
     ]
-    errors = [process.communicate(timeout=120)[1] for process in started]
+    errors = [process.communicate(timeout=300)[1] for process in started]
     assert [process.returncode for process in started] == [2, 2], errors
     lines = [line for error in errors for line in error.splitlines() if line.startswith("error: ")]
     assert any("samples cannot be read, more than max_bad_share=0.01" in line for line in lines), errors
@@ -351,7 +351,10 @@ def test_what_stays_is_told_at_once(status: int, reason: str, tmp_path: Path, im
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
-def test_a_store_that_stays_away_is_given_up(status: int, tmp_path: Path, impatient: None) -> None:
+def test_a_store_that_stays_away_is_given_up(
+    status: int, tmp_path: Path, impatient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "PATIENCE", 2.0)
     with serving(Faulty(tmp_path, refused={"/a.tar": status})) as server:
         tally = Tally()
         (problem,) = read_shard(f"{server.url}/a.tar", 0, tally)

@@ -42,7 +42,7 @@ from leaderboard.evidence import check_pool
 from train.subset import Subset
 
 ROOT = Path(__file__).parent.parent
-QUICK = ["metadata=false", "private_addresses=true", "threads=8", "processes=1", "timeout=0.4", "deadline=1",
+QUICK = ["metadata=false", "private_addresses=true", "threads=8", "processes=1", "timeout=3", "deadline=8",
          "max_bytes=300000", "retries=0", "pause=0", "shard_size=100"]  # fmt: skip
 FAILURES = {
     "html": "not a picture", "empty": "not a picture", "loop": "too many redirects", "local": "bad url",
@@ -228,7 +228,7 @@ def test_a_host_has_so_many_requests_at_a_time(tmp_path: Path, hosts: Web, per_h
 
 def test_dead_names_do_not_hold_up_each_other(tmp_path: Path, hosts: Web, monkeypatch: pytest.MonkeyPatch) -> None:
     count = 40  # more than the threads that asyncio would take
-    together = threading.Barrier(count, timeout=20)
+    together = threading.Barrier(count, timeout=240)
 
     def dead(*_: Any, **__: Any) -> None:
         with contextlib.suppress(threading.BrokenBarrierError):
@@ -333,14 +333,14 @@ def started(out: Path, *options: str, before: Callable[[], None] | None = None) 
 
 
 def ended(process: "subprocess.Popen[str]") -> tuple[int, str]:
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=300)
     return process.returncode, errors
 
 
 def wait_for(happened: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not happened():
-        assert time.monotonic() < deadline, "it did not happen within a minute"
+        assert time.monotonic() < deadline, "it did not happen"
         time.sleep(0.02)
 
 

@@ -55,7 +55,7 @@ def torchrun(processes: int, folder: Path, out: Path, **options: Any) -> subproc
     settings = [f"{key}={value}" for key, value in {**words, **options}.items()]
     command = [sys.executable, *launcher, "tests/run_evaluate.py", *settings, f"tasks=[{','.join(KEYS)}]"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=180, check=False)
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
 
 
 @pytest.mark.slow
@@ -146,6 +146,6 @@ def test_the_death_of_a_process_ends_the_evaluation(folder: Path, tmp_path: Path
                 command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
             )
         )
-    _, complaint = children[0].communicate(timeout=120)
-    assert children[1].wait(timeout=60) == -9 and children[0].returncode != 0
+    _, complaint = children[0].communicate(timeout=300)
+    assert children[1].wait(timeout=300) == -9 and children[0].returncode != 0
     assert "a process of this evaluation died" in complaint

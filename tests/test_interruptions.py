@@ -215,7 +215,7 @@ def test_a_process_that_is_gone_ends_the_others(
     with started(options(pool, tmp_path, "efficiency.workers=0"), log, 2, patience=6) as group:
         assert wait_for(lambda: logged(folder) >= 3, group), log.read_text()
         os.kill(group[victim].pid or 0, number)
-        assert statuses([group[1 - victim]], within=60) == [1], log.read_text()
+        assert statuses([group[1 - victim]]) == [1], log.read_text()
     if number == signal.SIGSTOP:
         assert f"error: process {victim} of 2: nothing was heard of it for 6 s" in log.read_text()
     else:
@@ -375,11 +375,11 @@ if __name__ == "__main__":
     given = dict(word.split("=", 1) for word in command[2:])  # the later of two wins
     command[2:] = [f"{key}={value}" for key, value in given.items()]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
-        end = time.monotonic() + 120
+        end = time.monotonic() + 300
         while logged(folder) < 3 and process.poll() is None and time.monotonic() < end:
             time.sleep(0.02)
         process.send_signal(number)
-        _, errors = process.communicate(timeout=90)
+        _, errors = process.communicate(timeout=300)
     assert process.returncode == STOPPED, errors[-3000:]
     assert step_of(folder) >= 3 and read_json(folder / "run.json")["world_size"] == 2
     assert f"stopped behind step {step_of(folder)}" in errors

@@ -43,7 +43,7 @@ def test_a_job_requeued_and_cancelled_ends_with_the_same_weights(jobs: Jobs, tmp
     assert jobs.end(job)["JobState"] == "COMPLETED", jobs.logs()
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "train"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run([*torchrun, *words, "name=whole"], check=True, timeout=240, cwd=ROOT, env=environment)
+    subprocess.run([*torchrun, *words, "name=whole"], check=True, timeout=600, cwd=ROOT, env=environment)
     assert same(run, tmp_path / "runs/whole")
 
 

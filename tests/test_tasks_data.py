@@ -93,7 +93,7 @@ class Command:
 
     def __call__(self, *words: str, before: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
         process = self.started(*words, before=before, **variables)
-        output, errors = process.communicate(timeout=120)
+        output, errors = process.communicate(timeout=300)
         return subprocess.CompletedProcess(words, process.returncode, output, errors)
 
     def started(self, *words: str, before: str = "", **variables: str) -> subprocess.Popen[str]:
@@ -107,9 +107,9 @@ class Command:
 
 
 def wait_for(happened: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not happened():
-        assert time.monotonic() < deadline, "it did not happen within a minute"
+        assert time.monotonic() < deadline, "it did not happen"
         time.sleep(0.02)
 
 
@@ -213,7 +213,7 @@ def test_two_downloads_at_once_leave_right_files(run: Command, hub: Hub, origin:
     keys = [KITTI, FLICKR]
     both = [run.started("download", f"data={tmp_path}/data", f"tasks={','.join(keys)}") for _ in range(2)]
     for process in both:
-        _, errors = process.communicate(timeout=120)
+        _, errors = process.communicate(timeout=300)
         assert all("another download is at work" in line for line in errors.splitlines()), errors
     assert {process.returncode for process in both} <= {0, 1}
     again = run("download", f"data={tmp_path}/data", f"tasks={','.join(keys)}", "offline=true")
