@@ -159,22 +159,25 @@ def append_line(path: Path | str, value: Any) -> None:
 def read_lines(path: Path | str) -> list[Any]:
     """The values of a JSON-lines file, [] where it does not exist.
 
-    A last line without an end is what a crash left behind and is passed over; any other bad line raises.
+    Lines end with a line feed alone: texts in JSON hold U+2028 and its like as they are. A last line without an end is
+    what a crash left behind and is passed over; any other bad line raises.
 
     Raises:
         UserError: a finished line is not JSON.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        data = Path(path).read_bytes()
     except FileNotFoundError:
         return []
+    *finished, rest = data.split(b"\n")
     values = []
-    for number, line in enumerate(text.splitlines(keepends=True), start=1):
+    for number, line in enumerate(finished, start=1):
         try:
-            values.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            if line.endswith("\n"):
-                raise UserError(f"{path}, line {number}, is not JSON: {error}") from None
+            values.append(json.loads(line.decode()))
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise UserError(f"{path}, line {number}, is not JSON: {error}") from None
+    with contextlib.suppress(json.JSONDecodeError, UnicodeDecodeError):
+        values.append(json.loads(rest.decode()))
     return values
 
 

@@ -280,7 +280,7 @@ def _compare_again(command: Sequence[str], results: Sequence[TaskResult], out: P
         if result.key in lines:
             refusals += [f"tasks.{result.key}.{line}" for line in _unlike(result, lines[result.key], out)]
         else:
-            said = [line for line in done.stdout.splitlines() if line.startswith(f"{result.key}: ")]
+            said = [line for line in done.stdout.split("\n") if line.startswith(f"{result.key}: ")]
             refusals.append(f"tasks.{result.key}: not evaluated again: {(said or ['no reason told'])[-1]}")
     return refusals
 

@@ -5,8 +5,38 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
-from conf.files import append_line, read_lines
+from conf.errors import UserError
+from conf.files import append_line, atomic, json_line, read_lines
+
+_LINE_ENDS = "\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"  # of `str.splitlines`
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.text(st.one_of(st.sampled_from(_LINE_ENDS), st.characters())), min_size=1))
+@example(list(_LINE_ENDS))
+def test_a_text_of_any_letters_is_read_again(tmp_path: Path, texts: list[str]) -> None:
+    path = tmp_path / "lines.jsonl"
+    path.unlink(missing_ok=True)
+    for text in texts:
+        append_line(path, {"key": text, text: 1})
+    assert read_lines(path) == [{"key": text, text: 1} for text in texts]
+    if not any("\ud800" <= letter <= "\udfff" for text in texts for letter in text):  # which UTF-8 does not have
+        with atomic(path) as file:
+            file.writelines(json_line(text) for text in texts)
+        assert read_lines(path) == texts
+
+
+def test_only_a_line_without_an_end_is_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "lines.jsonl"
+    for left in (b'{"key": "a\xe2\x80', b'{"key": "\xe2\x80\xa8"', b"2\x85"):
+        path.write_bytes(b"1\n" + left)
+        assert read_lines(path) == [1]
+        path.write_bytes(b"1\r\n" + left + b"\n")
+        with pytest.raises(UserError, match=r"lines.jsonl, line 2, is not JSON"):
+            read_lines(path)
 
 
 @pytest.mark.parametrize("name", [b"caf\xe9.jpg", b"\xff\xfe.jpg", "café 漢字.jpg".encode()])
