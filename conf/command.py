@@ -3,21 +3,25 @@
 import contextlib
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any, TypeVar
 
 import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from conf.errors import UserError, exit_on_user_error, nearest, status_of
+from conf.options import Option, Place, listed, located, options_of, split
+from conf.usage import GROUPS, asked_for, composed_usage, usage
 
 Schema = TypeVar("Schema")
+Value = TypeVar("Value")
 
-_GROUPS = ("scale", "efficiency")  # folders of conf/, of whose files one is chosen
 _HYDRA_FLAGS = (
     "--hydra-help",
     "--version",
@@ -36,7 +40,8 @@ def hydra_command(config: str, schema: type[Schema], run: Callable[[Schema], int
     Every key on the command line is checked before Hydra sees it, so that a typing mistake costs one line and not a
     page. `-m` (Hydra's multi-run) and `--cfg job` are Hydra's own and work as it documents them.
     """
-    arguments = sys.argv[1:] = [quoted(argument) for argument in sys.argv[1:]]
+    arguments = sys.argv[1:]
+    multirun = "-m" in arguments or "--multirun" in arguments
 
     def task(composed: DictConfig) -> None:
         # Hydra would print the traceback of an error that passes through it; an exit it lets through.
@@ -45,12 +50,12 @@ def hydra_command(config: str, schema: type[Schema], run: Callable[[Schema], int
             sys.exit(status)
 
     def main() -> None:
-        if "-h" in arguments or "--help" in arguments:
-            print(_help(config))
+        if asked_for(arguments):
+            print(composed_usage(config))
             return
+        sys.argv[1:] = [quoted(argument, schema, multirun) for argument in arguments]
         if not any(argument in _HYDRA_FLAGS for argument in arguments):
-            overrides = [argument for argument in arguments if not argument.startswith("-")]
-            check_overrides(config, overrides, multirun="-m" in arguments or "--multirun" in arguments)
+            check_overrides(config, [word for word in sys.argv[1:] if not word.startswith("-")], multirun)
         hydra.main(version_base="1.3", config_path="pkg://conf", config_name=config)(task)()
 
     exit_on_user_error(main)
@@ -62,18 +67,31 @@ def compose(config: str, overrides: Sequence[str], schema: type[Schema]) -> Sche
     Raises:
         UserError: an unknown key, an unknown choice, or a value of the wrong type.
     """
-    overrides = [quoted(override) for override in overrides]
+    overrides = [quoted(override, schema) for override in overrides]
     check_overrides(config, overrides)
     with _initialized(), _readable_errors():
         return typed(hydra.compose(config, overrides=overrides), schema)
 
 
 def typed(composed: DictConfig, schema: type[Schema]) -> Schema:
-    """Merge a composed configuration into its dataclass; an unknown key or a wrong type fails."""
+    """Merge a composed configuration into its dataclass; an unknown key or a wrong type fails.
+
+    Texts are taken as they stand: `${seed}` and `???`, which OmegaConf has a meaning for, are texts too.
+    """
+    plain = OmegaConf.to_container(composed, resolve=False)
+    assert isinstance(plain, dict)
+    texts: dict[str, Any] = {}
+    for option in options_of(schema):
+        *path, last = option.name.split(".")
+        within = reduce(lambda node, key: node.get(key) or {}, path, plain)
+        kinds = (str, list) if option.words else str if option.text else ()
+        if isinstance(given := within.get(last), kinds):
+            texts[option.name] = _unescaped(given) if isinstance(given, str) else list(map(_unescaped, given))
+            within[last] = "" if isinstance(given, str) else []
     with _readable_errors():
-        merged = OmegaConf.merge(OmegaConf.structured(schema), composed)
-        value = OmegaConf.to_object(merged)
+        value = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), plain))
     assert isinstance(value, schema)
+    _set(value, texts)
     return value
 
 
@@ -88,8 +106,8 @@ def check_overrides(config: str, overrides: Sequence[str], multirun: bool = Fals
             raise UserError(f"{word!r} is not key=value; --help shows the keys")
     with _initialized(), _readable_errors():
         parsed = OverridesParser.create().parse_overrides(list(overrides))
-        parsed = [override for override in parsed if not override.key_or_group.startswith("hydra")]
-        for group in _GROUPS:
+        parsed = [override for override in parsed if not _is_hydras(override)]
+        for group in GROUPS:
             for override in parsed:
                 if override.key_or_group == group and not multirun and override.value() not in _choices(group):
                     choices = nearest(str(override.value()), _choices(group))
@@ -98,7 +116,7 @@ def check_overrides(config: str, overrides: Sequence[str], multirun: bool = Fals
         for group in _required_groups(config):
             if group not in given:
                 raise UserError(f"{group}= is needed: {', '.join(_choices(group))}")
-        chosen = {group: given[group] for group in _GROUPS if group in given}
+        chosen = {group: given[group] for group in GROUPS if group in given}
         if multirun:  # a sweep over choices; all of a group have the same keys
             chosen = {group: f"{group}={_choices(group)[0]}" for group in chosen}
         known = set(_flatten(hydra.compose(config, overrides=list(chosen.values()))))
@@ -114,52 +132,113 @@ def check_overrides(config: str, overrides: Sequence[str], multirun: bool = Fals
             hydra.compose(config, overrides=list(overrides))
 
 
-def quoted(argument: str) -> str:
-    """A key=value that Hydra's grammar cannot read (a brace pattern, blanks, an = in a path) with its value in quotes.
+def quoted(argument: str, schema: type[Any], multirun: bool = False) -> str:
+    """A key=value as Hydra's grammar has to be told it, so that a text stays as it was typed: in quotes.
 
-    A list `[a,b]` is quoted element by element. A leading ~ becomes the home folder, which no shell does behind a `=`.
+    Quotes around a whole value are Hydra's own and no part of it; so are `[a,b]` for an option that may be a list, and
+    `null` for one that is null by default. With `multirun`, commas separate what is swept.
+
+    Raises:
+        UserError: a place that cannot be read or written.
     """
     key, equals, value = argument.partition("=")
     if not equals or argument.startswith("-"):
         return argument
-    value = _at_home(value)
-    argument = f"{key}={value}"
-    try:
-        OverridesParser.create().parse_override(argument)
+    option = {option.name: option for option in options_of(schema)}.get(key.lstrip("+"))
+    if option is None or key in GROUPS or not (option.text or option.words):
+        return argument if _parsed(argument) else f"{key}={in_quotes(value)}"
+    if multirun and re.match(r"(choice|range|interval|glob|shuffle|sort)\(", value):
         return argument
+    parts = split(value) if multirun else [value]
+    return f"{key}={','.join(_text(part, option) for part in parts)}"
+
+
+def _text(value: str, option: Option) -> str:
+    """A text, or a list of texts, as Hydra reads it."""
+    if option.nullable and value == "null":
+        return value
+    if option.words and value.startswith("[") and value.endswith("]"):
+        elements = [element.strip() for element in split(value[1:-1])] if value[1:-1].strip() else []
+        return f"[{','.join(_text(element, option._replace(words=False, nullable=False)) for element in elements)}]"
+    if value[:1] in ("'", '"') and (read := _parsed(f"x={value}")) and isinstance(text := read.value(), str):
+        value = _unescaped(text)
+    return in_quotes(value if option.place is None else located(option.name, value, option.place))
+
+
+def _placed(value: str | list[str], option: Option) -> str | list[str]:
+    """A text or a list of texts, each where it says it is if the option names a place."""
+    if option.place is None:
+        return value
+    if isinstance(value, list):
+        return [located(option.name, text, option.place) for text in value]
+    return located(option.name, value, option.place)
+
+
+def in_quotes(value: str) -> str:
+    """A text as `quoted` takes it for itself and nothing else, be it `null`, a list or in quotes."""
+    # OmegaConf, too, must not take `${` for its own: the backslashes before it are doubled, and one is added.
+    escaped = re.sub(r"(\\*)(?=\$\{)", r"\1\1\\", value)
+    quoted_: str = QuotedString(escaped, Quote.double).with_quotes()
+    return quoted_
+
+
+def _unescaped(value: str) -> str:
+    """The text that became `value` when `in_quotes` wrote it and Hydra read it."""
+    return re.sub(r"(\\*)\\(?=\$\{)", lambda found: found[1][: len(found[1]) // 2], value)
+
+
+def _parsed(override: str) -> Override | None:
+    try:
+        return OverridesParser.create().parse_override(override)
     except HydraException:
-        if value.startswith("[") and value.endswith("]"):
-            elements = re.split(r",(?![^{]*})", value[1:-1])  # commas, but for those within braces
-            return f"{key}=[{','.join(_quote(element.strip()) for element in elements)}]"
-        return f"{key}={_quote(value)}"
+        return None
 
 
-def _at_home(value: str) -> str:
-    return str(Path(value).expanduser()) if value.startswith("~/") else value
+def _is_hydras(override: Override) -> bool:
+    """Whether this is one of Hydra's own options, some of which name folders.
+
+    Raises:
+        UserError: a folder that is not local.
+    """
+    if not override.key_or_group.startswith("hydra"):
+        return False
+    if re.search("dir|folder", override.key_or_group) and isinstance(value := override.value(), str):
+        located(override.key_or_group, value, Place(writes=True, remote=False))
+    return True
 
 
-def _quote(value: str) -> str:
-    return value if value[:1] in "\"'" else '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+def _set(value: Any, texts: Mapping[str, Any]) -> None:
+    for name, text in texts.items():
+        *path, last = name.split(".")
+        setattr(reduce(getattr, path, value), last, text)
 
 
 def parse(arguments: Sequence[str], schema: type[Schema]) -> tuple[list[str], Schema]:
-    """Positional words and key=value options, for the commands that need no composition.
+    """Positional words, which are local paths, and key=value options, for the commands that need no composition.
+
+    -h, --help or the word help alone prints the options and ends the process.
 
     Raises:
-        UserError: an unknown key, a key given twice, a missing mandatory one, or a value of the wrong type.
+        UserError: an unknown key, a key given twice, a missing mandatory one, a value of the wrong type, or a place
+            that cannot be read or written.
     """
-    words = [argument for argument in arguments if "=" not in argument]
-    options: dict[str, str] = {}
-    known = list(schema.__dataclass_fields__)  # type: ignore[attr-defined]
+    if asked_for(arguments):
+        print(usage(schema))
+        raise SystemExit(0)
+    known = {option.name: option for option in options_of(schema)}
+    words, options, texts = [], {}, {}
     for argument in arguments:
-        if "=" not in argument:
+        key, equals, value = argument.partition("=")
+        if not equals or "/" in key:  # which no option's name has, but a path may
+            words.append(located("", argument, Place(writes=False, remote=False)))
             continue
-        key, value = argument.split("=", 1)
         if key not in known:
             raise UserError(f"unknown key {key!r}: {nearest(key, known)}")
         if key in options:
             raise UserError(f"{key}= is given twice")
-        options[key] = _at_home(value)
+        options[key] = None if known[key].nullable and value == "null" else value
+        if (known[key].text or known[key].words) and options[key] is not None:
+            texts[key], options[key] = _placed(listed(value) if known[key].words else value, known[key]), ""
     with _readable_errors():
         merged = OmegaConf.merge(OmegaConf.structured(schema), options)
         missing = [key for key in known if OmegaConf.is_missing(merged, key)]
@@ -167,7 +246,27 @@ def parse(arguments: Sequence[str], schema: type[Schema]) -> tuple[list[str], Sc
             raise UserError(f"{missing[0]}= is needed")
         value_ = OmegaConf.to_object(merged)
     assert isinstance(value_, schema)
+    _set(value_, texts)
     return words, value_
+
+
+def chosen(package: str, commands: Mapping[str, Value]) -> tuple[Value, list[str]]:
+    """The one of a package's commands that the command line names, and the words behind its name.
+
+    -h, --help or the word help prints what there is and ends the process.
+
+    Raises:
+        UserError: no command, or an unknown one.
+    """
+    if not sys.argv[1:]:
+        raise UserError(f"python -m {package} needs a command; known: {', '.join(commands)}")
+    name, *arguments = sys.argv[1:]
+    if asked_for([name]):
+        print(usage(None))
+        raise SystemExit(0)
+    if name not in commands:
+        raise UserError(f"unknown command {name!r}: {nearest(name, commands)}")
+    return commands[name], arguments
 
 
 def part_of(part: str) -> tuple[int, int]:
@@ -185,20 +284,7 @@ def part_of(part: str) -> tuple[int, int]:
 def _required_groups(config: str) -> list[str]:
     """The groups of which a command has to name a choice, `???` in the defaults of its file."""
     text = (Path(__file__).parent / f"{config}.yaml").read_text(encoding="utf-8")
-    return [group for group in _GROUPS if f"- {group}: ???" in text]
-
-
-def _help(config: str) -> str:
-    """What the entry point says of itself, and the files that explain its keys."""
-    folder = Path(__file__).parent
-    text = (folder / f"{config}.yaml").read_text(encoding="utf-8")
-    parts = [(sys.modules["__main__"].__doc__ or "").strip(), text.split("\nhydra:")[0].strip()]
-    for group in _GROUPS:
-        if f"- {group}:" in text:
-            files = sorted(path for path in (folder / group).glob("[!_.]*.yaml"))
-            shown = files[0].read_text(encoding="utf-8").strip()
-            parts.append(f"{group}= {' | '.join(path.stem for path in files)}; for example {files[0].stem}:\n\n{shown}")
-    return "\n\n".join(parts)
+    return [group for group in GROUPS if f"- {group}: ???" in text]
 
 
 def _flatten(node: Any, prefix: str = "") -> Iterator[str]:

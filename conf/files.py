@@ -12,7 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+import platformdirs
+
 from conf.errors import UserError
+from conf.options import Place, located
 
 
 @contextlib.contextmanager
@@ -92,6 +95,18 @@ def files_below(folder: Path | str) -> Iterator[Path]:
 def files_in(folder: Path, pattern: str) -> list[Path]:
     """What a folder holds of a pattern, sorted, without what is hidden, such as the `._name` that macOS adds."""
     return sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
+
+
+def cache() -> Path:
+    """$POOLBENCH_CACHE, else the user's cache folder: what is made or downloaded once.
+
+    Raises:
+        UserError: the variable names no local folder.
+    """
+    named = os.environ.get("POOLBENCH_CACHE")
+    if not named:
+        return Path(platformdirs.user_cache_dir("poolbench"))
+    return Path(located("POOLBENCH_CACHE", named, Place(writes=True, remote=False)))
 
 
 def leftovers(path: Path) -> list[Path]:

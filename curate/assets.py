@@ -7,15 +7,12 @@ for machines without a network. docs/curate_models.md lists all with their addre
 """
 
 import hashlib
-import os
 import sys
 from pathlib import Path
 from typing import IO, NamedTuple
 
-import platformdirs
-
 from conf.errors import UserError
-from conf.files import atomic
+from conf.files import atomic, cache
 from train.store import PIECE, RemoteFile, Tally
 
 _BASELINES = "https://github.com/sagadre/datacomp_baseline_assets/releases/download/v0.1.0-alpha"
@@ -81,11 +78,6 @@ IMAGENET_TRAIN = [
         )
     )
 ]
-
-
-def cache() -> Path:
-    """$POOLBENCH_CACHE, else the user's cache folder."""
-    return Path(os.environ.get("POOLBENCH_CACHE") or platformdirs.user_cache_dir("poolbench"))
 
 
 def fetched(asset: Asset, root: Path | None = None) -> Path:

@@ -18,13 +18,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from omegaconf import MISSING
 from tqdm import tqdm
 
 from conf.command import parse
 from conf.errors import UserError, exit_on_user_error, first_line
-from conf.files import atomic, digest_file
-from curate.assets import cache
+from conf.files import atomic, cache, digest_file
+from conf.options import option, output, source
 from curate.filters.basic import is_english
 from curate.languages import PUBLISHED, check_detector, token_counts
 from curate.pool import BadFile, File, list_pool, read
@@ -35,16 +34,16 @@ _AT_ONCE = 2**25  # inner products in memory, 128 MB
 
 @dataclass
 class CentroidsConfig:
-    """`python -m curate.centroids`; see the module."""
+    """The options."""
 
-    pool: str = MISSING
-    out: str = MISSING
-    clusters: int = 100_000
-    ratio: float = 1.0
-    language: str = PUBLISHED
-    embedding: str = KEY
-    iterations: int = 20
-    seed: int = 0
+    pool: str = source("folder or URL of the pool's metadata", remote=True)
+    out: str = output("file of the centroids, .npy")
+    clusters: int = option("centroids", 100_000)
+    ratio: float = option("share of the embeddings that is clustered, drawn with replacement", 1.0)
+    language: str = option("what tells English, see curate/languages.py", PUBLISHED)
+    embedding: str = option("array of the npz", KEY)
+    iterations: int = option("of k-means", 20)
+    seed: int = option("of what is drawn", 0)
 
 
 def main(arguments: list[str]) -> int:

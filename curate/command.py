@@ -1,19 +1,19 @@
 """What `python -m curate` does with its command line."""
 
-import sys
 from collections.abc import Sequence
 
+from conf.usage import asked_for, titled, usage
 from curate.config import CurateConfig, parsed
-from curate.filters import names
+from curate.filters import options_by_filter
 from curate.pool import do_without_pandas
 from curate.select import select
 
 
 def run(arguments: Sequence[str]) -> int:
     """Select as the words say, or show what can be said."""
-    if not arguments or "-h" in arguments or "--help" in arguments:
-        described = (CurateConfig.__doc__ or "").partition("Attributes:")[2].rstrip()
-        print(f"{(sys.modules['__main__'].__doc__ or '').strip()}\n\nKeys:{described}\n\nFilters: {', '.join(names())}")
+    if not arguments or asked_for(arguments):
+        of_filters = [titled(f"filter={name}", one, "  filter.") for name, one in options_by_filter().items()]
+        print("\n\n".join([usage(CurateConfig), *of_filters]))
         return 0
     do_without_pandas()
     return select(*parsed(arguments))

@@ -5,38 +5,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from conf.command import parse
 from conf.errors import UserError, first_line
+from conf.options import option, output, source
+from curate.filters import text_options
 
 
 @dataclass
 class CurateConfig:
-    """See curate/__main__.py.
+    """The options, besides those of the filter."""
 
-    Attributes:
-        filter: a filter's name, a subset file, or a YAML file that describes a filter.
-        pool: the folder of the metadata; None to combine subset files.
-        out: the subset file to write.
-        workers: processes; None: one for each core.
-        part: i/n, i from 1: do only one of n parts of the files; the same command without it merges.
-        work: folder of results of single files, which an interrupted run continues from; None: <out>.work, which is
-            removed at the end.
-        memory: GB that merging may take at most.
-        overwrite: whether a subset that is there is replaced.
-    """
-
-    filter: str = MISSING
-    out: str = MISSING
-    pool: str | None = None
-    workers: int | None = None
-    part: str | None = None
-    work: str | None = None
-    memory: float = 2.0
-    overwrite: bool = False
+    filter: str = source("name of a filter, a subset file, or a YAML file that describes a filter")
+    out: str = output("subset file to write, .npy")
+    pool: str | None = source("folder or URL of the pool's metadata; null: combine subset files", None, remote=True)
+    workers: int | None = option("processes; null: one for each core", None)
+    part: str | None = option("i/n, i from 1: do one of n parts only; the same command without it merges", None)
+    work: str | None = output("folder to continue an interrupted run from; null: <out>.work, removed at the end", None)
+    memory: float = option("GB that merging may take at most", 2.0)
+    overwrite: bool = option("true: replace a subset that is there", False)
 
 
 def parsed(arguments: Sequence[str]) -> tuple[CurateConfig, dict[str, Any]]:
@@ -45,8 +35,8 @@ def parsed(arguments: Sequence[str]) -> tuple[CurateConfig, dict[str, Any]]:
     Raises:
         UserError: an unknown key, one given twice, a missing one, or a value of the wrong type.
     """
-    options = [argument for argument in arguments if argument.startswith("filter.")]
-    words, config = parse([argument for argument in arguments if argument not in options], CurateConfig)
+    of_filter = [argument for argument in arguments if argument.startswith("filter.")]
+    words, config = parse([argument for argument in arguments if argument not in of_filter], CurateConfig)
     if words:
         raise UserError(f"{words[0]!r} is not key=value; --help shows the keys")
     if config.workers is not None and config.workers < 1:
@@ -54,14 +44,18 @@ def parsed(arguments: Sequence[str]) -> tuple[CurateConfig, dict[str, Any]]:
     if not config.memory > 0:
         raise UserError(f"memory={config.memory} must be positive")
     spec = _spec(config.filter)
+    texts = text_options(spec["filter"])
     given = set()
-    for option in options:
-        key, equals, value = option.removeprefix("filter.").partition("=")
+    for word in of_filter:
+        key, equals, value = word.removeprefix("filter.").partition("=")
         if not equals or not key:
-            raise UserError(f"{option!r} is not filter.<option>=value")
+            raise UserError(f"{word!r} is not filter.<option>=value")
         if key in given:
             raise UserError(f"filter.{key}= is given twice")
         given.add(key)
+        if key in texts:
+            spec[key] = value
+            continue
         try:
             OmegaConf.update(spec, key, OmegaConf.from_dotlist([f"value={value}"])["value"])
         except (OmegaConfBaseException, YAMLError, TypeError) as error:

@@ -15,7 +15,6 @@ import hashlib
 import importlib.metadata
 import io
 import json
-import os
 import shutil
 import sys
 import tarfile
@@ -25,13 +24,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-import platformdirs
 import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from conf.errors import UserError
-from conf.files import digest_bytes, umask
+from conf.files import cache, digest_bytes, umask
 from conf.uids import write_subset
 from curate.demo_emoji import SIDE, TWEMOJI, Picture, class_names, pictures, render, varied_look
 
@@ -89,14 +87,13 @@ class _Sample(NamedTuple):
 def build(root: Path | None = None) -> Demo:
     """The demo data below `root`, made if they are not there yet.
 
-    `root` is by default $POOLBENCH_CACHE, else the user's cache folder. The data are made in a folder beside and
+    `root` is by default the cache. The data are made in a folder beside and
     renamed when whole, so a crash leaves nothing that looks finished, and of two processes at once one wins.
 
     Raises:
         UserError: a package of the extra `demo` is missing, or `root` is no folder.
     """
-    root = root or Path(os.environ.get("POOLBENCH_CACHE") or platformdirs.user_cache_dir("poolbench"))
-    final = root / VERSION
+    final = (root or cache()) / VERSION
     if not final.is_dir():
         with _folder_in_the_making(final) as folder:
             _make(folder)

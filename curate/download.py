@@ -1,10 +1,11 @@
 """A pool from its name: metadata, then pictures from their urls as webdataset shards, then what share of it arrived.
 
-python -m curate.download scale=small|medium|large|xlarge|datacomp_1b out=<folder> [npz=true] [images=false]
-    [processes=] [threads=128] [retries=2] [again=true] [metadata=false] ...
+python -m curate.download scale=<small|medium|large|xlarge|datacomp_1b> out=<folder> [npz=true] [images=false]
 
-docs/download.md explains every key. A second run goes on where the first one stopped.
+A second run goes on where the first one stopped.
 """
+
+import sys
 
 from conf.errors import UserError, exit_on_user_error
 
@@ -15,11 +16,15 @@ def run() -> int:
     Raises:
         UserError: as it says, or a package of the extra `download` is missing.
     """
+    from conf.command import parse
+    from curate.download_options import DownloadOptions
+
+    words, options = parse(sys.argv[1:], DownloadOptions)
     try:
-        from curate.download_pool import main
+        from curate.download_pool import download
     except ModuleNotFoundError as error:
         raise UserError(f"{error.name} is missing; pip install 'poolbench[download]'") from None
-    return main()
+    return download(words, options)
 
 
 if __name__ == "__main__":

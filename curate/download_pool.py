@@ -1,21 +1,18 @@
 """The command `python -m curate.download`: metadata, shards in processes of their own, and the report."""
 
-import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from omegaconf import MISSING
 
-from conf.command import parse
 from conf.errors import UserError, first_line, nearest
 from conf.files import claimed, files_in, read_json, write_json
-from conf.machine import cores
 from curate.arrived import report
+from curate.download_options import DownloadOptions
 from curate.images_from_urls import FACES, NEEDED, Settings, Shard, may_try_again, stats_of
 from curate.pool_metadata import SCALES, bring, recorded
 from curate.shard_processes import make_all
@@ -26,32 +23,8 @@ SHARDS = "shards"
 _PLAN = ".plan.json"  # in the folder of shards: which rows are whose, and what decides how pictures look
 
 
-@dataclass
-class DownloadOptions:
-    """The keys of the command; docs/download.md says where each default comes from."""
-
-    scale: str = MISSING
-    out: str = MISSING
-    metadata: bool = True
-    npz: bool = False
-    images: bool = True
-    processes: int = cores()
-    threads: int = 128
-    retries: int = 2
-    pause: float = 5.0
-    again: bool = False
-    blur_faces: bool = True
-    keep_changed: bool = True
-    shard_size: int = 10_000
-    timeout: float = 10.0
-    deadline: float = 60.0
-    max_bytes: int = 64 * 2**20
-    per_host: int = 8
-    private_addresses: bool = False
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Bring the pool that the command line names.
+def download(words: Sequence[str], options: DownloadOptions) -> int:
+    """Bring the pool that the options name.
 
     Returns:
         1 where a shard could not be written.
@@ -59,7 +32,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Raises:
         UserError: a wrong option, or metadata that cannot be brought or read.
     """
-    words, options = parse(sys.argv[1:] if arguments is None else arguments, DownloadOptions)
     _check(words, options)
     out = Path(options.out)
     with claimed(out, wait=2.0):
@@ -76,8 +48,6 @@ def _check(words: Sequence[str], options: DownloadOptions) -> None:
         raise UserError(f"unknown word {words[0]!r}; options are key=value, as scale=small")
     if options.scale not in SCALES:
         raise UserError(f"scale={options.scale} is not known; {nearest(options.scale, SCALES)}")
-    if "://" in options.out:
-        raise UserError(f"out={options.out}: pictures are written to a local folder; copy the shards from there")
     if Path(options.out).exists() and not Path(options.out).is_dir():
         raise UserError(f"out={options.out} is not a folder")
     least = {"processes": 1, "threads": 1, "retries": 0, "pause": 0, "per_host": 1, "max_bytes": 1, "shard_size": 2}

@@ -3,8 +3,7 @@
 python -m curate.inspect subset.npy pool=metadata out=report.html
 python -m curate.inspect subset.npy pool=metadata against=other.npy samples=shards out=report.html
 
-`samples` are the pool's shards, for a contact sheet; `texts` says how many captions of each group words, languages and
-hosts are counted over; `seed` draws them. The same inputs give the same page. docs/inspect.md explains the page.
+The same inputs give the same page. docs/inspect.md explains it.
 """
 
 import sys
@@ -12,14 +11,14 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from omegaconf import MISSING
 from tqdm import tqdm
 
 from conf.command import parse
 from conf.errors import UserError, exit_on_user_error
 from conf.files import atomic
+from conf.options import option, output, source
 from conf.uids import malformed
 from curate.pool import list_pool
 from curate.report import page as pages
@@ -59,14 +58,14 @@ _PAIRS = (
 
 @dataclass
 class InspectOptions:
-    """The options; docs/inspect.md explains each."""
+    """The options; docs/inspect.md says more."""
 
-    pool: str = MISSING
-    out: str = "report.html"
-    against: str | None = None
-    samples: str | None = None
-    texts: int = 20_000
-    seed: int = 0
+    pool: str = source("folder or URL of the pool's metadata", remote=True)
+    out: str = output("file of the page, .html", "report.html")
+    against: str | None = source("second subset file of the same pool", None)
+    samples: Any = source("the pool's shards, for a contact sheet", None, remote=True, shards=True)
+    texts: int = option("captions of each group that words, languages and hosts are counted over", 20_000)
+    seed: int = option("draws these, and the samples of the contact sheet", 0)
 
 
 def main() -> int:
@@ -75,11 +74,7 @@ def main() -> int:
     Raises:
         UserError: wrong options, or nothing to look at.
     """
-    arguments = sys.argv[1:]
-    if "-h" in arguments or "--help" in arguments:
-        print((__doc__ or "").strip())
-        return 0
-    words, options = parse(arguments, InspectOptions)
+    words, options = parse(sys.argv[1:], InspectOptions)
     if len(words) != 1:
         raise UserError("name one subset file: python -m curate.inspect subset.npy pool=metadata out=report.html")
     check(options)
@@ -139,7 +134,7 @@ def inspected(path: str, options: InspectOptions) -> tuple[pages.Report, int]:
     return report, int(bool(found.unreadable or found.malformed))
 
 
-def _sheet(samples: str, subset: str, seed: int) -> "Sheet":
+def _sheet(samples: Any, subset: str, seed: int) -> "Sheet":
     from curate.report.sheet import sheet  # here, because torch takes seconds to load
     from train.sources import resolve
     from train.subset import Subset

@@ -24,12 +24,12 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from omegaconf import MISSING
 from tqdm import tqdm
 
 from conf.command import parse, part_of
 from conf.errors import UserError, exit_on_user_error
 from conf.files import atomic, files_in, json_line
+from conf.options import option, output, source
 from curate.score_stream import End, Failed, Message, ScoreStream
 from curate.scored import Conditions, Record, ScoredShard, Scores, is_scored
 from curate.towers import Towers, weights_named
@@ -49,19 +49,21 @@ Value = TypeVar("Value")
 
 @dataclass
 class ScoreOptions:
-    """The options; docs/score.md explains each."""
+    """The options; docs/score.md says more."""
 
-    shards: str = MISSING
-    out: str = MISSING
-    checkpoint: str | None = None
-    model: str | None = None
-    arch: str | None = None
-    precision: str = "fp32"
-    device: str = "auto"
-    batch_size: int | None = None
-    workers: int | None = None
-    part: str = "1/1"
-    overwrite: bool = False
+    shards: Any = source("folder, .tar, brace pattern, URL, or a list [a,b] of them", remote=True, shards=True)
+    out: str = output("folder for the metadata")
+    checkpoint: str | None = source(
+        "file of weights, one of open_clip's pretrained tags, or folder of a run; null: what model= brings", None
+    )
+    model: str | None = source("open_clip's name of the model; null: as the run says", None, remote=True)
+    arch: str | None = option("what columns and arrays are called; null: after the model, b32 for ViT-B-32", None)
+    precision: str = option("fp32 | amp_bf16", "fp32")
+    device: str = option("auto | cpu | cuda:<i>, several with commas; a process for each", "auto")
+    batch_size: int | None = option("samples at a time; null: 256 on a GPU, 32 on a CPU", None)
+    workers: int | None = option("processes that read shards, for each device; null: as the cores allow", None)
+    part: str = option("i/n: the shards i, i+n, i+2n, ...", "1/1")
+    overwrite: bool = option("true: replace other scores of this arch, and files of other samples", False)
 
 
 class Job(NamedTuple):
@@ -121,11 +123,7 @@ def main() -> int:
     Raises:
         UserError: wrong options, no shards, no model, or other scores in the way.
     """
-    arguments = sys.argv[1:]
-    if "-h" in arguments or "--help" in arguments:
-        print((__doc__ or "").strip())
-        return 0
-    words, options = parse(arguments, ScoreOptions)
+    words, options = parse(sys.argv[1:], ScoreOptions)
     if words:
         raise UserError(f"unknown word {words[0]!r}; options are written key=value")
     devices = check(options)
@@ -141,8 +139,6 @@ def check(options: ScoreOptions) -> list[str]:
     check_options(options.precision, options.batch_size, options.workers)
     if options.arch is not None and not re.fullmatch(r"[a-z0-9_]+", options.arch):
         raise UserError(f"arch={options.arch}: small letters, digits and _ only, as it becomes the name of a column")
-    if "://" in options.out:
-        raise UserError(f"out={options.out}: scores are written to a local folder; copy it when it is whole")
     if Path(options.out).exists() and not Path(options.out).is_dir():
         raise UserError(f"out={options.out} is a file, not a folder")
     part_of(options.part)
@@ -219,7 +215,7 @@ def jobs_of(options: ScoreOptions, weights: Weights) -> list[Job]:
         UserError: no shards, or two that would become one file.
     """
     try:
-        data = resolve(_several(options.shards))
+        data = resolve(options.shards)
     except UserError as error:
         raise UserError(str(error).replace("data=", "shards=")) from None
     names = {shard.path: shard.name.removesuffix(".tar").replace("/", "_") for shard in data.shards}
@@ -232,13 +228,6 @@ def jobs_of(options: ScoreOptions, weights: Weights) -> list[Job]:
     conditions = partial(Conditions, weights.model, weights.tag, weights.sha256, options.precision)
     out = Path(options.out)
     return [Job(shard, ScoredShard(out, names[shard.path]), conditions(shard.size)) for shard in data.shards]
-
-
-def _several(value: str) -> str | list[str]:
-    """`[a,b]` as a list; commas within braces part nothing."""
-    if not (value.startswith("[") and value.endswith("]")):
-        return value
-    return [word.strip(" '\"") for word in re.split(r",(?![^{]*})", value[1:-1])]
 
 
 def check_folder(out: Path, ours: set[str]) -> None:

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from conf.errors import UserError
-from conf.files import atomic, digest_bytes
-from curate.assets import WORDNET, cache, fetched
+from conf.files import atomic, cache, digest_bytes
+from curate.assets import WORDNET, fetched
 
 # The order in which nltk asks, and how it takes endings off. A rule's result is looked up before the next rule's.
 _ENDINGS: dict[str, tuple[tuple[str, str], ...]] = {

@@ -1,6 +1,6 @@
 """Score a model on evaluation sets, zero-shot.
 
-python -m evaluate run=runs/<name> data=<evalsets> [tasks=[vtab,imagenet1k]]
+python -m evaluate run=runs/<name> data=<evalsets> [tasks=vtab,imagenet1k]
 python -m evaluate model=<open_clip name> checkpoint=<file|tag> data=<evalsets> out=<folder>
 """
 

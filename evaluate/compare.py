@@ -22,6 +22,7 @@ from scipy.stats import binomtest
 from conf.command import parse
 from conf.errors import UserError, exit_on_user_error
 from conf.files import write_json
+from conf.options import output
 from conf.text import aligned
 from evaluate.results import FILE, Conditions, Line, all_lines, predictions_identity, predictions_path
 from evaluate.statistics import Mean, Statistic, statistic_of
@@ -39,9 +40,9 @@ _HEADINGS = ("task", "metric", "A", "B", "B - A", "± stderr", "p", "better")
 
 @dataclass
 class CompareOptions:
-    """`json` a file that gets the comparison in full precision."""
+    """The options."""
 
-    json: str | None = None
+    json: str | None = output("file that gets the comparison in full precision", None)
 
 
 class IncomparableError(Exception):

@@ -6,8 +6,9 @@ from typing import Any
 
 from conf.command import part_of
 from conf.errors import UserError
+from conf.options import output, source
 from curate.demo import build
-from tasks.registry import Task
+from tasks.registry import Task, words_of
 from train.options import check_options
 from train.weights import brings_weights
 
@@ -16,16 +17,16 @@ from train.weights import brings_weights
 class EvaluateConfig:
     """See conf/evaluate.yaml for what each key means."""
 
-    run: str | None = None
-    model: str | None = None
-    checkpoint: str | None = None
-    data: str | None = None
-    out: str | None = None
-    tasks: Any = None
+    run: str | None = source(default=None)
+    model: str | None = source(default=None, remote=True)
+    checkpoint: str | None = source(default=None)
+    data: str | None = source(default=None)
+    out: str | None = output(default=None)
+    tasks: Any = None  # str or list of str
     limit: int | None = None
     part: str = "1/1"
     precision: str = "fp32"
-    cache: str | None = None
+    cache: str | None = output(default=None)
     workers: int | None = None
     batch_size: int | None = None
     device: str = "auto"
@@ -47,7 +48,7 @@ def check(config: EvaluateConfig) -> None:
 
 
 def patterns(value: Any) -> list[str]:
-    """The value of `tasks=` as a list of words; [] for none.
+    """The value of `tasks=`, a text or a list of texts, as a list of words, which commas part; [] for none.
 
     Raises:
         UserError: it holds something else than words.
@@ -55,7 +56,7 @@ def patterns(value: Any) -> list[str]:
     words = [] if value is None else [value] if isinstance(value, str) else value
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
         raise UserError(f"tasks={value} is not a word or a list of words such as [vtab,imagenet1k]")
-    return words
+    return [part for word in words for part in words_of(word)]
 
 
 def deal(tasks: list[Task], part: str) -> list[Task]:

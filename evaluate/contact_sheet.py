@@ -15,12 +15,12 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from omegaconf import MISSING
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from conf.command import parse
 from conf.errors import UserError, exit_on_user_error
 from conf.files import atomic
+from conf.options import option, output, source
 from evaluate.config import data_folder
 from evaluate.results import predictions_path
 from tasks.readers import Example, open_data, read_examples
@@ -40,13 +40,13 @@ FRAME, PAPER = (215, 215, 215), (255, 255, 255)
 
 @dataclass
 class SheetOptions:
-    """`task` a retrieval task, `count` how many pictures, `out` the PNG (default: contact_sheet.png in the run)."""
+    """The options."""
 
-    run: str = MISSING
-    data: str | None = None
-    task: str = MISSING
-    count: int = 42
-    out: str | None = None
+    run: str = output("folder of a run, or of other results")
+    data: str | None = source("folder of the evaluation sets; null: the embedded ones", None)
+    task: str = option("a retrieval task")
+    count: int = option("pictures", 42)
+    out: str | None = output("file, a PNG; null: contact_sheet.png in the run", None)
 
 
 class Cell(NamedTuple):

@@ -10,11 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from omegaconf import MISSING
-
 from conf.command import parse
 from conf.errors import UserError, exit_on_user_error, nearest
 from conf.files import read_lines
+from conf.options import option, source
 from conf.text import aligned
 from evaluate.results import FILE
 from tasks.registry import Task, load_tasks
@@ -36,10 +35,10 @@ Rows = Mapping[str, Sequence[float | None]]
 
 @dataclass
 class TableOptions:
-    """`run` a training run or any folder of results, `task` one of the two tasks (default: those with results)."""
+    """The options."""
 
-    run: str = MISSING
-    task: str | None = None
+    run: str = source("folder of a run, or of other results")
+    task: str | None = option("one of the two tasks; null: those with results", None)
 
 
 def main() -> int:

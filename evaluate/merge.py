@@ -17,6 +17,7 @@ from typing import Any
 from conf.command import parse
 from conf.errors import UserError, exit_on_user_error
 from conf.files import append_line, atomic, json_line, read_json
+from conf.options import option, output
 from evaluate.results import FILE, Line, all_lines, saved_lines
 from evaluate.summary import summary
 from tasks.registry import load_tasks, select, suite_of, words_of
@@ -27,11 +28,11 @@ _SAME = ("checkpoint_sha256", "model", "tag", "precision", "limit", "version")  
 
 @dataclass
 class MergeOptions:
-    """`run` a training run, or `out` any folder of results; `tasks` those that have to be there, null: the suite."""
+    """The options; one of run= and out= is needed."""
 
-    run: str | None = None
-    out: str | None = None
-    tasks: str | None = None
+    run: str | None = output("folder of a training run", None)
+    out: str | None = output("folder of results; null: the run's", None)
+    tasks: str | None = option("tasks that have to be there, separated by commas; null: the suite", None)
 
 
 def main() -> int:

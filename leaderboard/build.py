@@ -18,11 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from omegaconf import MISSING
-
 from conf import machine, recipes
 from conf.errors import UserError
 from conf.files import atomic, claimed, files_below
+from conf.options import option, output
 from leaderboard.methods import methods, sentence
 from leaderboard.models import (
     FORMAT,
@@ -52,9 +51,9 @@ References = Callable[[Track, str], list[Reference]]
 class BuildOptions:
     """The options of `build`."""
 
-    out: str = MISSING
-    references: bool = True
-    page: bool = True
+    out: str = output("folder of leaderboard.json and index.html")
+    references: bool = option("false: without the published results beside the entries", True)
+    page: bool = option("false: no index.html", True)
 
 
 class Placed(NamedTuple):

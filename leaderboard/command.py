@@ -1,10 +1,16 @@
 """The commands of `python -m leaderboard`. Each imports its own module: the charts and the Hub's client load slowly."""
 
-import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from conf.command import parse
-from conf.errors import UserError, nearest
+from conf.command import chosen, parse
+from conf.errors import UserError
+from conf.usage import asked_for
+
+
+@dataclass
+class SchemaOptions:
+    """The options of `schema`."""
 
 
 def main() -> int:
@@ -13,19 +19,15 @@ def main() -> int:
     Raises:
         UserError: no command, an unknown one, or whatever the command raises.
     """
-    if not sys.argv[1:]:
-        raise UserError(f"python -m leaderboard needs a command; known: {', '.join(COMMANDS)}")
-    command, *arguments = sys.argv[1:]
-    if command not in COMMANDS:
-        raise UserError(f"unknown command {command!r}: {nearest(command, COMMANDS)}")
-    return COMMANDS[command](arguments)
+    run, arguments = chosen("leaderboard", COMMANDS)
+    return run(arguments)
 
 
 def _submit(arguments: Sequence[str]) -> int:
     from leaderboard.submit import SubmitOptions, submit_and_push
 
     # Before the options are looked at: an unquoted `method=two words` should be told as what it is.
-    for word in arguments:
+    for word in () if asked_for(arguments) else arguments:
         if "=" not in word:
             raise UserError(f"submit takes key=value only, not {word!r}; a value with spaces needs quotes")
     _, options = parse(arguments, SubmitOptions)
@@ -65,8 +67,9 @@ def _plot(arguments: Sequence[str]) -> int:
 def _schema(arguments: Sequence[str]) -> int:
     from leaderboard.models import write_schemas
 
-    if arguments:
-        raise UserError(f"schema takes no arguments, not {arguments[0]!r}")
+    words, _ = parse(arguments, SchemaOptions)
+    if words:
+        raise UserError(f"schema takes no arguments, not {words[0]!r}")
     print("\n".join(str(path) for path in write_schemas()))
     return 0
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from conf.errors import UserError
 from conf.files import atomic
+from conf.options import output
 from leaderboard.models import Board, Entry, Leaderboard, read_leaderboard
 from leaderboard.rank import margin
 
@@ -25,7 +26,7 @@ _LENGTH = 120  # characters shown of a text from a submission
 class DiffOptions:
     """The options of `diff`."""
 
-    out: str | None = None
+    out: str | None = output("Markdown file to write; null: print it", None)
 
 
 class Change(NamedTuple):

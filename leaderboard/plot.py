@@ -26,11 +26,11 @@ from typing import Any, NamedTuple
 
 import braceexpand
 import vl_convert
-from omegaconf import MISSING
 
 from conf import recipes
 from conf.errors import UserError, nearest
 from conf.files import atomic
+from conf.options import option, output
 from leaderboard import charts, findings
 from leaderboard.models import TRACKS, Board, Entry, Leaderboard, Reference, Track, read_leaderboard
 from tasks.registry import suite_of
@@ -74,14 +74,14 @@ PAPER: charts.Spec = {
 class PlotOptions:
     """The options of `plot`."""
 
-    kind: str = MISSING
-    out: str = MISSING
-    track: str | None = None
-    scale: str | None = None
-    metric: str = "average"
-    baseline: str | None = None
-    top: int = 20
-    width: float | None = None
+    kind: str = option("size | scaling | heat_map | across | correlations")
+    out: str = output("figure to write, .svg, .pdf or .png; a brace pattern for several")
+    track: str | None = option("filtering | byod; null: the one that has entries", None)
+    scale: str | None = option("of the board, two with a comma for kind=across; null: the one that has entries", None)
+    metric: str = option("an aggregate or a task", "average")
+    baseline: str | None = option("method that others are compared with, for kind=heat_map", None)
+    top: int = option("entries that are drawn", 20)
+    width: float | None = option("inches; null: what suits the kind", None)
 
 
 class Figure(NamedTuple):

@@ -16,11 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from omegaconf import MISSING
-
 from conf.command import parse
 from conf.errors import UserError, exit_on_user_error
 from conf.files import atomic
+from conf.options import option, output
 from leaderboard.diff import shown
 from leaderboard.validate import read_submission
 
@@ -36,8 +35,8 @@ _REGULAR = ("100644", "100755")  # git's modes; links could lead anywhere
 class ReviewOptions:
     """The options of `python -m leaderboard.pull_request`."""
 
-    head: str = MISSING
-    out: str = MISSING
+    head: str = option("commit of the pull request")
+    out: str = output("folder to write, which does not exist yet")
 
 
 class File(NamedTuple):

@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import MISSING
-
 from conf.errors import UserError, first_line, tell
+from conf.options import option, source
 from leaderboard.models import Submission
 from leaderboard.validate import read_submission
 
@@ -35,10 +34,10 @@ class UploadError(UserError):
 class PushOptions:
     """The options of `push`."""
 
-    repo: str = MISSING
-    subset: str | None = None
-    checkpoint: str | None = None
-    private: bool = False
+    repo: str = option("user/name on the Hugging Face Hub")
+    subset: str | None = source("subset file to upload too", None)
+    checkpoint: str | None = source("checkpoint file to upload too", None)
+    private: bool = option("true: make a private repository", False)
 
 
 def push_file(words: Sequence[str], options: PushOptions) -> int:

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import MISSING
 from pydantic import BaseModel, ValidationError
 
 from conf import recipes
 from conf.errors import UserError, nearest
 from conf.files import digest_file, read_json, read_lines, write_json
+from conf.options import option, output
 from leaderboard.evidence import predictions_file
 from leaderboard.models import FORMAT, TRACKS, AnyModel, ResultLine, Run, Submission, problems
 from leaderboard.push import PushOptions, push_file
@@ -30,17 +30,17 @@ from tasks.registry import suite_of
 class SubmitOptions:
     """The options of `submit`."""
 
-    run: str = MISSING
-    method: str = MISSING
-    author: str = MISSING
-    track: str = MISSING
-    writeup: str | None = None
-    contact: str | None = None
-    dataset_size: int | None = None
-    push: str | None = None
-    repo: str | None = None
-    checkpoint: bool = False
-    private: bool = False
+    run: str = output("folder of the finished run, which gets submission.json")
+    method: str = option("what was done, in a few words")
+    author: str = option("who did it")
+    track: str = option("filtering: a part of the scale's pool | byod: any data")
+    writeup: str | None = option("web address of a description", None)
+    contact: str | None = option("how to reach the author; is not published", None)
+    dataset_size: int | None = option("samples of the dataset; null: those of the run's subset", None)
+    push: str | None = option("hub: upload to the Hugging Face Hub as well", None)
+    repo: str | None = option("user/name there, with push=hub", None)
+    checkpoint: bool = option("true: upload the checkpoint too, with push=hub", False)
+    private: bool = option("true: make a private repository, with push=hub", False)
 
 
 def submit_and_push(options: SubmitOptions) -> int:

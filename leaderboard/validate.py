@@ -23,6 +23,7 @@ from pydantic import ValidationError
 from conf import recipes
 from conf.errors import UserError, nearest
 from conf.files import digest_json, files_in
+from conf.options import option, source
 from leaderboard.evidence import (
     Finding,
     check_again,
@@ -45,25 +46,15 @@ _OF_ONE_FILE = ("predictions", "subset", "pool", "recheck", "data", "checkpoint"
 
 @dataclass
 class ValidateOptions:
-    """The options of `validate`.
+    """The options of `validate`."""
 
-    Attributes:
-        against: folder of accepted submissions, none of which may come again.
-        predictions: folder of the predictions; without it `predictions/` beside the file, where that exists.
-        subset: the subset file.
-        pool: what the subset has to be a part of, a sorted .npy of uids or a folder of parquets.
-        recheck: tasks to evaluate again, separated by commas.
-        data: folder of the evaluation sets for that.
-        checkpoint: the weights for that; without it those that run.json beside the file names.
-    """
-
-    against: str | None = None
-    predictions: str | None = None
-    subset: str | None = None
-    pool: str | None = None
-    recheck: str | None = None
-    data: str | None = None
-    checkpoint: str | None = None
+    against: str | None = source("folder of accepted submissions, none of which may come again", None)
+    predictions: str | None = source("folder of the predictions; null: predictions/ beside the file, if there", None)
+    subset: str | None = source("subset file to check the submission's digest and size by", None)
+    pool: str | None = source("what the subset is a part of: sorted .npy of uids, or folder of parquets", None)
+    recheck: str | None = option("tasks to evaluate again, separated by commas", None)
+    data: str | None = source("folder of the evaluation sets for that; null: the embedded ones", None)
+    checkpoint: str | None = source("file of weights for that; null: the one that run.json beside the file names", None)
 
 
 class Checked(NamedTuple):
@@ -85,6 +76,8 @@ def dashed(arguments: Sequence[str]) -> list[str]:
     words, rest = [], list(arguments)
     while rest:
         word = rest.pop(0)
+        if word == "--help":
+            return [word]
         if word.startswith("--") and "=" not in word:
             if not rest or rest[0].startswith("--"):
                 raise UserError(f"{word} needs a value")

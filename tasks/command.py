@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import MISSING
-
-from conf.command import parse
-from conf.errors import UserError, nearest
+from conf.command import chosen, parse
+from conf.errors import UserError
 from conf.machine import cores
+from conf.options import option, output, source
 from tasks import lock as locking
 from tasks.download import download
 from tasks.hub import forbidden
@@ -18,40 +17,42 @@ from tasks.listing import table
 from tasks.registry import Task, select, words_of
 from tasks.verify import verify
 
+_TASKS = "keys, groups and globs of tasks, separated by commas"
+
 
 @dataclass
 class ListOptions:
-    """`tasks=` takes keys, groups and globs, separated by commas; without it every task is listed."""
+    """The options of `list`."""
 
-    tasks: str = ""
+    tasks: str = option(f"{_TASKS}; empty: every task", "")
 
 
 @dataclass
 class DownloadOptions:
-    """`data` the folder of evaluation sets, `jobs` files at a time, `offline` only tells what is missing."""
+    """The options of `download`."""
 
-    data: str = MISSING
-    tasks: str = "all"
-    jobs: int = 4
-    offline: bool = False
+    data: str = output("folder of the evaluation sets")
+    tasks: str = option(_TASKS, "all")
+    jobs: int = option("downloads at a time", 4)
+    offline: bool = option("true: only tell what is missing", False)
 
 
 @dataclass
 class VerifyOptions:
-    """`images` decodes every picture as well; `jobs` processes read shards at a time."""
+    """The options of `verify`."""
 
-    data: str = MISSING
-    tasks: str = "all"
-    images: bool = False
-    jobs: int = cores()
+    data: str = source("folder of the evaluation sets")
+    tasks: str = option(_TASKS, "all")
+    images: bool = option("true: decode every picture as well", False)
+    jobs: int = option("processes that read shards", cores())
 
 
 @dataclass
 class LockOptions:
-    """`file` the lock file that is written, and read by the other commands if it is the default one."""
+    """The options of `lock`."""
 
-    tasks: str = "all"
-    file: str = str(locking.PATH)
+    tasks: str = option(_TASKS, "all")
+    file: str = output("lock file to write; the other commands read the default one", str(locking.PATH))
 
 
 def main() -> int:
@@ -60,12 +61,7 @@ def main() -> int:
     Raises:
         UserError: no command, an unknown one, or a wrong option.
     """
-    if not sys.argv[1:]:
-        raise UserError(f"python -m tasks needs a command; known: {', '.join(COMMANDS)}")
-    command, *arguments = sys.argv[1:]
-    if command not in COMMANDS:
-        raise UserError(f"unknown command {command!r}: {nearest(command, COMMANDS)}")
-    schema, run = COMMANDS[command]
+    (schema, run), arguments = chosen("tasks", COMMANDS)
     words, options = parse(arguments, schema)
     if words:
         raise UserError(f"unknown word {words[0]!r}; to choose tasks write tasks={words[0]}")

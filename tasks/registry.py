@@ -9,6 +9,7 @@ A new task is one new file named after its key ("/" becomes "-").
 """
 
 import fnmatch
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -116,7 +117,8 @@ def load_tasks() -> dict[str, Task]:
 
 def words_of(text: str) -> list[str]:
     """The patterns of a `tasks=` that is plain text: separated by commas, in brackets or not."""
-    return [word.strip() for word in text.strip("[]").split(",") if word.strip()]
+    whole = re.fullmatch(r"\s*\[(.*)\]\s*", text)
+    return [word.strip() for word in (whole[1] if whole else text).split(",") if word.strip()]
 
 
 def select(patterns: Sequence[str], suite_default: str = "main") -> list[Task]:

@@ -10,6 +10,7 @@ from omegaconf import MISSING
 from conf import recipes
 from conf.command import compose, parse, quoted
 from conf.errors import UserError
+from conf.options import output
 from evaluate.config import EvaluateConfig
 from train.config import Evaluation, TrainConfig, check
 
@@ -121,11 +122,14 @@ def test_a_leading_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("HOME", "/home/me")
     found = config("scale=small", "data=~/pool/{0..3}.tar", "out=~/runs", "subset=/a~/b.npy")
     assert (found.data, found.out, found.subset) == ("/home/me/pool/{0..3}.tar", "/home/me/runs", "/a~/b.npy")
-    assert parse(["name=~/x"], Options)[1].name == "/home/me/x"
+    assert config("scale=small", "data=[~/a,/b]", "name=~/x").name == "~/x"
+    assert config("scale=small", "data=[~/a,/b]").data == ["/home/me/a", "/b"]
+    assert vars(parse(["out=~", "name=~/x"], Options)[1]) == {"name": "~/x", "count": 1, "out": "/home/me"}
 
 
 def test_flags_and_plain_values_are_left_alone() -> None:
-    assert [quoted(word) for word in ("-m", "--cfg", "seed=1,2", "job")] == ["-m", "--cfg", "seed=1,2", "job"]
+    words = ["-m", "--cfg", "seed=1,2", "job"]
+    assert [quoted(word, TrainConfig, multirun=True) for word in words] == words
 
 
 @pytest.mark.parametrize(
@@ -204,6 +208,7 @@ def test_options_of_simple_commands_are_strict() -> None:
 class Options:
     name: str = MISSING
     count: int = 1
+    out: str | None = output("folder", None)
 
 
 @pytest.mark.parametrize("package", ["train", "evaluate"])

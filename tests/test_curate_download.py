@@ -31,11 +31,12 @@ from scipy.ndimage import gaussian_filter
 from web_server import Web, serving
 
 import tasks.hub
+from conf.command import parse
 from conf.errors import UserError, status_of
 from conf.files import digest_file, read_json
 from conf.uids import write_subset
-from curate import arrived, web
-from curate.download_pool import main
+from curate import arrived, download_pool, web
+from curate.download_options import DownloadOptions
 from curate.images_from_urls import Settings, Shard, make
 from curate.pictures import SIDE, finished
 from leaderboard.evidence import check_pool
@@ -76,6 +77,10 @@ def write_metadata(path: Path, hosts: Web, urls: Sequence[str | None], **columns
 def good_pool(out: Path, hosts: Web, count: int, behaviour: str = "good") -> Path:
     write_metadata(out / "metadata/a.parquet", hosts, [hosts.url(behaviour, number) for number in range(count)])
     return out
+
+
+def main(words: list[str]) -> int:
+    return download_pool.download(*parse(words, DownloadOptions))
 
 
 def download(out: Path, *options: str) -> int:
@@ -510,7 +515,7 @@ def test_wrong_folders(tmp_path: Path, hosts: Web, capfd: pytest.CaptureFixture[
 
     (tmp_path / "file").touch()
     assert "is not a folder" in refused(tmp_path / "file")
-    assert "written to a local folder" in refused("s3://bucket/pool")
+    assert "out=s3://bucket/pool is not written: only local files and folders are" in refused("s3://bucket/pool")
     out = tmp_path / "out"
     path = write_metadata(out / "metadata/a.parquet", hosts, [hosts.url("good")])
     pq.write_table(pq.read_table(path).drop_columns(["face_bboxes"]), path)

@@ -338,7 +338,7 @@ def test_the_model_of_a_run_need_not_be_named(tmp_path: Path, capsys: pytest.Cap
         ({"arch": "B 32"}, "arch=B 32: small letters"),
         ({"part": "3/2"}, "part=3/2 is not i/n"),
         ({"device": "cuda:77"}, "device=cuda:77 is not there"),
-        ({"out": "s3://bucket/out"}, "written to a local folder"),
+        ({"out": "s3://bucket/out"}, "out=s3://bucket/out is not written: only local files and folders are"),
         ({"checkpoint": "/nowhere.pt"}, "neither a file nor a pretrained tag"),
         ({"model": "ViT-B-23"}, "unknown model 'ViT-B-23'; did you mean"),
         ({"model": None}, "model= is needed"),

@@ -8,6 +8,7 @@ from omegaconf import MISSING
 
 from conf import recipes
 from conf.errors import UserError, nearest
+from conf.options import output, source
 
 PRECISIONS = ("fp32", "amp", "amp_bf16")
 EVALUATION_PRECISIONS = ("fp32", "amp_bf16")  # those that a finished model runs in
@@ -57,14 +58,15 @@ class Evaluation:
     """What to score each checkpoint on; the run's weights are the same whatever this says."""
 
     tasks: Any = None  # str or list of str
-    data: str | None = None
+    data: str | None = source(default=None)
     limit: int | None = None
     precision: str = "fp32"
 
     @property
     def words(self) -> tuple[str, ...]:
-        """The words of `tasks`; () where nothing is to be evaluated."""
-        return () if self.tasks is None else (self.tasks,) if isinstance(self.tasks, str) else tuple(self.tasks)
+        """The words of `tasks`, which commas part; () where nothing is to be evaluated."""
+        given = [] if self.tasks is None else [self.tasks] if isinstance(self.tasks, str) else self.tasks
+        return tuple(part.strip() for word in given for part in word.split(","))
 
 
 @dataclass
@@ -73,11 +75,11 @@ class TrainConfig:
 
     scale: str = MISSING
     recipe: Recipe = field(default_factory=Recipe)
-    data: Any = None  # str or list of str
+    data: Any = source(default=None, remote=True, shards=True)  # str or list of str
     weights: list[float] | None = None
-    subset: str | None = None
+    subset: str | None = source(default=None)
     name: str | None = None
-    out: str = "runs"
+    out: str = output(default="runs")
     seed: int = 0
     precision: str = "amp_bf16"
     resume: bool = True
@@ -187,10 +189,8 @@ def _efficiency_problems(options: Efficiency) -> list[str]:
 def _evaluation_problems(options: Evaluation) -> list[str]:
     """What can be told without the registry of tasks; evaluation.check_tasks asks that."""
     tasks = options.tasks
-    words = isinstance(tasks, str | list | None) and all(
-        isinstance(word, str) and word.strip() and "," not in word for word in options.words
-    )
-    if not words:
+    given = [tasks] if isinstance(tasks, str) else tasks or []
+    if not (isinstance(given, list) and all(isinstance(word, str) for word in given) and all(options.words)):
         return [f"evaluate.tasks={tasks} is not a word or a list of words such as [vtab,imagenet1k]"]
     return [
         *_false(

@@ -4,7 +4,6 @@ Imports go the other way, from `evaluate` to here. And what another process does
 and reads none of its data: a run has the same weights with evaluations and without.
 """
 
-import json
 import os
 import re
 import shlex
@@ -21,6 +20,7 @@ from typing import IO, NamedTuple
 
 import torch
 
+from conf.command import in_quotes
 from conf.errors import UserError
 from conf.files import digest_file, read_lines
 from train.checkpoint import path_of
@@ -76,7 +76,7 @@ def task_keys(words: tuple[str, ...]) -> list[str]:
     if done.returncode != 0:
         reason = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
         raise UserError(f"evaluate.tasks: {reason.removeprefix('error: ').removeprefix('tasks: ')}")
-    return [row.split()[0] for row in done.stdout.splitlines()[1:]]
+    return [row.split()[0] for row in done.stdout.rstrip("\n").split("\n")[1:]]
 
 
 def evaluate(
@@ -133,14 +133,13 @@ def _command(config: TrainConfig, checkpoint: Path, device: torch.device) -> lis
         "model": config.recipe.model,
         "checkpoint": str(checkpoint),
         "out": str(_folder(config, checkpoint)),
-        "tasks": list(options.words),
         "data": options.data,
         "limit": options.limit,
         "precision": options.precision,
         "device": str(device),
     }
-    # In quotes, as Hydra would take a bare comma in a path for a sweep; its strings are escaped as those of JSON.
-    given = {key: json.dumps(value, ensure_ascii=False) for key, value in values.items() if value is not None}
+    given = {key: in_quotes(str(value)) for key, value in values.items() if value is not None}
+    given["tasks"] = f"[{','.join(map(in_quotes, options.words))}]"
     return [*EVALUATE, *(f"{key}={value}" for key, value in given.items())]
 
 

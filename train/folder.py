@@ -4,6 +4,7 @@ import sys
 
 from conf.command import compose
 from conf.errors import exit_on_user_error
+from conf.usage import asked_for, composed_usage
 from train.config import TrainConfig
 
 
@@ -13,6 +14,9 @@ def main() -> None:
     Raises:
         UserError: an unknown key, an unknown choice, or a value of the wrong type.
     """
+    if asked_for(sys.argv[1:]):
+        print(f"{__doc__}\n{composed_usage('train')}")
+        return
     print(compose("train", sys.argv[1:], TrainConfig).folder)
 
 

@@ -16,19 +16,20 @@ A manifest is a YAML file:
 A run is called <method>-seed<seed>. An option of a method takes the place of the common one of the same key.
 """
 
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
-from omegaconf import OmegaConf
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from conf.command import compose
 from conf.errors import UserError, exit_on_user_error, nearest
 from conf.text import aligned
+from conf.usage import asked_for, usage
 from train.config import TrainConfig
 
 _OURS = ("name", "seed")  # keys that the manifest itself decides
@@ -42,6 +43,28 @@ class Manifest(BaseModel):
     methods: dict[str, list[str]] = Field(min_length=1)
     seeds: list[int] = Field(default=[0], min_length=1)
     common: list[str] = []
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _numbers(cls, seeds: Any) -> Any:
+        """Seeds as integers, those that are: all of a manifest is text."""
+        whole = isinstance(seeds, list) and all(isinstance(seed, str) for seed in seeds)
+        return [int(seed) if re.fullmatch(r"-?[0-9]+", seed) else seed for seed in seeds] if whole else seeds
+
+
+class _Texts(yaml.SafeLoader):
+    """Reads each value as the text that stands there, a method 2024_05_01 too; a key that is there twice is refused."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys: list[str] = [key.value for key, _ in node.value]
+        twice = [key for key in keys if keys.count(key) > 1]
+        if twice:
+            raise yaml.YAMLError(f"found duplicate key {twice[0]}")
+        found: dict[Any, Any] = super().construct_mapping(node, deep=deep)
+        return found
+
+
+_Texts.yaml_implicit_resolvers = {"<": [("tag:yaml.org,2002:merge", re.compile("<<$"))]}
 
 
 class Run(NamedTuple):
@@ -57,6 +80,9 @@ def main() -> None:
     Raises:
         UserError: a bad manifest, a number that it does not have, or a wrong option.
     """
+    if asked_for(sys.argv[1:]):
+        print(usage(None))
+        return
     if not 2 <= len(sys.argv) <= 3:
         raise UserError("give a manifest, and the number of a run to see its options alone")
     path = Path(sys.argv[1])
@@ -110,13 +136,14 @@ def check(path: Path, runs: Iterable[Run]) -> None:
 
 def _read(path: Path) -> Manifest:
     try:
-        loaded = OmegaConf.load(path)  # which refuses a method that is named twice
+        with path.open(encoding="utf-8") as file:
+            loaded = yaml.load(file, Loader=_Texts)
     except OSError as error:
         raise UserError(f"manifest {path} cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"manifest {path} is not YAML: {' '.join(str(error).split())}") from None
     try:
-        return Manifest.model_validate(OmegaConf.to_container(loaded))
+        return Manifest.model_validate(loaded)
     except ValidationError as error:
         raise UserError(f"manifest {path}: {_first_line(error)}") from None
 

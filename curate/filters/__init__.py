@@ -3,7 +3,7 @@
 import importlib
 import pkgutil
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from conf.errors import UserError, first_line, nearest
+from conf.options import Option, located, options_of
 from curate.filters.base import Composite, Filter
 
 
@@ -49,6 +50,18 @@ def build(spec: Any, where: str = "filter") -> Filter:
     return found[0](options)
 
 
+def options_by_filter() -> dict[str, list[Option]]:
+    """The options of each filter, for those who ask for help."""
+    return {name: list(options_of(importlib.import_module(f"{__name__}.{name}").Options)) for name in names()}
+
+
+def text_options(name: Any) -> set[str]:
+    """The options of a filter that are texts; none where there is no such filter."""
+    if name not in names():
+        return set()
+    return {option.name for option in options_of(importlib.import_module(f"{__name__}.{name}").Options) if option.text}
+
+
 def described(spec: Filter) -> dict[str, Any]:
     """A built filter as a mapping that `build` takes, every option in it."""
     options = {field.name: getattr(spec.options, field.name) for field in fields(spec.options)}
@@ -58,17 +71,26 @@ def described(spec: Filter) -> dict[str, Any]:
     return {"filter": type(spec).__module__.rpartition(".")[2], **options}
 
 
-def _options(schema: Any, given: dict[str, Any], where: str) -> Any:
-    assert is_dataclass(schema)
-    known = [field.name for field in fields(schema)]
+def _options(schema: type[Any], given: dict[str, Any], where: str) -> Any:
+    known = {option.name: option for option in options_of(schema)}
     for key in given:
         if key not in known:
             raise UserError(f"{where}: unknown option {key!r}; {nearest(key, known) if known else 'it has none'}")
+    texts = {key: _text(value, known[key], f"{where}.{key}") for key, value in given.items() if known[key].text}
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(schema), given)
+        merged = OmegaConf.merge(OmegaConf.structured(schema), given | dict.fromkeys(texts, ""))
         missing = [key for key in known if OmegaConf.is_missing(merged, key)]
         if missing:
             raise UserError(f"{where}: {missing[0]}= is needed")
-        return OmegaConf.to_object(merged)
+        options = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
         raise UserError(f"{where}.{error.full_key}: {first_line(error)}") from None
+    for key, text in texts.items():  # in which OmegaConf might have seen something else
+        setattr(options, key, text)
+    return options
+
+
+def _text(value: Any, option: Option, where: str) -> str:
+    if not isinstance(value, str):
+        raise UserError(f"{where}={value} is not a text; put it in quotes")
+    return value if option.place is None else located(where, value, option.place)

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from conf.options import option
 from curate.filters.base import Filter, Passes
 from curate.languages import check_detector, detector
 
@@ -17,9 +18,9 @@ SIDE, RATIO = 200, 3.0  # pixels of the shorter side at least, longer by shorter
 
 @dataclass
 class Options:
-    """language: what tells English, see curate/languages.py; the published filter's is fasttext."""
+    """The options."""
 
-    language: str = "fasttext"
+    language: str = option("what tells English, see curate/languages.py; as published: fasttext", "fasttext")
 
 
 class Basic(Filter):

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from conf.errors import UserError, nearest
+from conf.options import option
 from curate.filters.base import Filter, Passes, in_range
 from curate.threshold import nth_largest, scores
 
@@ -16,12 +17,11 @@ COLUMNS = {"b32": "clip_b32_similarity_score", "l14": "clip_l14_similarity_score
 
 @dataclass
 class Options:
-    """arch: b32 | l14, or the name of a column of scores; and one of the two: fraction: of the pool, 0 to 1;
-    threshold: the lowest score that is kept."""
+    """The options, of which one of fraction and threshold is needed."""
 
-    arch: str = "l14"
-    fraction: float | None = None
-    threshold: float | None = None
+    arch: str = option("b32 | l14, or the name of a column of scores", "l14")
+    fraction: float | None = option("of the pool, 0 to 1", None)
+    threshold: float | None = option("the lowest score that is kept", None)
 
 
 class ClipScore(Filter):

@@ -5,14 +5,15 @@ from typing import Any
 
 import numpy as np
 
+from conf.options import option
 from curate.filters.base import Composite
 
 
 @dataclass
 class Options:
-    """of: filters and subset files; what the first keeps, less what the others do."""
+    """The options."""
 
-    of: list[Any]
+    of: list[Any] = option("filters and subset files; what the first keeps, less what the others do")
 
 
 class Difference(Composite):

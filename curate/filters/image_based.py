@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from omegaconf import MISSING
 from tqdm import tqdm
 
 from conf.errors import UserError, nearest
-from conf.files import atomic, claimed, digest_file, digest_json
+from conf.files import atomic, cache, claimed, digest_file, digest_json
+from conf.options import option, source
 from curate import centroids as clustering
-from curate.assets import CENTROIDS, IMAGENET_TRAIN, cache, fetched
+from curate.assets import CENTROIDS, IMAGENET_TRAIN, fetched
 from curate.filters.base import Filter, Passes
 from curate.languages import check_detector
 from curate.pool import BadFile
@@ -26,16 +26,13 @@ _WAIT = 24 * 3600.0  # seconds for another process that is finding the clusters 
 
 @dataclass
 class Options:
-    """centroids: small | medium | large | xlarge, the published ones of that pool, or a file (.npy or .pt) as
-    `python -m curate.centroids` makes it; targets: imagenet, the published embeddings of its training images, or a file
-    of such; clusters: instead of targets a .npy of cluster numbers; language: what tells English, the published
-    filter's is fasttext; embedding: the array of the npz."""
+    """The options."""
 
-    centroids: str = MISSING
-    targets: str = IMAGENET
-    clusters: str = ""
-    language: str = "fasttext"
-    embedding: str = clustering.KEY
+    centroids: str = source("small | medium | large | xlarge: as published; or a file of curate.centroids")
+    targets: str = source("imagenet: the published embeddings of its training images; or a file of such", IMAGENET)
+    clusters: str = source("instead of targets, a .npy of cluster numbers", "")
+    language: str = option("what tells English, see curate/languages.py; as published: fasttext", "fasttext")
+    embedding: str = option("array of the npz", clustering.KEY)
 
 
 class ImageBased(Filter):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from conf.options import option
 from curate.filters.base import Filter, Passes
 from curate.filters.basic import is_english
 from curate.filters.clip_score import COLUMNS
@@ -17,9 +18,9 @@ SCORE = 0.28
 
 @dataclass
 class Options:
-    """language: what tells English, see curate/languages.py; the published filter's is cld3."""
+    """The options."""
 
-    language: str = "cld3"
+    language: str = option("what tells English, see curate/languages.py; as published: cld3", "cld3")
 
 
 class Laion2b(Filter):

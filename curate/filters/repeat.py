@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from conf.errors import UserError
+from conf.options import option
 from curate.filters.base import Composite
 
 MOST = 1000  # more is a mistake: a subset of that size would not be written either
@@ -13,10 +14,10 @@ MOST = 1000  # more is a mistake: a subset of that size would not be written eit
 
 @dataclass
 class Options:
-    """of: a filter or a subset file; times: how often each of its uids stands in the subset."""
+    """The options."""
 
-    of: Any
-    times: int
+    of: Any = option("a filter, or a subset file")
+    times: int = option("how often each of its uids stands in the subset")
 
 
 class Repeat(Composite):

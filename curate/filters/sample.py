@@ -8,17 +8,18 @@ import numpy as np
 import pyarrow as pa
 
 from conf.errors import UserError
+from conf.options import option
 from curate.filters.base import Composite, Filter, Passes, judged
 from curate.pool import File
 
 
 @dataclass
 class Options:
-    """of: a filter or a subset file; size: how many uids; seed: another one gives another sample."""
+    """The options."""
 
-    of: Any
-    size: int
-    seed: int = 0
+    of: Any = option("a filter, or a subset file")
+    size: int = option("uids")
+    seed: int = option("another one gives another sample", 0)
 
 
 class Sample(Composite):

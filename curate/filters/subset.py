@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from conf.files import digest_file
+from conf.options import source
 from conf.uids import Uids, find, mapped, pieces
 from curate.filters.base import Filter, Passes
 from train.subset import Subset as SubsetFile
@@ -16,9 +17,9 @@ from train.subset import Subset as SubsetFile
 
 @dataclass
 class Options:
-    """path: the subset file."""
+    """The options."""
 
-    path: str
+    path: str = source("subset file")
 
 
 class Subset(Filter):

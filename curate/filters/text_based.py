@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from conf.errors import UserError
 from conf.files import digest_bytes
+from conf.options import option, source
 from curate.filters.base import Filter, Passes
 from curate.filters.basic import is_english
 from curate.languages import check_detector
@@ -24,11 +25,10 @@ _WORDS_REMEMBERED = 2**20
 
 @dataclass
 class Options:
-    """language: what tells English, see curate/languages.py; the published filter's is fasttext. wordnet: folder of
-    WordNet 3.0; by default Debian's wordnet-base or a downloaded one."""
+    """The options."""
 
-    language: str = "fasttext"
-    wordnet: str = ""
+    language: str = option("what tells English, see curate/languages.py; as published: fasttext", "fasttext")
+    wordnet: str = source("folder of WordNet 3.0; empty: Debian's wordnet-base or a downloaded one", "")
 
 
 class TextBased(Filter):

@@ -5,14 +5,15 @@ from typing import Any
 
 import numpy as np
 
+from conf.options import option
 from curate.filters.base import Composite
 
 
 @dataclass
 class Options:
-    """of: filters and subset files."""
+    """The options."""
 
-    of: list[Any]
+    of: list[Any] = option("filters and subset files")
 
 
 class Union(Composite):
