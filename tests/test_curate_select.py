@@ -668,7 +668,8 @@ def test_the_command(pool: Path, tmp_path: Path) -> None:
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and "1,000 of 1,000 rows" in done.stderr, done.stderr
     shown = subprocess.run([*words[:3], "--help"], cwd=ROOT, capture_output=True, text=True, timeout=120).stdout
-    assert "filter=<name>" in shown and "overwrite:" in shown and ", ".join(names()) in shown
+    assert "filter=<name>" in shown and "overwrite=" in shown
+    assert all(f"\nfilter={name}" in shown for name in names())
     code = "import curate.select, sys; print([name for name in ('torch', 'pandas') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.stdout.strip() == "[]", "selecting needs neither"
