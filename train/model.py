@@ -230,8 +230,9 @@ def _check_compiler() -> None:
     """Find out at once what would otherwise come out minutes later, at the first step."""
     from torch._inductor import cpp_builder  # here, as it takes seconds that few need
 
+    find = getattr(cpp_builder, "get_cpp_compiler", lambda: None)  # not public
     try:
-        cpp_builder.get_cpp_compiler()
+        find()
     except Exception as error:  # of several kinds, by torch's version
         raise UserError(compiling_failed(error)) from None
 
