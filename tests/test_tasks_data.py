@@ -30,6 +30,7 @@ from hub_server import COMMIT, Hub, serving
 
 from conf.errors import UserError, status_of
 from conf.files import digest_file, read_json
+from poolbench import PACKAGES
 from tasks.command import main
 from tasks.lock import load_lock
 from tasks.registry import load_tasks
@@ -75,7 +76,7 @@ def hub(origin: Path) -> Iterator[Hub]:
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
     """A copy of the packages, so that a lock file can lie in it."""
-    for name in ("tasks", "conf", "train"):
+    for name in ("poolbench", *PACKAGES):
         shutil.copytree(ROOT / name, tmp_path / "package" / name, ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "package/tasks/lock.json").unlink(missing_ok=True)
     return tmp_path / "package"
