@@ -6,7 +6,7 @@ PRECISION := $(shell test -r /proc/cpuinfo && ! grep -q avx512 /proc/cpuinfo && 
 # make demo SEEDS='0 1 2' trains each of the two methods three times.
 SEEDS ?= 0
 FIRST = $(firstword $(SEEDS))
-POOL := demo/cache/demo-v2
+POOL := demo/cache/demo-v3
 export POOLBENCH_CACHE := $(CURDIR)/demo/cache
 
 .PHONY: demo test lint clean

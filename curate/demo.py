@@ -5,7 +5,8 @@
     demo.pool, demo.metadata, demo.right, demo.evaluation
 
 Everything lies in the formats users have: webdataset shards with uids, pool metadata as parquet, evaluation sets in the
-layout of the tasks (docs/demo_data.md). The same packages give the same bytes.
+layout of the tasks (docs/demo_data.md). The same packages give the same bytes, the evaluation sets also with another
+Pillow or zlib.
 """
 
 import contextlib
@@ -31,9 +32,9 @@ from tqdm import tqdm
 from conf.errors import UserError
 from conf.files import cache, digest_bytes, umask
 from conf.uids import write_subset
-from curate.demo_emoji import SIDE, TWEMOJI, Picture, class_names, pictures, render, varied_look
+from curate.demo_emoji import SIDE, TWEMOJI, Picture, class_names, pictures, render, uncompressed, varied_look
 
-VERSION = "demo-v2"  # of the content: another pool or other evaluation sets get another name, never this one
+VERSION = "demo-v3"  # of the content: another pool or other evaluation sets get another name, never this one
 SHARD_SIZE = 500  # samples
 TEMPLATES = ("{c}",)  # the pool's captions are bare names, so a longer prompt would only be unknown words
 _URL = "https://raw.githubusercontent.com/hfg-gmuend/openmoji/{version}/color/svg/{code}.svg"
@@ -210,9 +211,10 @@ def _write_classification(folder: Path, every: Sequence[Picture]) -> None:
         if not picture.held_out or picture.label not in names:
             continue
         label = str(names.index(picture.label)).encode()
-        openmoji += [(f"{picture.code}.png", picture.png), (f"{picture.code}.cls", label)]
+        openmoji += [(f"{picture.code}.png", uncompressed(picture.png)), (f"{picture.code}.cls", label)]
         if picture.twemoji is not None:
-            twemoji += [(f"{picture.code}.png", render(picture.twemoji, TWEMOJI)), (f"{picture.code}.cls", label)]
+            drawn = uncompressed(render(picture.twemoji, TWEMOJI))
+            twemoji += [(f"{picture.code}.png", drawn), (f"{picture.code}.cls", label)]
     for name, files in (("demo-openmoji", openmoji), ("demo-twemoji", twemoji)):
         task = folder / f"wds_{name}_test"
         _write_split(task, files)
@@ -228,7 +230,7 @@ def _write_retrieval(folder: Path, every: Iterable[Picture]) -> None:
     files = []
     for picture in every:
         if picture.held_out:
-            files.append((f"{picture.code}.png", picture.png))
+            files.append((f"{picture.code}.png", uncompressed(picture.png)))
             files.append((f"{picture.code}.txt", "\n".join(picture.names).encode()))
     _write_split(task, files)
     (task / "dataset_type.txt").write_text("retrieval\n", encoding="utf-8")

@@ -10,6 +10,7 @@ import importlib.util
 import io
 import json
 import re
+import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -214,6 +215,28 @@ def render(svg: Path, look: Look = PLAIN) -> bytes:
     out = io.BytesIO()
     Image.open(io.BytesIO(drawn)).convert("RGB").save(out, format="PNG")
     return out.getvalue()
+
+
+def uncompressed(png: bytes) -> bytes:
+    """The same picture as an RGB PNG whose bytes follow from its pixels alone, by the letter of RFC 1950, 1951, 2083.
+
+    What a compressed one looks like depends on the zlib that Pillow was built with, which differs by its version and
+    by the platform; a digest of it would hold on some machines only.
+    """
+    from PIL import Image
+
+    with Image.open(io.BytesIO(png)) as image:
+        width, height, pixels = image.width, image.height, image.convert("RGB").tobytes()
+    row = 3 * width
+    raw = b"".join(b"\0" + pixels[start : start + row] for start in range(0, len(pixels), row))  # 0: rows unfiltered
+    size = len(raw).to_bytes(2, "little")  # a stored block holds at most 65,535 bytes
+    block = b"\x01" + size + bytes(255 - byte for byte in size) + raw
+    stream = b"\x78\x01" + block + zlib.adler32(raw).to_bytes(4, "big")
+    header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes((8, 2, 0, 0, 0))  # 8 bits, RGB
+    chunks = ((b"IHDR", header), (b"IDAT", stream), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big") for kind, data in chunks
+    )
 
 
 def varied_look(seed: str) -> Look:

@@ -22,7 +22,7 @@ from conf.errors import UserError
 from conf.files import digest_file
 from curate import demo as demo_module
 from curate.demo import SHARD_SIZE, VERSION, Demo, build
-from curate.demo_emoji import HELD_OUT_PERCENT, SIDE
+from curate.demo_emoji import HELD_OUT_PERCENT, SIDE, uncompressed
 from leaderboard.models import read_leaderboard
 from leaderboard.rank import constants
 from tasks.registry import select
@@ -241,6 +241,17 @@ def test_the_same_bytes_each_time(demo: Demo, tmp_path: Path) -> None:
         assert word in done.stderr
     assert (tmp_path / VERSION / "CREDITS.md").read_text(encoding="utf-8") in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == [VERSION]
+
+
+def test_the_bytes_of_an_evaluation_picture_follow_from_its_pixels(demo: Demo) -> None:
+    """Compressed by another zlib, or as another kind of image, a picture gives the same file."""
+    for key in TASKS:
+        for sample in evaluation_samples(demo, key)[::50]:
+            for level, mode in ((1, "RGB"), (9, "RGBA")):
+                buffer = io.BytesIO()
+                Image.open(io.BytesIO(sample["png"])).convert(mode).save(buffer, "PNG", compress_level=level)
+                assert buffer.getvalue() != sample["png"] and pixels(buffer.getvalue()) == pixels(sample["png"])
+                assert uncompressed(buffer.getvalue()) == sample["png"]
 
 
 def test_a_second_build_does_nothing(demo: Demo, capsys: pytest.CaptureFixture[str]) -> None:
