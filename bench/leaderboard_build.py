@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-from runs import make_run, options, seal
+from runs import lock_all, make_run, options, seal
 
 from conf.command import parse
 from conf.errors import UserError, exit_on_user_error
@@ -84,7 +84,8 @@ def measure(count: int) -> Times:
 
 
 def make_submissions(folder: Path, count: int) -> None:
-    """Files as `submit` writes them, with scores, checkpoint and name of their own."""
+    """Official files as `submit` writes them, with scores, checkpoint and name of their own."""
+    os.environ["POOLBENCH_LOCK"] = str(lock_all(folder.parent / "lock.json"))
     path = submit(options(make_run(folder.parent / "run")))
     template = read_json(path)
     path.unlink()

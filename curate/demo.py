@@ -6,7 +6,7 @@
 
 Everything lies in the formats users have: webdataset shards with uids, pool metadata as parquet, evaluation sets in the
 layout of the tasks (docs/demo_data.md). The same packages give the same bytes, the evaluation sets also with another
-Pillow or zlib.
+Pillow or zlib: tasks/demo/lock.json pins them.
 """
 
 import contextlib

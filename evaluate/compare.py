@@ -24,7 +24,7 @@ from conf.errors import UserError, exit_on_user_error
 from conf.files import write_json
 from conf.options import output
 from conf.text import aligned
-from evaluate.results import FILE, Conditions, Line, all_lines, predictions_identity, predictions_path
+from evaluate.results import FILE, Conditions, Line, all_lines, predictions_identity, predictions_path, regraded
 from evaluate.statistics import Mean, Statistic, statistic_of
 from tasks.aggregates import members
 from tasks.registry import Task, load_tasks
@@ -32,7 +32,7 @@ from tasks.registry import Task, load_tasks
 LEVEL = 0.05  # of significance, two-sided
 NO_DIFFERENCE = "no difference shown"
 
-_CONDITIONS = ("precision", "limit", "official", "version")  # worth a warning where A and B differ
+_CONDITIONS = ("precision", "limit", "grade", "version")  # worth a warning where A and B differ
 _TRUTH = ("label", "group", "captions", "size", "pictures")  # columns that do not depend on the model
 _NO_SPREAD = 1e-12  # a standard error below this is rounding
 _HEADINGS = ("task", "metric", "A", "B", "B - A", "± stderr", "p", "better")
@@ -150,7 +150,7 @@ def results_in(folder: Path) -> dict[str, Line]:
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder")
-    lines = {line["key"]: line for line in all_lines(folder)}
+    lines = {line["key"]: regraded(line) for line in all_lines(folder)}
     if not lines:
         raise UserError(f"{folder} has no results ({FILE}); evaluate the model first (python -m evaluate ...)")
     return lines

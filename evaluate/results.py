@@ -15,7 +15,8 @@ from evaluate.config import EvaluateConfig
 from evaluate.evaluators import Result
 from evaluate.statistics import standard_error
 from evaluate.subject import Subject
-from tasks.lock import pinned
+from tasks import grade
+from tasks.names import unlike_known
 from tasks.readers import Bad, TaskData
 from tasks.registry import Task
 
@@ -57,11 +58,8 @@ class Scored(NamedTuple):
 
 def line_of(task: Task, data: TaskData, scored: Scored, subject: Subject, conditions: Conditions) -> Line:
     """The line of eval_results.jsonl for a task that was just evaluated."""
-    digest, locked = data.digest(scored.digests), pinned(task.key)
-    as_pinned = None if locked is None else digest == locked.data_digest
-    deviations = [*subject.deviations, *_deviations(task, data, scored, conditions)]
-    if as_pinned is False and conditions.limit is None:
-        deviations.append("the data are not those of the lock file; python -m tasks verify names the files")
+    digest = data.digest(scored.digests)
+    reasons = [*subject.deviations, *_deviations(task, data, scored, conditions)]
     main = None if task.main_metric is None else scored.result.metrics[task.main_metric]
     return {
         "key": task.key,
@@ -71,13 +69,20 @@ def line_of(task: Task, data: TaskData, scored: Scored, subject: Subject, condit
         "stderr": standard_error(task.main_metric, scored.result.predictions),
         "seconds": round(scored.seconds, 3),
         "data_digest": digest,
-        "pinned": as_pinned,
         "shards": len(scored.digests),
-        "official": not deviations,
-        "deviations": deviations,
+        **grade.standing(task.key, digest, reasons, conditions.limit)._asdict(),
         "bad": [bad._asdict() for bad in scored.bad],
         **conditions._asdict(),
     }
+
+
+def regraded(line: Line) -> Line:
+    """A stored line with the grade that today's lock file gives it; one without the fields for that as it is."""
+    fields = ("key", "data_digest", "deviations", "limit", "official")
+    if any(name not in line for name in fields):
+        return line
+    told = (line["key"], line["data_digest"], line["deviations"], line["limit"], line["official"], line.get("grade"))
+    return {**line, **grade.regraded(*told)._asdict()}
 
 
 def save(out: Path, line: Line, predictions: pa.Table, conditions: Conditions) -> None:
@@ -184,6 +189,7 @@ def _deviations(task: Task, data: TaskData, scored: Scored, conditions: Conditio
         reasons.append(f"{scored.result.samples} samples, pinned at {task.samples}")
     if task.classes is not None and data.classnames and len(data.classnames) != task.classes:
         reasons.append(f"{len(data.classnames)} class names, pinned at {task.classes}")
+    reasons += unlike_known(task.key, data.classnames, data.templates)
     if scored.bad:
         reasons.append(f"{len(scored.bad)} unreadable, first: {_describe(scored.bad[0])}")
     if data.surplus:

@@ -5,11 +5,13 @@ from pathlib import Path
 
 from conf.text import aligned
 from evaluate.fairness import tables
-from evaluate.results import Line
+from evaluate.results import Line, regraded
 from tasks.aggregates import aggregates, members
+from tasks.grade import worst
+from tasks.lock import why_unpinned
 from tasks.registry import Task
 
-_HEADINGS = ("task", "metric", "score", "± stderr", "samples", "official")
+_HEADINGS = ("task", "metric", "score", "± stderr", "samples", "grade")
 
 
 def brief(task: Task, line: Line) -> str:
@@ -35,6 +37,7 @@ def summary(
         stored: key -> last result in the file for this checkpoint, of chosen tasks and others.
         results: the results file.
     """
+    lines, stored = ({key: regraded(line) for key, line in some.items()} for some in (lines, stored))
     parts = []
     if lines:
         rows = [_row(task, lines[task.key]) for task in tasks if task.key in lines]
@@ -47,10 +50,10 @@ def summary(
     bad = [f"{key}: {len(line['bad'])} unreadable, listed in its line" for key, line in lines.items() if line["bad"]]
     if bad:
         parts.append("\n".join(bad))
-    remote = [lines[task.key] for task in tasks if task.key in lines and task.source.repo is not None]
-    unpinned = sum(line.get("pinned") is None for line in remote)
-    if unpinned:
-        parts.append(f"not pinned by a lock file, so that only counts were checked: the data of {unpinned} tasks")
+    unverified = sum(line["grade"] == "unverified" for line in lines.values())
+    if unverified:
+        count = f"{unverified} task{'s' * (unverified > 1)}"
+        parts.append(f"the data are not pinned: {why_unpinned()}. Only counts and known names were checked of {count}.")
     done = f"{len(lines)} of {len(tasks)} tasks have results"
     parts.append(f"{done}: {results}\npredictions: {results.parent / 'predictions'}" if lines else done)
     return "\n" + "\n\n".join(parts)
@@ -62,20 +65,20 @@ def _suites(tasks: Sequence[Task]) -> list[str]:
 
 def _row(task: Task, line: Line) -> tuple[str, ...]:
     stderr = "-" if line["stderr"] is None else f"{line['stderr']:.4f}"
-    official = "yes" if line["official"] else "no: " + "; ".join(line["deviations"])
+    grade = f"{line['grade']}: {'; '.join(line['deviations'])}" if line["deviations"] else line["grade"]
     score = _number(line["metrics"]["main_metric"])
-    return task.key, task.main_metric or "-", score, stderr, f"{line['samples']:,}", official
+    return task.key, task.main_metric or "-", score, stderr, f"{line['samples']:,}", grade
 
 
 def _aggregates(suite: str, stored: Mapping[str, Line]) -> list[tuple[str, ...]]:
-    """Name, mean and remark of each aggregate; a mean over tasks of which one is not official is not official."""
+    """Name, mean and remark of each aggregate; a mean has the grade of its worst task."""
     values = aggregates({key: line["metrics"]["main_metric"] for key, line in stored.items()}, suite)
     rows: list[tuple[str, ...]] = []
     for name, keys in members(suite).items():
         missing = [key for key in keys if stored.get(key, {}).get("metrics", {}).get("main_metric") is None]
         remark = f"{len(missing)} of {len(keys)} tasks missing" if missing else f"{len(keys)} tasks"
-        if not missing and not all(stored[key]["official"] for key in keys):
-            remark += ", not official"
+        if not missing and (grade := worst(stored[key]["grade"] for key in keys)) != "official":
+            remark += f", {grade}"
         label = name if suite == "main" else f"{suite} {name}"
         rows.append((label, _number(values[name]), remark))
     return rows

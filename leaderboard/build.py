@@ -39,6 +39,7 @@ from leaderboard.rank import constants, order, places, standard_error
 from leaderboard.references import references
 from leaderboard.validate import main_metrics, read_submission, suite_tasks
 from tasks.aggregates import AGGREGATES_VERSION, aggregates, members
+from tasks.grade import GRADES, Grade
 from tasks.registry import suite_of
 
 _MANY = 400  # files from which on further processes, which take a second to start, are worth it
@@ -145,6 +146,7 @@ def place(submission: Submission) -> Placed:
         seed=submission.seed,
         precision=submission.precision,
         official=submission.official,
+        grade=submission.grade,
         deviations=submission.deviations,
         recipe_digest=submission.recipe_digest,
         data_digest=submission.data.digest,
@@ -168,7 +170,7 @@ def compose(placed: Iterable[Placed], published: References | None = None) -> Le
         for track in TRACKS
         for scale in scales
     ]
-    filled = [board for board in boards if board.ranked or board.unranked or board.references]
+    filled = [board for board in boards if board.ranked or board.unverified or board.unranked or board.references]
     return Leaderboard(format=FORMAT, aggregates_version=AGGREGATES_VERSION, boards=filled)
 
 
@@ -269,7 +271,8 @@ def _board(track: Track, scale: str, entries: Sequence[Entry], published: list[R
     suite = suite_of(scale)
     noise = constants().noise.get(suite)
     pool_size = constants().pools.get(scale) if track == "filtering" else None
-    ranked = _ranked([entry for entry in entries if _comparable(entry)], noise.values["average"] if noise else 0.0)
+    kinds = {grade: [entry for entry in entries if _kind(entry) == grade] for grade in GRADES}
+    ranked = _ranked(kinds["official"], noise.values["average"] if noise else 0.0)
     return Board(
         track=track,
         scale=scale,
@@ -281,14 +284,16 @@ def _board(track: Track, scale: str, entries: Sequence[Entry], published: list[R
         ],
         noise=noise,
         ranked=ranked,
-        unranked=[entry for entry in entries if not _comparable(entry)],
+        unverified=kinds["unverified"],
+        unranked=kinds["unofficial"],
         references=published,
         methods=methods(ranked, list(members(suite)), pool_size),
     )
 
 
-def _comparable(entry: Entry) -> bool:
-    return entry.official and entry.aggregates["average"].value is not None
+def _kind(entry: Entry) -> Grade:
+    """By what an entry is listed: its grade, but for one without an average there is no place but the last."""
+    return entry.grade if entry.aggregates["average"].value is not None else "unofficial"
 
 
 def _ranked(entries: Sequence[Entry], seed_noise: float) -> list[Entry]:

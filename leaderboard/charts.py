@@ -16,9 +16,10 @@ _SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 _WIDTH, _HEIGHT = 480, 320  # pixels
 _GREY = "#888888"  # seen on white and on black
 
-KINDS = {"entry": "ranked", "unranked": "not ranked", "published": "published"}  # a row's kind -> its legend
-_KIND_COLOURS = {"entry": "#0072b2", "unranked": "#d55e00", "published": "#7f7f7f"}
-_KIND_SHAPES = {"entry": "circle", "unranked": "triangle-up", "published": "diamond"}
+# A row's kind -> its legend.
+KINDS = {"entry": "ranked", "unverified": "unverified", "unranked": "not ranked", "published": "published"}
+_KIND_COLOURS = {"entry": "#0072b2", "unverified": "#009e73", "unranked": "#d55e00", "published": "#7f7f7f"}
+_KIND_SHAPES = {"entry": "circle", "unverified": "square", "unranked": "triangle-up", "published": "diamond"}
 
 # Okabe and Ito, Color Universal Design, 2008; without the yellow, which is lost on white, and the black, on black.
 COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f"]

@@ -2,8 +2,9 @@
 
     python -m leaderboard diff before/leaderboard.json after/leaderboard.json out=diff.md
 
-New entries with their places and their lead, entries whose place moved, and, as warnings, entries that were changed or
-removed. Every text from a submission is shown as it is: it cannot end a table, make a link or call people.
+New entries with their places and their lead, unverified and unofficial ones apart, entries whose place moved, and, as
+warnings, entries that were changed or removed. Every text from a submission is shown as it is: it cannot end a table,
+make a link or call people.
 """
 
 import re
@@ -90,6 +91,7 @@ def _board(before: Board | None, after: Board | None) -> str:
     sections = [
         _warnings(changes),
         _table("New", ["Place", "Method", "Author", "Average", "To the best other"], changes, _new_row(after)),
+        _table("New, unverified: ranked with none", ["Method", "Author", "Average"], changes, _unverified_row),
         _table("New, not ranked", ["Method", "Author", "Average", "Why"], changes, _unranked_row),
         _table("Moved", ["Method", "Author", "Place before", "Place now"], changes, _moved_row),
     ]
@@ -109,7 +111,8 @@ def _changes(before: Board | None, after: Board | None) -> list[Change]:
 
 
 def _entries(board: Board | None) -> dict[str, Entry]:
-    return {} if board is None else {entry.digest: entry for entry in [*board.ranked, *board.unranked]}
+    listed = [] if board is None else [*board.ranked, *board.unverified, *board.unranked]
+    return {entry.digest: entry for entry in listed}
 
 
 def _warnings(changes: Sequence[Change]) -> str:
@@ -154,9 +157,16 @@ def _new_row(board: Board | None) -> Callable[[Change], list[str] | None]:
     return row
 
 
+def _unverified_row(change: Change) -> list[str] | None:
+    entry = change.after
+    if change.before is not None or entry is None or entry.grade != "unverified":
+        return None
+    return [shown(entry.method), shown(entry.author), _score(entry)]
+
+
 def _unranked_row(change: Change) -> list[str] | None:
     entry = change.after
-    if change.before is not None or entry is None or entry.rank is not None:
+    if change.before is not None or entry is None or entry.rank is not None or entry.grade == "unverified":
         return None
     more = f" and {len(entry.deviations) - 1} more" if len(entry.deviations) > 1 else ""
     why = shown(entry.deviations[0]) + more if entry.deviations else ""
@@ -184,9 +194,9 @@ def _lead(board: Board, entry: Entry) -> str:
 
 
 def _place(entry: Entry) -> str:
-    """ "3", "3–5" where noise leaves places open, "none" below the ranking."""
+    """ "3", "3–5" where noise leaves places open, "unverified", "none" below the ranking."""
     if entry.rank is None:
-        return "none"
+        return "unverified" if entry.grade == "unverified" else "none"
     return f"{entry.rank}" if entry.rank == entry.rank_last else f"{entry.rank}–{entry.rank_last}"
 
 

@@ -13,8 +13,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, Va
 
 from conf.errors import UserError
 from conf.files import write_json
+from tasks.grade import Grade
 
-FORMAT: Literal[1] = 1  # of submission.json and leaderboard.json
+FORMAT: Literal[2] = 2  # of submission.json and leaderboard.json; 1 had no grades
 SCHEMAS = Path(__file__).parent / "schema"
 
 Track = Literal["filtering", "byod"]
@@ -138,6 +139,7 @@ class ResultLine(Lenient):
     data_digest: Digest
     precision: str
     official: bool
+    grade: Grade | None = None  # lines of earlier versions have none
     deviations: list[str]
     checkpoint_sha256: Digest
     limit: int | None
@@ -158,7 +160,8 @@ class TaskResult(Strict):
     predictions_sha256: Digest | None = Field(description="of predictions/<task>.parquet beside the run's results")
     precision: str
     limit: int | None
-    official: bool
+    official: bool = Field(description="true exactly where `grade` is official")
+    grade: Grade
     deviations: list[str]
 
 
@@ -194,14 +197,15 @@ class Private(Strict):
 class Submission(Strict):
     """submission.json: one run's claim to a place, with everything that is needed to judge it."""
 
-    format: Literal[1]
+    format: Literal[2]
     method: Line
     author: Line
     writeup: Url | None
     track: Track
     scale: Line
     run: Line
-    official: bool = Field(description="true exactly where `deviations` is empty")
+    official: bool = Field(description="true exactly where `grade` is official")
+    grade: Grade = Field(description="the worst of the run's and its tasks': unofficial where `deviations` are listed")
     deviations: list[str]
     dataset_size: Annotated[int, Field(ge=1)] | None = Field(description="image-text pairs in the dataset")
     subset: Subset | None
@@ -242,7 +246,7 @@ class Entry(Strict):
     """One submission on a board.
 
     `rank` counts the entries that are better by more than noise, plus one; `rank_last` is the last place that noise
-    leaves open. Both are null below the ranking, and `deviations` says why.
+    leaves open. Both are null outside the ranking: `grade` is unverified there, or `deviations` says why.
     """
 
     rank: Annotated[int, Field(ge=1)] | None
@@ -258,6 +262,7 @@ class Entry(Strict):
     seed: int
     precision: str
     official: bool
+    grade: Grade
     deviations: list[str]
     recipe_digest: Digest
     data_digest: Digest
@@ -336,7 +341,7 @@ class Method(Strict):
 
 
 class Board(Strict):
-    """All entries of a track at a scale, best first: by average, then by ImageNet."""
+    """All entries of a track at a scale, each list best first: by average, then by ImageNet."""
 
     track: Track
     scale: str
@@ -344,17 +349,17 @@ class Board(Strict):
     aggregates: list[str] = Field(description="names of the aggregates, in the order of the columns")
     tasks: list[BoardTask]
     noise: Noise | None
-    ranked: list[Entry]
-    unranked: list[Entry]
+    ranked: list[Entry] = Field(description="official entries, the only ones with ranks")
+    unverified: list[Entry] = Field(description="entries whose evaluation data nothing pins")
+    unranked: list[Entry] = Field(description="unofficial entries, with the reasons")
     references: list[Reference]
-    # A leaderboard.json that was written before there were methods is still read, to be compared with a new one.
-    methods: list[Method] = Field(default=[], description="the ranked entries by method, best mean average first")
+    methods: list[Method] = Field(description="the ranked entries by method, best mean average first")
 
 
 class Leaderboard(Strict):
     """leaderboard.json: the same bytes for the same submissions."""
 
-    format: Literal[1]
+    format: Literal[2]
     aggregates_version: int
     boards: list[Board]
 

@@ -99,7 +99,7 @@ def card(submission: Submission, names: Sequence[str]) -> str:
         ("Model", escaped(str(model))),
         ("Dataset size", "unknown" if submission.dataset_size is None else f"{submission.dataset_size:,}"),
         ("Samples seen", f"{submission.samples_seen:,}"),
-        ("Official", "yes" if submission.official else "no"),
+        ("Grade", submission.grade),
         ("Checkpoint", f"SHA-256 `{submission.checkpoint_sha256}`"),
     ]
     if submission.writeup is not None:
@@ -120,8 +120,10 @@ def card(submission: Submission, names: Sequence[str]) -> str:
             ],
         ),
     ]
+    if submission.grade == "unverified":
+        parts.append("Unverified: every condition was met, but nothing pins the evaluation data.")
     if submission.deviations:
-        parts += ["## Why it is not official", "\n".join(f"- {escaped(line)}" for line in submission.deviations)]
+        parts += ["## Why it is unofficial", "\n".join(f"- {escaped(line)}" for line in submission.deviations)]
     parts += ["## Files", "\n".join(f"- `{name}`" for name in names)]
     return "\n\n".join(parts) + "\n"
 

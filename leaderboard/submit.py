@@ -21,8 +21,18 @@ from conf.options import option, output
 from leaderboard.evidence import predictions_file
 from leaderboard.models import FORMAT, TRACKS, AnyModel, ResultLine, Run, Submission, problems
 from leaderboard.push import PushOptions, push_file
-from leaderboard.validate import LONGEST, check, digest_of, main_metrics, results_deviations, suite_tasks
+from leaderboard.validate import (
+    LONGEST,
+    check,
+    digest_of,
+    grade_of_whole,
+    main_metrics,
+    results_deviations,
+    suite_tasks,
+)
 from tasks.aggregates import AGGREGATES_VERSION, aggregates
+from tasks.grade import regraded
+from tasks.lock import why_unpinned
 from tasks.registry import suite_of
 
 
@@ -60,7 +70,7 @@ def submit_and_push(options: SubmitOptions) -> int:
 
 
 def submit(options: SubmitOptions) -> Path:
-    """Write `<run>/submission.json` and say whether it is official; nothing is written that validate would refuse.
+    """Write `<run>/submission.json` and say which grade it has; nothing is written that validate would refuse.
 
     Raises:
         UserError: an option, run.json or eval_results.jsonl is missing or wrong.
@@ -69,16 +79,19 @@ def submit(options: SubmitOptions) -> Path:
     if options.track not in TRACKS:
         raise UserError(f"track={options.track} is no known track; {nearest(options.track, TRACKS)}")
     run = read_run(folder)
-    results = [_one_line_each(result) for result in read_results(folder, run)]
+    results = [_one_line_each(_regraded(result)) for result in read_results(folder, run)]
     submission = compose(options, run, results, predictions_digests(folder, results))
     refusals = check(submission)
     if refusals:
         raise UserError(f"{folder}: {refusals[0]}")
     path = folder / "submission.json"
     write_json(path, submission.model_dump(mode="json"))
-    print(f"{path}: {'official' if submission.official else 'not official'}")
+    print(f"{path}: {submission.grade}")
     for line in submission.deviations:
         print(f"  {line}")
+    unpinned = sum(task.grade == "unverified" for task in submission.tasks)
+    if unpinned:
+        print(f"  the data of {unpinned} tasks are not pinned: {why_unpinned()}")
     return path
 
 
@@ -150,7 +163,7 @@ def predictions_digests(folder: Path, results: list[ResultLine]) -> dict[str, st
 
 
 def compose(options: SubmitOptions, run: Run, results: list[ResultLine], predictions: dict[str, str]) -> Submission:
-    """The submission, with every reason why it is not official.
+    """The submission, with its grade and every reason why it is unofficial.
 
     Args:
         predictions: task key -> digest.
@@ -159,6 +172,7 @@ def compose(options: SubmitOptions, run: Run, results: list[ResultLine], predict
         UserError: an option that a submission cannot hold.
     """
     deviations = [*_run_deviations(run), *results_deviations(run.scale, results)]
+    grade = grade_of_whole(deviations, results)
     assert run.checkpoint is not None
     copied = run.model_dump(mode="json", exclude={"name", "format", "status", "official", "deviations", "checkpoint"})
     value = {
@@ -169,7 +183,8 @@ def compose(options: SubmitOptions, run: Run, results: list[ResultLine], predict
         "writeup": options.writeup,
         "track": options.track,
         "run": run.name,
-        "official": not deviations,
+        "official": grade == "official",
+        "grade": grade,
         "deviations": deviations,
         "dataset_size": _dataset_size(options, run),
         "data": {
@@ -201,6 +216,12 @@ def _run_deviations(run: Run) -> list[str]:
     if run.status != "complete":
         lines.append("run not complete")
     return lines
+
+
+def _regraded(result: ResultLine) -> ResultLine:
+    """The result with the grade that today's lock file gives it."""
+    told = (result.key, result.data_digest, result.deviations, result.limit, result.official, result.grade)
+    return result.model_copy(update=regraded(*told)._asdict())
 
 
 def _one_line_each(result: ResultLine) -> ResultLine:

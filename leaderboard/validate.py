@@ -33,9 +33,10 @@ from leaderboard.evidence import (
     checkpoint_of,
     same,
 )
-from leaderboard.models import ResultLine, Submission, TaskResult, problems
+from leaderboard.models import FORMAT, ResultLine, Submission, TaskResult, problems
 from tasks.aggregates import AGGREGATES_VERSION, aggregates
-from tasks.lock import pinned
+from tasks.grade import WITHOUT_REASON, Grade, grade_of, worst
+from tasks.lock import is_pinned
 from tasks.registry import Task, load_tasks, suite_of, words_of
 
 LONGEST = 500  # characters of a text that has no stricter limit of its own
@@ -126,6 +127,9 @@ def _read(path: Path) -> Checked:
         # Half a surrogate pair comes from an escape only, and most files have none.
         if "\\u" in text and (unfit := list(_not_json(value, "the file"))):
             return Checked(None, unfit)
+        if isinstance(value, dict) and value.get("format") != FORMAT:
+            found = str(value.get("format"))[:40]
+            return Checked(None, [f"format: {found}, but this version reads {FORMAT}; run submit again"])
         try:
             submission = Submission.model_validate(value)
             return Checked(submission, check(submission))
@@ -165,13 +169,13 @@ def check(submission: Submission) -> list[str]:
         *refusals,
         *_check_aggregates(submission),
         *_check_recipe(submission),
-        *_check_official(submission),
+        *_check_whole(submission),
         *_check_times(submission),
     ]
 
 
 def results_deviations(scale: str, results: Sequence[ResultLine | TaskResult]) -> list[str]:
-    """Why the results of a run at `scale` are not official: each task's own reasons, and each task that is missing."""
+    """Why the results of a run at `scale` are unofficial: each task's own reasons, and each task that is missing."""
     by_key = {result.key: result for result in results}
     lines = []
     for task in suite_tasks(scale):
@@ -180,12 +184,17 @@ def results_deviations(scale: str, results: Sequence[ResultLine | TaskResult]) -
             lines.append(f"task {task.key} missing")
             continue
         reasons = list(result.deviations)
-        if not result.official and not reasons:
-            reasons.append("marked unofficial without a reason")
+        if result.grade == "unofficial" and not reasons:
+            reasons.append(WITHOUT_REASON)
         if task.main_metric is not None and result.metrics.get("main_metric") is None:
             reasons.append("has no main metric")
         lines += [f"task {task.key}: {reason}" for reason in reasons]
     return lines
+
+
+def grade_of_whole(deviations: Sequence[str], results: Sequence[ResultLine | TaskResult]) -> Grade:
+    """A submission's grade: the worst of its run's and its results', whose reasons are all among `deviations`."""
+    return worst([grade_of(deviations, pinned=True), *(result.grade for result in results if result.grade is not None)])
 
 
 def suite_tasks(scale: str) -> list[Task]:
@@ -365,15 +374,21 @@ def _check_result(task: Task, result: TaskResult) -> Iterator[str]:
         if len(text) > LONGEST or not text.isprintable():
             yield f"{ascii(text)[:80]}: must be one line of text, at most {LONGEST} characters"
     yield from _check_main_metric(task, result)
-    yield from _check_data(task, result)
-    if not result.official:
+    yield from _check_grade(result.grade, result.official)
+    yield from _check_data(result)
+    if result.grade == "unofficial":
         return
     if result.deviations:
-        yield "official: true, but deviations are listed"
+        yield f"grade: {result.grade}, but deviations are listed"
     if result.limit is not None:
-        yield f"official: true, but limit is {result.limit}"
+        yield f"grade: {result.grade}, but limit is {result.limit}"
     if result.samples != task.samples:
-        yield f"official: true, but {result.samples} samples instead of {task.samples}"
+        yield f"grade: {result.grade}, but {result.samples} samples instead of {task.samples}"
+
+
+def _check_grade(grade: Grade, official: bool) -> Iterator[str]:
+    if official != (grade == "official"):
+        yield f"official: {str(official).lower()}, but grade is {grade}"
 
 
 def _check_main_metric(task: Task, result: TaskResult) -> Iterator[str]:
@@ -392,18 +407,20 @@ def _check_main_metric(task: Task, result: TaskResult) -> Iterator[str]:
         yield f"stderr: {result.stderr} is no standard error of {main}"
 
 
-def _check_data(task: Task, result: TaskResult) -> Iterator[str]:
-    """Whether the data are those that tasks/lock.json pins the task to, where it does."""
-    locked = pinned(task.key)
-    if result.official and result.pinned is False:
-        yield "pinned: false, but official is true"
-    if locked is None:
-        return
-    as_locked = result.data_digest == locked.data_digest
-    if result.official and not as_locked:
-        yield "data_digest: official is true, but it is not the one of the lock file"
-    elif result.pinned not in (None, as_locked):
-        yield f"pinned: {result.pinned}, but the lock file says otherwise"
+def _check_data(result: TaskResult) -> Iterator[str]:
+    """Whether the data are what the lock file of this checkout says, and the grade what follows from it.
+
+    A result that was submitted before the lock file named the task may still say that nothing pins its data.
+    """
+    right = is_pinned(result.key, result.data_digest)
+    if result.pinned and right is None:
+        yield "pinned: true, but the lock file of this checkout does not name the task; run submit again"
+    elif result.pinned is not None and right is not None and result.pinned != right:
+        yield f"pinned: {json.dumps(result.pinned)}, but the lock file says otherwise"
+    elif result.grade != "unofficial" and right is False:
+        yield f"data_digest: not the one of the lock file, but grade is {result.grade}"
+    elif result.grade != "unofficial" and result.grade != grade_of([], result.pinned):
+        yield f"grade: {result.grade}, but pinned is {json.dumps(result.pinned)}"
 
 
 def _check_aggregates(submission: Submission) -> Iterator[str]:
@@ -422,25 +439,31 @@ def _check_aggregates(submission: Submission) -> Iterator[str]:
 def _check_recipe(submission: Submission) -> Iterator[str]:
     if recipes.digest(submission.recipe) != submission.recipe_digest:
         yield "recipe_digest: not the digest of recipe"
-    if not submission.official:
+    grade = submission.grade
+    if grade == "unofficial":
         return
     right = _pinned(submission.scale)
     if submission.recipe != right:
         for line in recipes.deviations(submission.scale, submission.recipe):
-            yield f"recipe: official is true, but {line}"
+            yield f"recipe: grade is {grade}, but {line}"
     elif submission.recipe_digest != recipes.digest(right):
-        yield "recipe_digest: official is true, but it is not that of the pinned recipe"
+        yield f"recipe_digest: grade is {grade}, but it is not that of the pinned recipe"
     budget = {"samples_seen": right["samples"], "steps": -(-right["samples"] // right["batch_size"])}
     for name, value in budget.items():
         if getattr(submission, name) != value:
-            yield f"{name}: official is true, but {getattr(submission, name)} is not the recipe's {value}"
+            yield f"{name}: grade is {grade}, but {getattr(submission, name)} is not the recipe's {value}"
 
 
-def _check_official(submission: Submission) -> Iterator[str]:
-    if submission.official and submission.deviations:
-        yield "official: true, but deviations are listed"
-    if not submission.official and not submission.deviations:
-        yield "official: false, but no deviation says why"
+def _check_whole(submission: Submission) -> Iterator[str]:
+    """Whether the grade follows from the reasons and the tasks, and whether every reason is listed."""
+    yield from _check_grade(submission.grade, submission.official)
+    right = grade_of_whole(submission.deviations, submission.tasks)
+    if submission.grade == "unofficial" and not submission.deviations:
+        yield "grade: unofficial, but no deviation says why"
+    elif submission.grade != "unofficial" and submission.deviations:
+        yield f"grade: {submission.grade}, but deviations are listed"
+    elif submission.grade != right:
+        yield f"grade: {submission.grade}, but the tasks make it {right}"
     listed = set(submission.deviations)
     for line in results_deviations(submission.scale, submission.tasks):
         if line not in listed:
@@ -451,8 +474,8 @@ def _check_official(submission: Submission) -> Iterator[str]:
 
 def _check_times(submission: Submission) -> Iterator[str]:
     if submission.finished is None:
-        if submission.official:
-            yield "finished: null, but official is true"
+        if submission.grade != "unofficial":
+            yield f"finished: null, but grade is {submission.grade}"
     elif _time(submission.finished) < _time(submission.started):
         yield f"finished: {submission.finished} is before started, {submission.started}"
 

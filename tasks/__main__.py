@@ -4,6 +4,7 @@ python -m tasks list [tasks=vtab,imagenet_shifts,wilds/*]
 python -m tasks download data=<folder> [tasks=...] [jobs=4] [offline=true]
 python -m tasks verify data=<folder> [tasks=...] [images=true]
 python -m tasks lock [tasks=...]
+python -m tasks lock tasks=demo data=<folder>
 """
 
 from conf.errors import exit_on_user_error

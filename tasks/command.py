@@ -52,7 +52,10 @@ class LockOptions:
     """The options of `lock`."""
 
     tasks: str = option(_TASKS, "all")
-    file: str = output("lock file to write; the other commands read the default one", str(locking.PATH))
+    file: str | None = output("lock file to write; null: the one that the other commands read", None)
+    data: str | None = source(
+        "folder of evaluation sets: pin the demo's tasks, which the project makes, to what lies there", None
+    )
 
 
 def main() -> int:
@@ -96,9 +99,14 @@ def _verify(options: VerifyOptions) -> int:
 
 
 def _lock(options: LockOptions) -> int:
-    tasks = _with_repository(_chosen(options.tasks))
-    status = _tell(locking.lock(tasks, Path(options.file)), len(tasks), "pinned")
-    print(options.file if Path(options.file).exists() else "no lock file was written")
+    chosen, data = _chosen(options.tasks), None if options.data is None else Path(options.data)
+    tasks = [task for task in chosen if (data is None) == (task.source.repo is not None)]
+    if not tasks:
+        raise UserError("tasks=demo is pinned with data=<evaluation sets> that hold it, other tasks without data=")
+    default = locking.lock_file() if data is None else locking.DEMO
+    file = default if options.file is None else Path(options.file)
+    status = _tell(locking.lock(tasks, file, data), len(tasks), "pinned")
+    print(file if file.exists() else "no lock file was written")
     return status
 
 

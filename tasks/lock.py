@@ -1,9 +1,11 @@
 """Which data the tasks are pinned to: tasks/lock.json, written by `python -m tasks lock` from what the Hub says.
 
-Until someone has written it with a network, no task is pinned: data are checked against the registry's counts alone,
-and downloads, checks and results say so.
+Until someone has written it with a network, no task of the main suite is pinned: data are checked against the
+registry's counts and the known names alone, and downloads, checks and results say so. The demo's data are made by the
+project, so tasks/demo/lock.json pins them; it is written from a folder that holds them.
 """
 
+import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,10 +17,11 @@ from typing import Any
 from conf.errors import UserError
 from conf.files import digest_file, read_json, write_json
 from tasks.hub import File, Repository, endpoint, fetch, inspect
-from tasks.readers import NSHARDS, digest_of
+from tasks.readers import NSHARDS, digest_of, open_data
 from tasks.registry import Task
 
 PATH = Path(__file__).parent / "lock.json"
+DEMO = Path(__file__).parent / "demo" / "lock.json"
 VERSION = 1
 
 
@@ -27,8 +30,8 @@ class Locked:
     """The data of one task as they were when they were pinned.
 
     Attributes:
-        repo: the dataset repository.
-        revision: commit.
+        repo: the dataset repository, or the pip packages that the data are made of.
+        revision: commit, "" without a repository.
         licence: as the repository's card says, None where it says nothing.
         files: all that the task reads, each with its SHA-256.
         data_digest: what an evaluation over exactly these files records as `data_digest`.
@@ -41,16 +44,41 @@ class Locked:
     data_digest: str
 
 
+def lock_file() -> Path:
+    """The lock file of the main suite: tasks/lock.json, or what POOLBENCH_LOCK names."""
+    named = os.environ.get("POOLBENCH_LOCK")
+    return Path(named) if named else PATH
+
+
 def pinned(key: str) -> Locked | None:
-    """What a task is pinned to; None where it is not."""
-    return load_lock(PATH).get(key)
+    """What a task is pinned to; None where it is not.
+
+    Raises:
+        UserError: a lock file is damaged, or the one that POOLBENCH_LOCK names does not exist.
+    """
+    file = lock_file()
+    if file is not PATH and not file.exists():
+        raise UserError(f"POOLBENCH_LOCK={file} does not exist; python -m tasks lock writes it")
+    return load_lock(file).get(key) or load_lock(DEMO).get(key)
+
+
+def is_pinned(key: str, data_digest: str) -> bool | None:
+    """Whether a task's data are the pinned ones, by their digest; None where nothing pins them."""
+    locked = pinned(key)
+    return None if locked is None else data_digest == locked.data_digest
 
 
 def unpinned(tasks: Sequence[Task]) -> str | None:
     """The line that says how many of `tasks` are not pinned, None where all are."""
-    count = sum(task.source.repo is not None and pinned(task.key) is None for task in tasks)
-    missing = f"the lock file {PATH.name} does not name them" if PATH.exists() else "there is no lock file"
-    return f"{count} of {len(tasks)} tasks are not pinned: {missing}; python -m tasks lock pins them" if count else None
+    count = sum(pinned(task.key) is None for task in tasks)
+    return f"{count} of {len(tasks)} tasks are not pinned: {why_unpinned()}" if count else None
+
+
+def why_unpinned() -> str:
+    """Why a task is not pinned, and what to do."""
+    file = lock_file()
+    missing = f"the lock file {file.name} does not name them" if file.exists() else "there is no lock file"
+    return f"{missing}; python -m tasks lock pins them"
 
 
 @cache
@@ -71,8 +99,11 @@ def load_lock(path: Path = PATH) -> Mapping[str, Locked]:
         raise UserError(f"{path} is damaged ({error!r}); python -m tasks lock writes it anew") from None
 
 
-def lock(tasks: Sequence[Task], path: Path) -> dict[str, str]:
-    """Pin `tasks` to what the Hub holds now; other tasks in the file stay as they are.
+def lock(tasks: Sequence[Task], path: Path, data: Path | None = None) -> dict[str, str]:
+    """Pin `tasks` to what the Hub holds now, or the folder `data`; other tasks in the file stay as they are.
+
+    Args:
+        data: the folder of evaluation sets that holds those that are made of pip packages.
 
     Returns:
         Task key -> why it could not be pinned.
@@ -81,14 +112,15 @@ def lock(tasks: Sequence[Task], path: Path) -> dict[str, str]:
     problems = {}
     for task in tasks:
         try:
-            locked[task.key] = _locked(inspect(task))
+            locked[task.key] = _locked(inspect(task)) if data is None else _locked_here(task, data)
             print(f"{task.key}: {locked[task.key].repo} at {locked[task.key].revision}", flush=True)
         except UserError as error:
             problems[task.key] = str(error)
     if len(problems) < len(tasks):
-        created = datetime.now(UTC).isoformat(timespec="seconds")
         entries = {key: _entry(locked[key]) for key in sorted(locked)}
-        write_json(path, {"version": VERSION, "created": created, "endpoint": endpoint(), "tasks": entries})
+        # What is made of packages is the same whenever it is pinned, and so is its file.
+        origin = {"created": datetime.now(UTC).isoformat(timespec="seconds"), "endpoint": endpoint()}
+        write_json(path, {"version": VERSION, **(origin if data is None else {}), "tasks": entries})
         load_lock.cache_clear()
     return problems
 
@@ -110,6 +142,15 @@ def _locked(repository: Repository) -> Locked:
             files.append(file)
     digest = digest_of({file.name: file.sha256 or "" for file in files})
     return Locked(repository.repo, repository.commit, repository.licence, tuple(files), digest)
+
+
+def _locked_here(task: Task, root: Path) -> Locked:
+    """A task whose data were made of pip packages, as they lie below `root`."""
+    data = open_data(task, root)
+    files = sorted((data.name_of(path), path) for path in (*data.texts, *data.shards))
+    found = tuple(File(name, name, path.stat().st_size, digest_file(path)) for name, path in files)
+    digest = digest_of({file.name: file.sha256 or "" for file in found})
+    return Locked(str(task.source), "", None, found, digest)
 
 
 def _check_shards(repository: Repository, told: str) -> None:

@@ -12,6 +12,7 @@ from PIL import Image
 from conf.errors import UserError, described
 from conf.files import digest_file
 from tasks.lock import pinned
+from tasks.names import unlike_known
 from tasks.readers import Bad, Example, Puzzle, TaskData, open_data, read_examples
 from tasks.registry import Task
 from train.pictures import rgb
@@ -82,8 +83,11 @@ def _check(task: Task, root: Path, images: bool, pool: Executor) -> tuple[list[s
     repeated = [key for key, count in Counter(key for shard in shards for key in shard.keys).items() if count > 1]
     if repeated:
         problems.append(f"{len(repeated)} keys occur more than once, the first is {repeated[0]}")
-    if len(shards) == len(data.shards):
-        problems += _lock_problem(task, data, shards)
+    whole = len(shards) == len(data.shards)
+    unlike = _lock_problem(task, data, shards) if whole else []
+    if unlike or not whole or pinned(task.key) is None:  # pinned data are right in their names, too
+        problems += unlike_known(task.key, data.classnames, data.templates)
+    problems += unlike
     notes = [f"{samples} samples", *([f"{classes} classes"] if classes else [])]
     empty = classes - len(set().union(*(shard.labels for shard in shards))) if "label" in needs else 0
     notes += [f"{empty} classes without a sample"] if empty else []

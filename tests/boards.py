@@ -36,6 +36,7 @@ def entry(method: str, scores: Mapping[str, float], scale: str = "small", **chan
         "seed": 0,
         "precision": "amp",
         "official": True,
+        "grade": "official",
         "deviations": [],
         "recipe_digest": digest_bytes(b"recipe"),
         "data_digest": digest_bytes(b"data"),
@@ -77,11 +78,13 @@ def board(
         ],
         "noise": NOISE,
         "ranked": list(ranked),
+        "unverified": [],
         "unranked": [],
         "references": list(references),
+        "methods": [],
     }
     return Board(**{**values, **changes})
 
 
 def leaderboard_of(*boards: Board) -> Leaderboard:
-    return Leaderboard(format=1, aggregates_version=1, boards=list(boards))
+    return Leaderboard(format=2, aggregates_version=1, boards=list(boards))

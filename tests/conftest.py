@@ -28,6 +28,17 @@ def small_model() -> None:
 
 
 @pytest.fixture(scope="module")
+def pinned_data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A lock file that pins every task of the main suite to what the runs of tests/runs.py were scored on."""
+    from runs import lock_all  # here, as most tests need no runs
+
+    path = lock_all(tmp_path_factory.mktemp("pinned") / "lock.json")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("POOLBENCH_LOCK", str(path))  # for the commands that tests start, too
+        yield path
+
+
+@pytest.fixture(scope="module")
 def bucket() -> Iterator[str]:
     """The URL of an empty bucket in a real S3 server on this machine."""
     from s3_server import bucket_of  # here, as most tests need none

@@ -17,6 +17,7 @@ from conf.files import read_lines
 from evaluate.config import EvaluateConfig
 from evaluate.results import FILE, predictions_path
 from evaluate.run import run
+from tasks.names import packaged
 from tasks.registry import Task, load_tasks
 from train.model import create
 
@@ -98,11 +99,15 @@ def write_classification(
     shards: int = 3,
     classes: int | None = None,
     templates: Sequence[str] = ("a photo of a {c}.", "a drawing of the {c}"),
+    known: bool = False,
 ) -> Path:
-    """A classification task's folder below `root`."""
+    """A classification task's folder below `root`; `known` gives it the class names and templates that the task has."""
     folder = root / task.folder
     write_shards(folder, samples, shards)
-    names = [f"thing {index}" for index in range(classes or task.classes or 0)]
+    names: Sequence[str] = [f"thing {index}" for index in range(classes or task.classes or 0)]
+    if known:
+        lists = packaged()[task.key]
+        names, templates = lists["classnames"][0], lists["templates"][0]
     (folder / "classnames.txt").write_text("\n".join(names) + "\n")
     (folder / "zeroshot_classification_templates.txt").write_text("\n".join(f"{line} " for line in templates))
     return folder

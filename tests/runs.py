@@ -1,21 +1,26 @@
 """Runs with results, as training and evaluation leave them, for the tests of the leaderboard."""
 
+import contextlib
 import json
 import os
 import random
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from conf import recipes
 from conf.files import append_line, digest_bytes, digest_file, read_json, write_json
 from leaderboard.models import Submission
 from leaderboard.submit import SubmitOptions
-from leaderboard.validate import digest_of, main_metrics, read_submission, results_deviations
+from leaderboard.validate import digest_of, grade_of_whole, main_metrics, read_submission, results_deviations
 from tasks.aggregates import aggregates
+from tasks.grade import standing
+from tasks.lock import pinned
 from tasks.registry import load_tasks, suite_of
 
 ROOT = Path(__file__).parent.parent
@@ -23,7 +28,8 @@ CONTACT = "somebody@private.example"
 
 
 def make_run(folder: Path, scale: str = "small", **changes: Any) -> Path:
-    """A complete, official run with results on every task of its suite; `changes` replace fields of run.json."""
+    """A complete run with results on every task of its suite, official where the lock file pins the data (the fixture
+    `pinned_data`; the demo's are always); `changes` replace fields of run.json."""
     write_json(folder / "run.json", {**run_json(folder.name, scale), **changes})
     draw = random.Random(folder.name)
     for task in load_tasks().values():
@@ -70,8 +76,9 @@ def run_json(name: str, scale: str) -> dict[str, Any]:
 
 
 def result(name: str, key: str, value: float, **changes: Any) -> dict[str, Any]:
-    """A line of eval_results.jsonl."""
-    task = load_tasks()[key]
+    """A line of eval_results.jsonl, over the data that the task is pinned to."""
+    task, locked = load_tasks()[key], pinned(key)
+    digest = digest_bytes(key.encode()) if locked is None else locked.data_digest
     metrics: dict[str, float | None] = {"acc1": value, "acc5": None, "count_region:0": 17.0}
     if task.main_metric is not None:
         metrics[task.main_metric] = value
@@ -83,14 +90,12 @@ def result(name: str, key: str, value: float, **changes: Any) -> dict[str, Any]:
         "samples": task.samples,
         "stderr": 0.01 if task.main_metric else None,
         "seconds": 1.5,
-        "data_digest": digest_bytes(key.encode()),
+        "data_digest": digest,
         "precision": "fp32",
-        "official": True,
-        "deviations": [],
+        **standing(key, digest, [], None)._asdict(),
         "checkpoint_sha256": digest_bytes(name.encode()),
         "model": "ViT-B-32",
         "limit": None,
-        "pinned": None,
         "version": 1,
     }
     return {**line, **changes}
@@ -137,8 +142,9 @@ def forge(value: Any) -> Any:
         values = aggregates(main_metrics(submission.tasks), suite_of(submission.scale))
     except (ValueError, TypeError):
         return value
-    fitting = {"official": not reasons, "deviations": reasons, "aggregates": {**value["aggregates"], "values": values}}
-    return seal({**value, **fitting})
+    grade = grade_of_whole(reasons, submission.tasks)
+    graded = {"official": grade == "official", "grade": grade, "deviations": reasons}
+    return seal({**value, **graded, "aggregates": {**value["aggregates"], "values": values}})
 
 
 def seal(value: Any) -> Any:
@@ -165,6 +171,24 @@ def drop_line(folder: Path, key: str) -> None:
     for line in lines:
         if line["key"] != key:
             append_line(path, line)
+
+
+def lock_all(path: Path) -> Path:
+    """A lock file that pins every task of the main suite to what these runs were scored on."""
+    bare = {"repo": "a/b", "revision": "c", "licence": None, "files": []}
+    keys = [key for key, task in load_tasks().items() if task.suite == "main"]
+    locked = {key: {**bare, "data_digest": digest_bytes(key.encode())} for key in keys}
+    write_json(path, {"version": 1, "tasks": locked})
+    return path
+
+
+@contextlib.contextmanager
+def without_lock_file() -> Iterator[None]:
+    """As long as nobody has pinned a task of the main suite."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("POOLBENCH_LOCK", raising=False)
+        patch.setattr("tasks.lock.PATH", Path(os.devnull) / "lock.json")
+        yield
 
 
 def refusals(path: Path) -> str:

@@ -25,6 +25,8 @@ from curate.demo import SHARD_SIZE, VERSION, Demo, build
 from curate.demo_emoji import HELD_OUT_PERCENT, SIDE, uncompressed
 from leaderboard.models import read_leaderboard
 from leaderboard.rank import constants
+from tasks.lock import is_pinned, lock
+from tasks.readers import open_data
 from tasks.registry import select
 from train.subset import Subset
 
@@ -241,6 +243,18 @@ def test_the_same_bytes_each_time(demo: Demo, tmp_path: Path) -> None:
         assert word in done.stderr
     assert (tmp_path / VERSION / "CREDITS.md").read_text(encoding="utf-8") in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == [VERSION]
+
+
+def test_the_evaluation_sets_are_those_that_are_pinned(demo: Demo, tmp_path: Path) -> None:
+    again = (
+        "; if they are meant to be others, python -m tasks lock tasks=demo data=<cache>/<version>/evaluation pins them"
+    )
+    for key, task in TASKS.items():
+        data = open_data(task, demo.evaluation)
+        digest = data.digest({data.name_of(path): digest_file(path) for path in data.shards})
+        assert is_pinned(key, digest), f"{key} has other data than tasks/demo/lock.json says, {digest}{again}"
+    assert lock(list(TASKS.values()), tmp_path / "lock.json", demo.evaluation) == {}
+    assert (tmp_path / "lock.json").read_bytes() == (ROOT / "tasks/demo/lock.json").read_bytes()
 
 
 def test_the_bytes_of_an_evaluation_picture_follow_from_its_pixels(demo: Demo) -> None:

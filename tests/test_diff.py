@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 from markdown_it import MarkdownIt
-from runs import CONTACT, ROOT, edit, make_run, options, result
+from runs import CONTACT, ROOT, edit, make_run, options, result, without_lock_file
 
 from conf.errors import UserError
 from conf.files import append_line
@@ -21,6 +21,8 @@ from leaderboard.diff import DiffOptions, diff, markdown, shown
 from leaderboard.models import Leaderboard, read_leaderboard
 from leaderboard.submit import submit
 from tasks.registry import load_tasks
+
+pytestmark = pytest.mark.usefixtures("pinned_data")
 
 NUMBER = 7  # of the pull request
 
@@ -82,6 +84,18 @@ def test_an_entry_that_is_not_ranked_tells_why(tmp_path: Path) -> None:
     new = submission(tmp_path, "new", status="running", official=False, deviations=["recipe.seed | is *odd*"])
     (table,) = tables(markdown(board_of(), board_of(new)))
     assert table[1:] == [["new", "A. Author", "0.5000", "recipe.seed | is *odd* and 1 more"]]
+
+
+def test_an_unverified_entry_has_a_table_of_its_own_and_moves_when_it_is_verified(tmp_path: Path) -> None:
+    old = submission(tmp_path, "old", 0.4)
+    with without_lock_file():
+        new = submission(tmp_path, "new", 0.5)
+    before = board_of(old, new)
+    (table,) = tables(markdown(board_of(old), before))
+    assert table == [["Method", "Author", "Average"], ["new", "A. Author", "0.5000"]]
+    verified = submit(options(tmp_path / "runs" / "new", method="new"))
+    text = markdown(before, board_of(old, verified))
+    assert ["new", "A. Author", "unverified", "1"] in tables(text)[0]
 
 
 def test_changed_and_removed_entries_are_warned_of(tmp_path: Path) -> None:
@@ -147,12 +161,12 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
     good, bad, old = tmp_path / "good.json", tmp_path / "bad.json", tmp_path / "old.json"
     good.write_text(compose([]).model_dump_json())
     bad.write_text("{")
-    old.write_text('{"format": 0, "aggregates_version": 1, "boards": []}')
+    old.write_text('{"format": 1, "aggregates_version": 1, "boards": []}')
     cases: list[tuple[Sequence[Path], str]] = [
         ([good], "diff needs two files"),
         ([good, tmp_path / "no.json"], "no.json cannot be read: No such file"),
-        ([good, bad], "bad.json is no leaderboard.json of format 1: the file: Invalid JSON"),
-        ([good, old], "old.json is no leaderboard.json of format 1: format: Input should be 1"),
+        ([good, bad], "bad.json is no leaderboard.json of format 2: the file: Invalid JSON"),
+        ([good, old], "old.json is no leaderboard.json of format 2: format: Input should be 2"),
     ]
     for paths, message in cases:
         with pytest.raises(UserError, match=message) as caught:

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -29,10 +30,12 @@ from conf.files import append_line, digest_file
 from evaluate.config import EvaluateConfig, deal, patterns
 from evaluate.encoder import Encoder
 from evaluate.evaluators import EVALUATORS
-from evaluate.results import FILE, Conditions, digests_of, predictions_path
+from evaluate.results import FILE, Conditions, digests_of, predictions_path, regraded
 from evaluate.run import run
 from evaluate.stream import Batch, EvaluationStream, units_of
+from tasks.grade import OTHER_DATA
 from tasks.lock import Locked
+from tasks.names import speaks_of_names
 from tasks.readers import open_data
 from tasks.registry import Task, load_tasks
 from train.model import load
@@ -87,8 +90,15 @@ def test_a_line_holds_all_that_a_reader_needs(plain: Outcome, data: Path, checkp
         "data_digest": folder.digest(digests_of(folder, folder.shards, 1)),
         "shards": 1,
         "precision": "fp32",
+        "pinned": None,
         "official": False,
-        "deviations": ["40 samples, pinned at 3669"],
+        "grade": "unofficial",
+        "deviations": [
+            "40 samples, pinned at 3669",
+            "classnames.txt, line 1, is 'thing 0', known is 'Abyssinian'",
+            "zeroshot_classification_templates.txt, line 1, is 'a photo of a {c}.', "
+            "known is 'a photo of a {c}, a type of pet.'",
+        ],
         "bad": [],
         "checkpoint_sha256": digest_file(checkpoint),
         "model": MODEL,
@@ -174,19 +184,58 @@ def test_every_classification_task_is_evaluated(task: Task, every_task: Outcome)
     assert line["metrics"]["mean_per_class_recall"] == pytest.approx(recall)
     assert line["metrics"]["acc5"] == (pytest.approx(np.mean(rows["top5"])) if task.classes >= 5 else None)
     assert line["metrics"]["main_metric"] == line["metrics"][task.main_metric or ""]
-    assert line["deviations"] == [f"12 samples, pinned at {task.samples}"]
+    assert line["deviations"][0] == f"12 samples, pinned at {task.samples}"
+    others = [line for line in line["deviations"][1:] if not speaks_of_names(line)]
+    assert others == ([OTHER_DATA] if task.suite == "demo" else [])  # the demo's data are pinned, the others' not
 
 
-def test_complete_data_in_float32_are_official(checkpoint: Path, tmp_path: Path) -> None:
+def graded(line: dict[str, Any]) -> tuple[bool, str, bool | None, list[str]]:
+    return line["official"], line["grade"], line["pinned"], line["deviations"]
+
+
+def test_complete_data_in_float32_are_official_where_they_are_pinned(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     task = TASKS["vtab/kitti_closest_vehicle_distance"]
-    write_classification(tmp_path, task, classification_samples(task.samples, 4), shards=2)
+    write_classification(tmp_path, task, classification_samples(task.samples, 4), shards=2, known=True)
     line = scored(checkpoint, tmp_path, tmp_path / "out", [task.key]).line(task.key)
-    assert line["official"] is True and line["deviations"] == []
+    assert graded(line) == (False, "unverified", None, [])
     assert line["metrics"]["acc5"] is None
+    told = capsys.readouterr().out
+    assert re.search(r"711 +unverified\n", told)
+    assert "the data are not pinned: there is no lock file; python -m tasks lock pins them. Only counts and" in told
     outcome = scored(checkpoint, tmp_path, tmp_path / "bf16", [task.key], precision="amp_bf16")
-    line = outcome.line(task.key)
-    assert line["official"] is False
-    assert line["deviations"] == ["precision is amp_bf16, pinned at fp32"]
+    assert graded(outcome.line(task.key)) == (False, "unofficial", None, ["precision is amp_bf16, pinned at fp32"])
+
+    locked = Locked("a/b", "c0ffee", None, (), line["data_digest"])
+    monkeypatch.setattr("tasks.lock.pinned", lambda key: locked)
+    capsys.readouterr()
+    again = scored(checkpoint, tmp_path, tmp_path / "out", [task.key])
+    told = capsys.readouterr().out
+    assert again.line(task.key) == line, "it is not evaluated again"
+    assert re.search(r"711 +official\n", told) and "not pinned" not in told, "but graded by the lock file of today"
+    assert graded(scored(checkpoint, tmp_path, tmp_path / "new", [task.key]).line(task.key)) == (
+        True,
+        "official",
+        True,
+        [],
+    )
+
+
+def test_names_that_are_not_the_tasks_make_a_result_unofficial(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = TASKS["vtab/kitti_closest_vehicle_distance"]
+    samples = classification_samples(task.samples, 4)
+    folder = write_classification(tmp_path, task, samples, shards=1, known=True)
+    names = (folder / "classnames.txt").read_text(encoding="utf-8").splitlines()
+    (folder / "classnames.txt").write_text("\n".join([*names[:3], "a lorry"]), encoding="utf-8")
+    line = scored(checkpoint, tmp_path, tmp_path / "out", [task.key]).line(task.key)
+    reason = f"classnames.txt, line 4, is 'a lorry', known is {names[3]!r}"
+    assert graded(line) == (False, "unofficial", None, [reason])
+    # Whoever pins the data pins their names, too.
+    monkeypatch.setattr("tasks.lock.pinned", lambda key: Locked("a/b", "c", None, (), line["data_digest"]))
+    assert graded(regraded(line)) == (True, "official", True, [])
 
 
 def test_what_differs_from_the_pinned_task_is_named(checkpoint: Path, tmp_path: Path) -> None:
@@ -203,8 +252,9 @@ def test_what_differs_from_the_pinned_task_is_named(checkpoint: Path, tmp_path: 
     assert [(bad["shard"], bad["key"]) for bad in line["bad"]] == [("0.tar", "s0000002"), ("0.tar", "s0000003")]
     assert line["bad"][0]["reason"].startswith(reason)
     assert line["deviations"][:2] == ["10 samples, pinned at 5400", "8 class names, pinned at 10"]
-    assert line["deviations"][2].startswith(f"2 unreadable, first: 0.tar s0000002 ({reason}")
-    assert line["deviations"][3] == "test/2.tar lies there, but nshards.txt says 2 shards"
+    assert all(map(speaks_of_names, line["deviations"][2:4]))
+    assert line["deviations"][4].startswith(f"2 unreadable, first: 0.tar s0000002 ({reason}")
+    assert line["deviations"][5] == "test/2.tar lies there, but nshards.txt says 2 shards"
 
 
 def test_the_lock_file_tells_whether_the_data_are_the_pinned_ones(
@@ -213,7 +263,7 @@ def test_the_lock_file_tells_whether_the_data_are_the_pinned_ones(
     assert plain.line(EUROSAT)["pinned"] is None
     for digest, expected in ((plain.line(EUROSAT)["data_digest"], True), ("0" * 64, False)):
         locked = Locked("a/b", "c0ffee", None, (), digest)
-        monkeypatch.setattr("evaluate.results.pinned", lambda key, locked=locked: locked)
+        monkeypatch.setattr("tasks.lock.pinned", lambda key, locked=locked: locked)
         line = scored(checkpoint, data, tmp_path / str(expected), [EUROSAT]).line(EUROSAT)
         assert line["pinned"] is expected
         assert ("the data are not those of the lock file" in line["deviations"][-1]) is not expected

@@ -192,14 +192,14 @@ def test_what_was_evaluated_under_other_conditions_is_told(tmp_path: Path) -> No
     tables = labelled(np.random.default_rng(0))
     for key in (EUROSAT, PETS):
         store(tmp_path / "a", key, tables[0])
-        store(tmp_path / "b", key, tables[1], precision="amp_bf16", official=False)
-    store(tmp_path / "b", PETS, tables[1], official=False, limit=400, checkpoint_sha256="0" * 64)
-    store(tmp_path / "b", "cars", tables[1], official=False)
+        store(tmp_path / "b", key, tables[1], precision="amp_bf16", deviations=["x"])
+    store(tmp_path / "b", PETS, tables[1], deviations=["x"], limit=400, checkpoint_sha256="0" * 64)
+    store(tmp_path / "b", "cars", tables[1], deviations=["x"])
     assert compare(tmp_path / "a", tmp_path / "b").warnings == [
         "B holds results of 2 checkpoints; the last of each task is compared",
         f"precision is fp32 in A and amp_bf16 in B for {EUROSAT}",
         f"limit is None in A and 400 in B for {PETS}",
-        f"official is True in A and False in B for {EUROSAT} (and 1 more)",
+        f"grade is unverified in A and unofficial in B for {EUROSAT} (and 1 more)",
     ]
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import jsonschema  # type: ignore[import-untyped]
 import pytest
-from runs import CONTACT, ROOT, drop_line, edit, make_run, options, result
+from runs import CONTACT, ROOT, drop_line, edit, make_run, options, result, without_lock_file
 from runs import leaderboard as leaderboard_command
 
 import leaderboard.build
@@ -27,6 +27,8 @@ from leaderboard.models import SCHEMAS, Leaderboard, Submission, schema, write_s
 from leaderboard.references import references
 from leaderboard.submit import submit
 from tasks.registry import load_tasks
+
+pytestmark = pytest.mark.usefixtures("pinned_data")
 
 
 @pytest.fixture
@@ -109,6 +111,23 @@ def test_unofficial_entries_are_never_ranked(tmp_path: Path) -> None:
     assert [(entry["method"], entry["rank"]) for entry in board["unranked"]] == [("better", None), ("incomplete", None)]
     assert [entry["deviations"] for entry in board["unranked"]] == [["run not complete"], ["task mnist missing"]]
     assert [entry["aggregates"]["average"]["value"] for entry in board["unranked"]] == [0.75, None]
+
+
+def test_unverified_entries_have_a_list_of_their_own_by_score_and_no_ranks(tmp_path: Path) -> None:
+    submit(options(set_scores(make_run(tmp_path / "good"), 0.25), method="good"))
+    with without_lock_file():
+        for name, value in (("lower", 0.5), ("higher", 0.75)):
+            submit(options(set_scores(make_run(tmp_path / name), value), method=name))
+        submit(options(make_run(tmp_path / "running", status="running"), method="running"))
+    board = board_of(tmp_path)
+    listed = {name: [entry["method"] for entry in board[name]] for name in ("ranked", "unverified", "unranked")}
+    assert listed == {"ranked": ["good"], "unverified": ["higher", "lower"], "unranked": ["running"]}
+    found = [(entry["rank"], entry["rank_last"], entry["official"], entry["grade"]) for entry in board["unverified"]]
+    assert found == [(None, None, False, "unverified")] * 2 and board["ranked"][0]["rank"] == 1
+    assert all(entry["deviations"] == [] for entry in board["unverified"])
+    assert build([str(tmp_path)], BuildOptions(out=str(tmp_path / "site"))) == 0
+    page = (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
+    assert page.count("<h3>Unverified</h3>") == 1 and "nothing pins the data" in page
 
 
 def test_one_board_per_track_and_scale(tmp_path: Path) -> None:
@@ -364,5 +383,5 @@ def test_files_fit_their_schemas(tmp_path: Path, submission: Path) -> None:
         checker = jsonschema.Draft202012Validator(read_json(SCHEMAS / f"{name}.schema.json"))
         value = read_json(path)
         checker.validate(value)
-        assert not checker.is_valid({**value, "format": 2})
+        assert not checker.is_valid({**value, "format": 1})
         assert not checker.is_valid({**value, "extra": 1})

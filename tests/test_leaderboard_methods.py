@@ -14,17 +14,18 @@ import pytest
 from boards import entry
 from hypothesis import given
 from hypothesis import strategies as st
-from runs import ROOT, make_run, options, result
+from runs import ROOT, make_run, options, result, without_lock_file
 from scipy import stats
 
-from conf.files import append_line, digest_bytes, read_json, write_json
-from leaderboard.build import BuildOptions, build
-from leaderboard.diff import DiffOptions, diff
+from conf.files import append_line, digest_bytes, read_json
+from leaderboard.build import BuildOptions, build, collect, compose, find
 from leaderboard.methods import gain, methods, sentence, spread
-from leaderboard.models import SCHEMAS, Entry, Gain, Method, Score, read_leaderboard
+from leaderboard.models import SCHEMAS, Entry, Gain, Method, Score
 from leaderboard.rank import constants
 from leaderboard.submit import submit
 from tasks.registry import load_tasks
+
+pytestmark = pytest.mark.usefixtures("pinned_data")
 
 POOL = 12_800_000
 SUBSET = digest_bytes(b"subset")
@@ -217,19 +218,14 @@ def test_one_seed_is_told_without_an_interval(
     assert told == "filtering, tiny: once .500 (1 seed), +.250 over no filter"
 
 
-def test_boards_of_before_there_were_methods_are_compared(
-    tmp_path: Path, submissions: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    build([str(submissions)], BuildOptions(out=str(tmp_path / "site"), references=False, page=False))
-    new, old = tmp_path / "site" / "leaderboard.json", tmp_path / "old.json"
-    value = read_json(new)
-    del value["boards"][0]["methods"]
-    write_json(old, value)
-    (board,) = read_leaderboard(old).boards
-    assert (board.methods, sentence(board)) == ([], None)
-    capsys.readouterr()
-    assert diff([str(old), str(new)], DiffOptions()) == 0
-    assert capsys.readouterr().out.endswith("Nothing.\n")
+def test_unverified_entries_enter_no_method_and_no_gain(tmp_path: Path) -> None:
+    with without_lock_file():
+        submit(options(make_run(tmp_path / "a", subset=None), method="no filter", dataset_size=12_800_000))
+    submit(options(make_run(tmp_path / "b"), method="mine"))
+    (board,) = compose(collect(find(tmp_path))[0]).boards
+    assert [entry.method for entry in board.unverified] == ["no filter"]
+    assert [(method.method, method.gain) for method in board.methods] == [("mine", None)]
+    assert sentence(board) is None
 
 
 def test_boards_that_need_no_interval_are_built_without_scipy(tmp_path: Path) -> None:

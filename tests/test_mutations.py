@@ -28,6 +28,8 @@ from leaderboard.submit import submit
 from leaderboard.validate import read_submission
 from tasks.registry import load_tasks
 
+pytestmark = pytest.mark.usefixtures("pinned_data")
+
 TASKS = load_tasks()
 Way = tuple[str | int, ...]  # to a value inside of a submission
 Change = Callable[[Any], Any]  # of a submission, in place

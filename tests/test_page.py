@@ -80,6 +80,7 @@ def entry(method: str, average: float, rank: int | None = None, last: int | None
         "seed": 0,
         "precision": "amp_bf16",
         "official": rank is not None,
+        "grade": "unofficial" if rank is None else "official",
         "deviations": [] if rank is not None else ["run not complete"],
         **dict.fromkeys(("recipe_digest", "data_digest", "subset_digest", "checkpoint_sha256"), "a" * 64),
         "bad": Bad(samples=3, shards=0),
@@ -110,14 +111,16 @@ def board(ranked: list[Entry], unranked: list[Entry], published: list[Reference]
         "tasks": TASKS,
         "noise": NOISE,
         "ranked": ranked,
+        "unverified": [],
         "unranked": unranked,
         "references": published,
+        "methods": [],
     }
     return Board.model_construct(**{**values, **changes})
 
 
 def leaderboard(*boards: Board) -> Leaderboard:
-    return Leaderboard.model_construct(format=1, aggregates_version=1, boards=list(boards))
+    return Leaderboard.model_construct(format=2, aggregates_version=1, boards=list(boards))
 
 
 def method(name: str, seeds: int, average: Spread, interval: Gain | None, **changes: Any) -> Method:
@@ -301,6 +304,26 @@ def test_search_and_filters(view: Browser) -> None:
     view.find("#search").send_keys(Keys.BACKSPACE * 4)
     view.shows(["Alpha", "=Beta ∩ Gamma", "Method 00"])
     assert view.text("#unranked") == ""
+
+
+def unverified() -> Leaderboard:
+    """A board on which the best two entries are unverified."""
+    apart = [entry(f"Nobody {n}", 0.4 - n / 10, grade="unverified", official=False, deviations=[]) for n in range(2)]
+    return leaderboard(board([entry("Alpha", 0.25, 1)], [entry("Unfinished", 0.9)], [], unverified=apart))
+
+
+@needs_browser
+def test_unverified_entries_stand_apart_without_ranks(browser: Browser) -> None:
+    browser.open(browser.write(page(unverified())))
+    assert browser.methods() == ["Alpha"] and browser.methods("#unverified") == ["Nobody 0", "Nobody 1"]
+    assert "Alpha leads with an average of 0.250." in browser.text("#leader")
+    assert browser.text("#unverified h3") == "Unverified" and "nothing pins the data" in browser.text("#unverified p")
+    assert "Rank" not in browser.text("#unverified thead") and "0.400 ± 0.002" in browser.text("#unverified tbody")
+    assert browser.text("#count") == ("1 ranked entry, 0 published results, 2 unverified entries, 1 entry not ranked")
+    browser.tick("Nobody 0")
+    browser.until(lambda: "unverified" in browser.text("#comparison"))
+    browser.click("#unofficial")
+    browser.until(lambda: browser.text("#unverified") == browser.text("#unranked") == "")
 
 
 @needs_browser
@@ -849,6 +872,16 @@ def test_data_keeps_the_order_and_leaves_out_what_is_not_shown() -> None:
     assert rows[0].scores == [30_000, 30_000, 30_000, 60_000]
     assert [pair["scales"] for pair in data["pairs"]] == [["small", "medium"]]
     assert "a" * 64 not in json.dumps(data)
+
+
+def test_unverified_rows_come_between_the_ranked_and_the_unranked_and_have_no_rank() -> None:
+    rows = [Row(*row) for row in page_data(unverified())["boards"][0]["rows"]]
+    found = [(row.kind, row.method, row.rank, row.last) for row in rows]
+    apart = [("unverified", "Nobody 0", None, None), ("unverified", "Nobody 1", None, None)]
+    assert found == [("entry", "Alpha", 1, 1), *apart, ("unranked", "Unfinished", None, None)]
+    plain = page(unverified()).split("<h3>Unverified</h3>")[1].split("<h3>")[0]
+    assert "Rank" not in plain and plain.index("Nobody 0") < plain.index("Nobody 1")
+    assert "Alpha" not in plain and "Unfinished" not in plain
 
 
 def test_unseen_characters_are_made_visible() -> None:

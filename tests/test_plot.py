@@ -221,8 +221,8 @@ def test_wrong_files_are_one_line(path: Path, tmp_path: Path) -> None:
         plot([str(tmp_path / "none.json")], options("size"))
     value = json.loads(path.read_text(encoding="utf-8"))
     for name, changed, expected in [
-        ("later", {**value, "format": 2}, "is no leaderboard.json of format 1"),
-        ("list", [], "is no leaderboard.json of format 1"),
+        ("later", {**value, "format": 3}, "is no leaderboard.json of format 2"),
+        ("list", [], "is no leaderboard.json of format 2"),
         ("odd", {**value, "aggregates_version": "x"}, "aggregates_version: Input should be a valid integer; python -m"),
         ("empty", {**value, "boards": []}, "holds no entries"),
     ]:

@@ -22,6 +22,8 @@ from leaderboard.push import PushOptions, UploadError, card, escaped, push, push
 from leaderboard.submit import submit, submit_and_push
 from leaderboard.validate import read_submission
 
+pytestmark = pytest.mark.usefixtures("pinned_data")
+
 REPO = "somebody/model"
 ALL = ["README.md", "checkpoint.pt", "submission.json", "subset.npy"]
 

@@ -9,17 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runs import CONTACT, ROOT, drop_line, edit, edit_line, leaderboard, make_run, options, refusals, result
+from runs import CONTACT, ROOT, drop_line, edit, edit_line, forge, leaderboard, make_run, options, refusals, result
 
 from conf import recipes
 from conf.command import compose, parse
 from conf.errors import UserError
-from conf.files import append_line, digest_bytes, digest_json, leftovers, read_json, write_json
+from conf.files import append_line, digest_bytes, digest_json, leftovers, read_json, read_lines, write_json
 from leaderboard.build import collect
 from leaderboard.submit import SubmitOptions, submit
 from leaderboard.validate import read_submission, validate_files
 from tasks.registry import load_tasks
 from train.config import TrainConfig
+
+pytestmark = pytest.mark.usefixtures("pinned_data")
 
 
 @pytest.fixture
@@ -45,24 +47,23 @@ def test_submission_holds_the_run_and_its_results(tmp_path: Path) -> None:
     assert value["aggregates"]["values"]["average"] == pytest.approx(sum(present) / 38, abs=1e-12)
     assert value["private"] == {"contact": CONTACT}
     assert "secret" not in json.dumps(value)
-    assert all(task["pinned"] is None and task["predictions_sha256"] is None for task in value["tasks"])
+    assert all(task["pinned"] is True and task["predictions_sha256"] is None for task in value["tasks"])
+    assert value["grade"] == "official" and {task["grade"] for task in value["tasks"]} == {"official"}
     assert value["digest"] == digest_json({k: v for k, v in value.items() if k not in ("digest", "private")})
 
 
 def test_a_submission_names_the_predictions_that_are_there(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
-    edit_line(run, "mnist", pinned=True)
     (run / "predictions").mkdir()
     (run / "predictions" / "vtab-pets.parquet").write_bytes(b"rows")
     results = {task["key"]: task for task in read_json(submit(options(run)))["tasks"]}
     named = {key: task["predictions_sha256"] for key, task in results.items() if task["predictions_sha256"]}
     assert named == {"vtab/pets": digest_bytes(b"rows")}
-    assert results["mnist"]["pinned"] is True
 
 
 def test_reasons_that_quote_a_file_are_one_line(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
-    edit_line(run, "mnist", official=False, deviations=["1 unreadable, first: a\nb\u202e\x07.tar " + "x" * 900])
+    edit_line(run, "mnist", deviations=["1 unreadable, first: a\nb\u202e\x07.tar " + "x" * 900])
     (line,) = deviations_of(run)
     assert line.startswith("task mnist: 1 unreadable, first: a?b??.tar xxx")
     assert len(line) < 500
@@ -124,7 +125,7 @@ def test_submission_without_subset(tmp_path: Path) -> None:
 
 def deviations_of(run: Path) -> list[str]:
     value = read_json(submit(options(run)))
-    assert value["official"] == (not value["deviations"])
+    assert value["official"] == (value["grade"] == "official") == (not value["deviations"])
     assert not refusals(run / "submission.json")
     lines: list[str] = value["deviations"]
     return lines
@@ -203,7 +204,7 @@ def test_wrong_option(tmp_path: Path, changes: dict[str, Any], message: str) -> 
         ({"seed": "one"}, "run.json: seed: "),
         ({"started": "yesterday"}, "run.json: started: must be a time in ISO 8601"),
         ({"recipe_digest": "0" * 64}, "recipe_digest: not the digest of recipe"),
-        ({"samples_seen": 5}, "samples_seen: official is true, but 5 is not the recipe's 12800000"),
+        ({"samples_seen": 5}, "samples_seen: grade is official, but 5 is not the recipe's 12800000"),
         ({"recipe": {"model": "x"}}, "recipe_digest: not the digest of recipe"),
     ],
 )
@@ -244,7 +245,7 @@ def test_wrong_folder_and_results(tmp_path: Path) -> None:
 def test_an_official_result_of_fewer_samples_is_not_submitted(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     edit_line(run, "mnist", samples=10)
-    with pytest.raises(UserError, match=r"tasks\.mnist\.official: true, but 10 samples instead of 10000"):
+    with pytest.raises(UserError, match=r"tasks\.mnist\.grade: official, but 10 samples instead of 10000"):
         submit(options(run))
 
 
@@ -257,6 +258,9 @@ def test_options_are_parsed_from_words() -> None:
 def first_metrics(value: Any) -> Any:
     return value["tasks"][0]["metrics"]
 
+
+UNOFFICIAL = {"official": False, "grade": "unofficial"}
+UNVERIFIED = {"official": False, "grade": "unverified"}
 
 TAMPERED: list[tuple[str, Callable[[Any], Any], str]] = [
     ("average", lambda v: v["aggregates"]["values"].update(average=0.9), "aggregates.values.average: 0.9 does not"),
@@ -277,39 +281,51 @@ TAMPERED: list[tuple[str, Callable[[Any], Any], str]] = [
     ("surrogate key", lambda v: v.update({"\ud800": 1}), "the file: text that is not valid Unicode"),
     ("digest", lambda v: v.update(recipe_digest="0" * 64), "recipe_digest: not the digest of recipe"),
     ("short digest", lambda v: v.update(checkpoint_sha256="abc"), "checkpoint_sha256: "),
-    ("recipe", lambda v: v["recipe"].update(learning_rate=1.0), "recipe: official is true, but recipe.learning_rate"),
-    ("samples", lambda v: v.update(samples_seen=1), "samples_seen: official is true, but 1 is not"),
+    ("recipe", lambda v: v["recipe"].update(learning_rate=1.0), "recipe: grade is official, but recipe.learning_rate"),
+    ("samples", lambda v: v.update(samples_seen=1), "samples_seen: grade is official, but 1 is not"),
     ("unknown task", lambda v: v["tasks"][0].update(key="imagenet2k"), "no task of the scale small; did you mean"),
     ("task twice", lambda v: v["tasks"].append(copy.deepcopy(v["tasks"][0])), "imagenet1k: the task is there twice"),
     ("task gone", lambda v: v["tasks"].pop(), "deviations: 'task fairness/utkface missing' is not listed"),
-    ("limit", lambda v: v["tasks"][0].update(limit=10), "tasks.imagenet1k.official: true, but limit is 10"),
-    ("reasons", lambda v: v["tasks"][0].update(deviations=["x"]), "true, but deviations are listed"),
-    ("unofficial task", lambda v: v["tasks"][0].update(official=False), "'task imagenet1k: marked unofficial"),
-    ("unofficial", lambda v: v.update(official=False), "official: false, but no deviation says why"),
-    ("deviations", lambda v: v.update(deviations=["x"]), "official: true, but deviations are listed"),
-    ("steps", lambda v: v.update(steps=3124), "steps: official is true, but 3124 is not the recipe's 3125"),
+    ("limit", lambda v: v["tasks"][0].update(limit=10), "tasks.imagenet1k.grade: official, but limit is 10"),
+    ("reasons", lambda v: v["tasks"][0].update(deviations=["x"]), "k.grade: official, but deviations are listed"),
+    ("half a grade", lambda v: v["tasks"][0].update(official=False), "1k.official: false, but grade is official"),
+    ("unofficial task", lambda v: v["tasks"][0].update(UNOFFICIAL), "'task imagenet1k: marked unofficial"),
+    ("unofficial", lambda v: v.update(UNOFFICIAL), "grade: unofficial, but no deviation says why"),
+    ("half of it", lambda v: v.update(official=False), "official: false, but grade is official"),
+    ("deviations", lambda v: v.update(deviations=["x"]), "grade: official, but deviations are listed"),
+    ("unknown grade", lambda v: v.update(grade="best"), "grade: Input should be 'official', 'unverified' or"),
+    ("unverified task", lambda v: v["tasks"][0].update(UNVERIFIED), "grade: unverified, but pinned is true"),
+    (
+        "worst task",
+        lambda v: v["tasks"][0].update(UNVERIFIED, pinned=None),
+        "grade: official, but the tasks make it unver",
+    ),
+    ("too low", lambda v: v.update(UNVERIFIED), "grade: unverified, but the tasks make it official"),
+    ("steps", lambda v: v.update(steps=3124), "steps: grade is official, but 3124 is not the recipe's 3125"),
     ("dataset", lambda v: v["tasks"][0].update(dataset="X"), "tasks.imagenet1k.dataset: 'X' is not 'ImageNet 1k'"),
-    ("unpinned", lambda v: v["tasks"][0].update(pinned=False), "tasks.imagenet1k.pinned: false, but official is true"),
+    ("unpinned", lambda v: v["tasks"][0].update(pinned=False), "1k.pinned: false, but the lock file says otherwise"),
+    ("null", lambda v: v["tasks"][0].update(pinned=None), "tasks.imagenet1k.grade: official, but pinned is null"),
+    ("data", lambda v: v["tasks"][0].update(data_digest="0" * 64), "1k.pinned: true, but the lock file says otherwise"),
     ("stderr", lambda v: v["tasks"][0].update(stderr=1.5), "tasks.imagenet1k.stderr: 1.5 is no standard error of"),
     ("stderr of none", lambda v: v["tasks"][-1].update(stderr=0.1), "stderr: 0.1 is no standard error of None"),
     ("before", lambda v: v.update(finished="2024-12-31T23:00:00+00:00"), "finished: 2024-12-31T23:00:00+00:00 is"),
     ("zones", lambda v: v.update(finished="2025-01-01T01:00:00+02:00"), "is before started, 2025-01-01T00:00:00+00:00"),
-    ("unfinished", lambda v: v.update(finished=None), "finished: null, but official is true"),
+    ("unfinished", lambda v: v.update(finished=None), "finished: null, but grade is official"),
     ("long text", lambda v: v.update(device="x" * 501), "device: must be one line of text, at most 500 characters"),
     ("control", lambda v: v["code"].update(version="\x1b[2J"), "code.version: must be one line of text"),
     ("packages", lambda v: v["packages"].update({"a\u202eb": "1"}), "packages.'a\\u202eb': must be one line of text"),
     (
         "reason",
-        lambda v: v["tasks"][0].update(official=False, deviations=["a\nb"]),
+        lambda v: v["tasks"][0].update(UNOFFICIAL, deviations=["a\nb"]),
         "'a\\nb': must be one line of text",
     ),
     ("metric name", lambda v: first_metrics(v).update({"x" * 501: 0.5}), "must be one line of text, at most 500"),
     ("large recipe", lambda v: v["recipe"].update(x="y" * 5000), "recipe: must be one line of text, at most 5000"),
     ("many tasks", lambda v: v["tasks"].extend([v["tasks"][0]] * 41), "tasks.40: 81 results, but the scale has 40"),
     ("size", lambda v: v.update(dataset_size=1), "dataset_size: 1 is not the subset's size, 3800000"),
-    ("format", lambda v: v.update(format=2), "format: "),
+    ("format", lambda v: v.update(format=1), "format: 1, but this version reads 2; run submit again"),
     ("scale", lambda v: v.update(scale="huge"), "scale: unknown scale 'huge'"),
-    ("other scale", lambda v: v.update(scale="medium"), "recipe: official is true, but recipe.samples"),
+    ("other scale", lambda v: v.update(scale="medium"), "recipe: grade is official, but recipe.samples"),
     ("track", lambda v: v.update(track="other"), "track: "),
     ("extra field", lambda v: v.update(extra=1), "extra: Extra inputs are not permitted"),
     ("missing field", lambda v: v.pop("seed"), "seed: Field required"),
@@ -355,24 +371,82 @@ def test_a_key_that_is_there_twice(submission: Path, old: str, new: str, key: st
     assert refusals(submission) == f"{key}: the key is there twice"
 
 
-def test_data_that_are_not_the_locked_ones(submission: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The lock file pins MNIST to what the result was measured on, and STL-10 to something else."""
-    right, wrong = digest_bytes(b"mnist"), "0" * 64
+def locking(path: Path, monkeypatch: pytest.MonkeyPatch, **digests: str) -> None:
+    """A lock file that pins these tasks, and no others."""
     common = {"repo": "a/b", "revision": "c", "licence": None, "files": []}
-    locked = {"mnist": {**common, "data_digest": right}, "stl10": {**common, "data_digest": wrong}}
-    write_json(tmp_path / "lock.json", {"version": 1, "tasks": locked})
-    assert refusals(submission) == ""
+    locked = {key: {**common, "data_digest": digest} for key, digest in digests.items()}
+    write_json(path, {"version": 1, "tasks": locked})
+    monkeypatch.setenv("POOLBENCH_LOCK", str(path))
+
+
+def test_without_a_lock_file_a_submission_is_unverified(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("POOLBENCH_LOCK")
     monkeypatch.setattr("tasks.lock.PATH", tmp_path / "lock.json")
-    message = "tasks.stl10.data_digest: official is true, but it is not the one of the lock file"
-    assert refusals(submission) == message
+    run = make_run(tmp_path / "run")
+    edit_line(run, "mnist", official=True, grade=None)  # a line of an earlier version, to which no lock was official
+    value = read_json(submit(options(run)))
+    assert (value["official"], value["grade"], value["deviations"]) == (False, "unverified", [])
+    assert {(task["official"], task["grade"], task["pinned"]) for task in value["tasks"]} == {
+        (False, "unverified", None)
+    }
+    assert capsys.readouterr().out == (
+        f"{run}/submission.json: unverified\n"
+        "  the data of 40 tasks are not pinned: there is no lock file; python -m tasks lock pins them\n"
+    )
+    assert refusals(run / "submission.json") == ""
+    edit(run / "submission.json", lambda value: value.update(samples_seen=1))
+    assert refusals(run / "submission.json") == "samples_seen: grade is unverified, but 1 is not the recipe's 12800000"
+    edit_line(run, "mnist", deviations=["limit=10"])
+    assert read_json(submit(options(run)))["grade"] == "unofficial"
 
-    def unofficial(value: Any) -> None:
-        for task in value["tasks"]:
-            if task["key"] == "stl10":
-                task.update(official=False, deviations=["other data"], pinned=True)
 
-    edit(submission, unofficial)
-    assert refusals(submission) == "tasks.stl10.pinned: True, but the lock file says otherwise"
+def test_a_claim_to_pinned_data_needs_the_lock_file(
+    submission: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("POOLBENCH_LOCK")
+    monkeypatch.setattr("tasks.lock.PATH", tmp_path / "lock.json")
+    lines = refusals(submission).splitlines()
+    message = "pinned: true, but the lock file of this checkout does not name the task; run submit again"
+    assert lines[0] == f"tasks.imagenet1k.{message}" and len(lines) == 21
+
+
+def test_data_that_are_not_the_locked_ones(submission: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The validator's lock file pins STL-10 to something else than what the result was measured on."""
+    right = {task["key"]: task["data_digest"] for task in read_json(submission)["tasks"]}
+    assert refusals(submission) == ""
+    locking(tmp_path / "lock.json", monkeypatch, **{**right, "stl10": "0" * 64})
+    assert refusals(submission) == "tasks.stl10.pinned: true, but the lock file says otherwise"
+
+    def say(**changes: Any) -> None:
+        def change(value: Any) -> None:
+            value["tasks"] = [task | (changes if task["key"] == "stl10" else {}) for task in value["tasks"]]
+
+        edit(submission, change)
+
+    say(pinned=None, **UNVERIFIED)
+    assert refusals(submission) == "tasks.stl10.data_digest: not the one of the lock file, but grade is unverified"
+    say(deviations=["other data"], **UNOFFICIAL)
+    submission.write_text(json.dumps(forge(read_json(submission))), encoding="utf-8")
+    assert refusals(submission) == ""
+    assert read_json(submission)["grade"] == "unofficial"
+
+
+def test_submit_grades_by_the_lock_file_of_the_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Results are there before somebody pins the tasks: those over the pinned data become official, others do not."""
+    run = make_run(tmp_path / "run")
+    right = {line["key"]: line["data_digest"] for line in read_lines(run / "eval_results.jsonl")}
+    for key in right:
+        edit_line(run, key, pinned=None, **UNVERIFIED)
+    assert read_json(submit(options(run)))["grade"] == "official"
+    locking(tmp_path / "lock.json", monkeypatch, **{**right, "mnist": "0" * 64})
+    other = "the data are not those of the lock file; python -m tasks verify names the files"
+    assert deviations_of(run) == [f"task mnist: {other}"]
+    edit_line(run, "mnist", pinned=False, deviations=[other], **UNOFFICIAL)
+    assert deviations_of(run) == [f"task mnist: {other}"]
+    locking(tmp_path / "other.json", monkeypatch, **right)
+    assert deviations_of(run) == []
 
 
 def test_refusals_are_lines_and_not_too_many(submission: Path) -> None:

@@ -32,7 +32,7 @@ from conf.errors import UserError, status_of
 from conf.files import digest_file, read_json
 from poolbench import PACKAGES
 from tasks.command import main
-from tasks.lock import load_lock
+from tasks.lock import is_pinned, load_lock, pinned, unpinned
 from tasks.registry import load_tasks
 from tasks.verify import verify
 
@@ -49,7 +49,7 @@ CHOSEN = f"tasks={','.join(KEYS)}"
 def origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folders as the repositories hold them; KITTI is complete."""
     root = tmp_path_factory.mktemp("origin")
-    write_classification(root, TASKS[KITTI], classification_samples(711, 4), shards=3)
+    write_classification(root, TASKS[KITTI], classification_samples(711, 4), shards=3, known=True)
     samples = classification_samples(30, 40)
     labels = pa.array([int(members["cls"]) for _, members in samples]).to_numpy()
     write_classification(root, TASKS[GEODE], with_metadata(samples, metadata_of(TASKS[GEODE], labels)), shards=2)
@@ -320,7 +320,7 @@ def test_the_lock_pins_commit_files_and_digest(
     assert line["data_digest"] == locked[KITTI]["data_digest"], "what an evaluation records can be compared with it"
 
     names = tmp_path / "data" / TASKS[KITTI].folder / "classnames.txt"
-    names.write_text(names.read_text().replace("thing 3", "thing three"))
+    names.write_text(f"{names.read_text()}three\n")
     done = run("verify", f"data={tmp_path}/data", f"tasks={KITTI}")
     assert done.returncode == 1 and "1 files are not those of the lock file, the first is classnames.txt" in done.stdout
     assert run("download", f"data={tmp_path}/data", f"tasks={KITTI}").returncode == 0
@@ -357,6 +357,19 @@ def test_a_damaged_lock_file_is_told(content: Any, message: str, tmp_path: Path)
     assert message in str(error.value)
 
 
+def test_another_lock_file_can_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POOLBENCH_LOCK", str(tmp_path / "mine.json"))
+    with pytest.raises(UserError, match=r"mine.json does not exist; python -m tasks lock writes it"):
+        pinned(KITTI)
+    entry = {"repo": "a/b", "revision": "c", "licence": None, "files": [], "data_digest": "0" * 64}
+    (tmp_path / "mine.json").write_text(json.dumps({"version": 1, "tasks": {KITTI: entry}}))
+    assert (is_pinned(KITTI, "0" * 64), is_pinned(KITTI, "1" * 64), is_pinned("mnist", "0" * 64)) == (True, False, None)
+    assert pinned("demo/twemoji") is not None, "the demo's are pinned with the code"
+    assert unpinned([TASKS[KITTI], TASKS["mnist"]]) == (
+        "1 of 2 tasks are not pinned: the lock file mine.json does not name them; python -m tasks lock pins them"
+    )
+
+
 def test_a_repository_with_other_shards_than_it_tells_is_not_pinned(run: Command, hub: Hub, package: Path) -> None:
     files = hub.repositories[TASKS[KITTI].source.repo or ""]["main"]
     files["test/3.tar"] = files["test/2.tar"]
@@ -390,17 +403,22 @@ def add_a_class(folder: Path) -> None:
         file.write("one more\n")
 
 
+def another_name(folder: Path) -> None:
+    names = (folder / "classnames.txt").read_text(encoding="utf-8").splitlines()
+    (folder / "classnames.txt").write_text("\n".join([*names[:2], "a lorry", *names[3:]]), encoding="utf-8")
+
+
 def a_wrong_label(folder: Path) -> None:
     samples = classification_samples(711, 4)
     samples[700][1]["cls"] = b"four"
-    write_classification(folder.parent, TASKS[KITTI], samples, shards=3)
+    write_classification(folder.parent, TASKS[KITTI], samples, shards=3, known=True)
 
 
 def a_bad_picture(folder: Path) -> None:
     samples = classification_samples(711, 4)
     extension = next(iter(samples[700][1]))
     samples[700][1][extension] = samples[700][1][extension][:50]
-    write_classification(folder.parent, TASKS[KITTI], samples, shards=3)
+    write_classification(folder.parent, TASKS[KITTI], samples, shards=3, known=True)
 
 
 @pytest.mark.parametrize(
@@ -411,6 +429,7 @@ def a_bad_picture(folder: Path) -> None:
         (cut_a_shard, "1.tar (the rest of it): "),
         (repeat_a_shard, "237 keys occur more than once, the first is s0000000"),
         (add_a_class, "5 class names, the registry says 4"),
+        (another_name, "  classnames.txt, line 3, is 'a lorry', known is "),
         (a_wrong_label, "2.tar: s0000700.cls holds 'four', not an integer"),
         (a_bad_picture, "2.tar s0000700: the picture cannot be decoded"),
         (lambda folder: shutil.rmtree(folder), "does not exist"),
@@ -456,6 +475,8 @@ def test_verify_counts_every_kind(run: Command, hub: Hub, tmp_path: Path) -> Non
         (["download", f"data={__file__}"], f"data={__file__} is not a folder"),
         (["verify", "data=/nowhere"], "data=/nowhere is not a folder"),
         (["verify", "data=.", "tasks=vtab/pest"], "did you mean 'vtab/pets'?"),
+        (["lock", "tasks=demo"], "tasks=demo is pinned with data=<evaluation sets> that hold it"),
+        (["lock", "tasks=mnist", "data=."], "other tasks without data="),
         (["dowload"], "did you mean 'download'?"),
         ([], "needs a command; known: list, download, verify, lock"),
     ],

@@ -87,7 +87,7 @@ function drawSize(state, theme) {
       element("option", { value: aggregate.name, selected: place === metric }, aggregate.title),
     ),
   );
-  const known = [...state.ranked, ...state.unranked].filter(
+  const known = [...state.ranked, ...state.unverified, ...state.unranked].filter(
     (row) => row.size !== null && row.size > 0 && row.aggregates[metric] !== null,
   );
   const rows = known.slice(0, MOST).map((row) => sizeRow(board, metric, row));

@@ -16,6 +16,10 @@ _LONGEST = 300  # characters of a text that are shown
 _UNKNOWN = Score(value=None, stderr=None)
 
 TRACKS = {"filtering": "Filtering", "byod": "Bring your own data"}
+UNVERIFIED = (
+    "By score, without ranks: these entries met every condition, but nothing pins the data they were evaluated on, so "
+    "that nobody can tell whether they are the same as others'."
+)
 _GROUPS = {**TITLES, "wilds": "WILDS"}  # of tasks; others are shown by their own name
 
 
@@ -48,6 +52,7 @@ def page_data(leaderboard: Leaderboard) -> dict[str, Any]:
         "unit": UNIT,
         "fields": Row._fields,
         "kinds": charts.KINDS,
+        "unverified": UNVERIFIED,
         # What keeps a chart's labels apart is done to the compiled chart, so the script has to do it.
         "labels": charts.laid_out({"marks": [{"name": "labels_marks"}]})["marks"][0],
         "boards": [_board(board) for board in leaderboard.boards],
@@ -97,6 +102,7 @@ def _board(board: Board) -> dict[str, Any]:
         _entry(entry, "entry", names, tasks) if isinstance(entry, Entry) else _reference(entry, names, tasks, citations)
         for entry in merged(board)
     ]
+    rows += [_entry(entry, "unverified", names, tasks) for entry in board.unverified]
     rows += [_entry(entry, "unranked", names, tasks) for entry in board.unranked]
     kinds = [kind for kind in charts.KINDS if any(row.kind == kind for row in rows)]
     return {

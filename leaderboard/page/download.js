@@ -14,7 +14,7 @@ function asCsv(state) {
     ...board.aggregates.flatMap(({ name }) => [name, `${name}_stderr`]),
     ...board.tasks.flatMap(({ name }) => [name, `${name} stderr`]),
   ];
-  const lines = [...state.ranked, ...state.unranked].map((row) => [
+  const lines = [...state.ranked, ...state.unverified, ...state.unranked].map((row) => [
     row.kind,
     row.rank,
     row.last,
@@ -42,7 +42,7 @@ const exact = (value) => (value === null || value === undefined ? null : Number(
 function asJson(state) {
   const { board } = state;
   const named = (list, values) => Object.fromEntries(list.map(({ name }, place) => [name, exact(values[place])]));
-  const entries = [...state.ranked, ...state.unranked].map((row) => ({
+  const entries = [...state.ranked, ...state.unverified, ...state.unranked].map((row) => ({
     kind: row.kind,
     rank: row.rank,
     rank_last: row.last,

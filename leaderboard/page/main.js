@@ -63,7 +63,7 @@ function drawMeaning({ board }) {
     "An entry's rank is one more than the number of entries that are better by more than noise; “2–5” says that noise leaves places 2 to 5 open. The order is by average, then by ImageNet.",
     "Noise is the largest difference seen between two seeds of one dataset together with 1.96 standard errors of the difference that the sampling of test images makes. ± is one standard error and covers sampling alone.",
     "In the column of averages the dot is the entry and the band what noise could explain of the leader's lead: a dot inside the band is tied with the leader.",
-    "Every ranked entry was trained with the pinned recipe of its scale and scored on every task with complete data. Entries that were not are listed apart, with the reasons.",
+    "Every ranked entry was trained with the pinned recipe of its scale and scored on every task with complete data, the pinned ones. Entries whose data nothing pins are unverified and stand in a table of their own; the others are listed apart, with the reasons.",
   ];
   const noise = board.noise
     .flatMap((value, place) => (value === null ? [] : [`${board.aggregates[place].title} ${score(value)}`]))

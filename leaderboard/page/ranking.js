@@ -1,4 +1,4 @@
-// The ranking, the entries that are not ranked, and the sources of published results.
+// The ranking, the entries that are unverified or not ranked, and the sources of published results.
 
 /** What the tables show: a title, how a row sorts, and its cell. `order` is what the first click on the title gives. */
 function columns(board) {
@@ -57,6 +57,7 @@ function drawRanking(state) {
   byId("more").hidden = left === 0;
   byId("more").textContent = `Show ${Math.min(left, STEP)} more of ${left.toLocaleString("en")}`;
   byId("count").textContent = counted(state);
+  drawUnverified(state);
   drawUnranked(state);
   drawSources(state);
 }
@@ -65,14 +66,15 @@ function nothing(state) {
   return state.board.rows.length === 0 ? "No entry yet." : "No entry fits the search and the filters.";
 }
 
-function counted({ board, ranked, unranked }) {
+function counted({ board, ranked, unverified, unranked }) {
   const all = board.rows.length;
   const parts = [
     several(ranked.filter((row) => row.kind === "entry").length, "ranked entry", "ranked entries"),
     several(ranked.filter((row) => row.kind === "published").length, "published result"),
+    ...(unverified.length ? [several(unverified.length, "unverified entry", "unverified entries")] : []),
     several(unranked.length, "entry not ranked", "entries not ranked"),
   ];
-  const shown = ranked.length + unranked.length;
+  const shown = ranked.length + unverified.length + unranked.length;
   return `${parts.join(", ")}${shown < all ? ` (${shown.toLocaleString("en")} of ${all.toLocaleString("en")})` : ""}`;
 }
 
@@ -191,33 +193,48 @@ function reach(board, place) {
     : [0, 0];
 }
 
+function drawUnverified(state) {
+  const { board } = state;
+  const heads = ["Method", ...board.aggregates.map(({ title }) => `#${title}`), "#Dataset", "#Seed"];
+  const cells = (row) => [
+    ...board.aggregates.map((_, place) => number(withError(row.aggregates[place], row.errors[place]))),
+    number(size(row.size), { title: row.size === null ? null : row.size.toLocaleString("en") }),
+    number(row.seed ?? NONE),
+  ];
+  drawApart(state, "unverified", "Unverified", DATA.unverified, "Entries whose evaluation data nothing pins", heads, cells);
+}
+
 function drawUnranked(state) {
-  const rows = state.unranked.slice(0, state.shown);
-  if (rows.length === 0) return byId("unranked").replaceChildren();
+  const words = "Shown, never ranked: what these entries did otherwise than the rules say.";
+  const cells = (row) => [
+    number(withError(row.aggregates[0], row.errors[0])),
+    element("td", { class: "reasons" }, reasons(row.notes)),
+  ];
+  const heads = ["Method", "#Average", "Why not"];
+  drawApart(state, "unranked", "Not ranked", words, "Entries that are not ranked, and why", heads, cells);
+}
+
+/** A table of entries below the ranking; heads that start with "#" are of numbers, `cells` are those beside the method. */
+function drawApart(state, id, title, words, caption, titles, cells) {
+  const rows = state[id].slice(0, state.shown);
+  if (rows.length === 0) return byId(id).replaceChildren();
   const body = rows.map((row) =>
-    element(
-      "tr",
-      { "data-id": row.id },
-      compareCell(state, row),
-      methodCell(state.board, row),
-      number(withError(row.aggregates[0], row.errors[0])),
-      element("td", { class: "reasons" }, reasons(row.notes)),
-    ),
+    element("tr", { "data-id": row.id }, compareCell(state, row), methodCell(state.board, row), cells(row)),
   );
-  const heads = ["Method", "Average", "Why not"].map((title) =>
-    element("th", { scope: "col", class: title === "Average" ? "number" : null }, title),
+  const heads = titles.map((head) =>
+    element("th", { scope: "col", class: head.startsWith("#") ? "number" : null }, head.replace("#", "")),
   );
-  const cut = state.unranked.length - rows.length;
-  return byId("unranked").replaceChildren(
-    element("h3", { id: "unranked-title" }, "Not ranked"),
-    element("p", {}, "Shown, never ranked: what these entries did otherwise than the rules say."),
+  const cut = state[id].length - rows.length;
+  return byId(id).replaceChildren(
+    element("h3", { id: `${id}-title` }, title),
+    element("p", {}, words),
     element(
       "div",
-      { class: "scroll", role: "region", "aria-labelledby": "unranked-title", tabindex: "0" },
+      { class: "scroll", role: "region", "aria-labelledby": `${id}-title`, tabindex: "0" },
       element(
         "table",
         {},
-        element("caption", { class: "unseen" }, "Entries that are not ranked, and why"),
+        element("caption", { class: "unseen" }, caption),
         element(
           "thead",
           {},

@@ -58,24 +58,31 @@ function settled() {
 
 function chosenBoard({ track, scale }) {
   const onTrack = BOARDS.filter((board) => board.track === track);
-  const first = BOARDS.find((board) => board.rows.some((row) => row.kind === "entry")) ?? BOARDS[0];
+  const holding = (kind) => BOARDS.find((board) => board.rows.some((row) => row.kind === kind));
+  const first = holding("entry") ?? holding("unverified") ?? BOARDS[0];
   return onTrack.find((board) => board.scale === scale) ?? onTrack[0] ?? first;
 }
 
-/** The entry with scores that is nearest to no filtering at all: whoever kept most. */
+/** The entry with scores that is nearest to no filtering at all: whoever kept most. Unverified ones where no others are. */
 function largest(board) {
   const scored = board.rows.filter((row) => row.scores.length && row.kind !== "unranked");
-  return scored.reduce((best, row) => (best === null || (row.size ?? 0) > (best.size ?? 0) ? row : best), null);
+  const verified = scored.filter((row) => row.kind !== "unverified");
+  return (verified.length ? verified : scored).reduce((best, row) => (best === null || (row.size ?? 0) > (best.size ?? 0) ? row : best), null);
 }
 
-/** The rows of the two tables, searched and sorted, and the methods, searched. */
+/** The rows of the three tables, searched and sorted, and the methods, searched. */
 function view(state) {
   const words = state.q.toLowerCase().split(/\s+/).filter(Boolean);
   const fits = (row) => words.every((word) => row.words.includes(word));
   const found = state.board.rows.filter(fits);
   const ranked = found.filter((row) => row.kind === "entry" || (row.kind === "published" && state.published));
-  const unranked = found.filter((row) => row.kind === "unranked" && state.unofficial);
-  return { ranked: sorted(ranked, state), unranked: sorted(unranked, state), methods: state.board.methods.filter(fits) };
+  const apart = (kind) => (state.unofficial ? sorted(found.filter((row) => row.kind === kind), state) : []);
+  return {
+    ranked: sorted(ranked, state),
+    unverified: apart("unverified"),
+    unranked: apart("unranked"),
+    methods: state.board.methods.filter(fits),
+  };
 }
 
 function sorted(rows, { column, descending }) {

@@ -5,7 +5,7 @@ from html import escape
 
 from leaderboard.findings import TITLES, score_of
 from leaderboard.models import Board, Entry, Leaderboard, Method, Reference
-from leaderboard.page.data import TRACKS, aggregate_names, link, merged, seeded, shown
+from leaderboard.page.data import TRACKS, UNVERIFIED, aggregate_names, link, merged, seeded, shown
 
 _ROWS = 100  # of each table; leaderboard.json has all
 _NONE = "\u2013"
@@ -32,9 +32,22 @@ def _board(board: Board) -> str:
         parts.append(_ranking(board, entries))
     if over_seeds := seeded(board):
         parts.append(f"<h3>Methods, over their seeds</h3>\n{_methods(over_seeds)}")
+    if board.unverified:
+        parts.append(f"<h3>Unverified</h3>\n<p>{UNVERIFIED}</p>\n{_unverified(board)}")
     if board.unranked:
         parts.append(f"<h3>Not ranked</h3>\n{_unranked(board)}")
     return "\n".join([*parts, "</section>"])
+
+
+def _unverified(board: Board) -> str:
+    """The ranking's columns without ranks."""
+    names = aggregate_names(board)
+    heads = [("Method", False), *((TITLES.get(n, n), True) for n in names), ("Dataset size", True)]
+    rows = []
+    for entry in board.unverified[:_ROWS]:
+        scores = [_number(_score(entry, name)) for name in names]
+        rows.append([_method(entry), *scores, _number(_size(entry.dataset_size))])
+    return _table(heads, rows) + _more(len(board.unverified))
 
 
 def _ranking(board: Board, entries: Sequence[Entry | Reference]) -> str:

@@ -13,7 +13,7 @@ function drawTasks(state) {
     return;
   }
   drawBaselines(scored, baseline);
-  const chosen = [...state.compare, ...state.ranked, ...state.unranked].filter(
+  const chosen = [...state.compare, ...state.ranked, ...state.unverified, ...state.unranked].filter(
     (row) => row.scores.length && row !== baseline,
   );
   const rows = [...new Set(chosen)].slice(0, COLUMNS);

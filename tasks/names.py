@@ -1,0 +1,183 @@
+"""The class names and templates that are known for a task, by digest: they decide a score as the pictures do.
+
+    python -m tasks.names        # writes known_names.json anew, from clip_benchmark and open_clip as installed
+
+The published sets were exported with the lists that clip_benchmark carries, which have been the same since November
+2022. known_names.json holds the digest of each list and is what counts: another version of a package changes no grade.
+Tasks whose names come with their data alone (CIFAR-100's, for one) are not in it, and nothing is said of them.
+"""
+
+import ast
+import json
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from conf.files import digest_json, read_json, write_json
+from tasks.readers import CLASSNAMES, TEMPLATES
+
+KNOWN = Path(__file__).parent / "known_names.json"
+
+Names = tuple[str, ...]
+Lists = dict[str, dict[str, list[Names]]]  # task key -> "classnames" and "templates" -> the known variants
+
+_FILES = {"classnames": CLASSNAMES, "templates": TEMPLATES}
+_IMAGENETS = ("imagenet1k", "imagenet_sketch", "imagenetv2", "imagenet-a", "imagenet-o", "imagenet-r")
+# clip_benchmark's lists by task, where its exporter took the names from them. Others come from torchvision or TFDS.
+_CLASSNAMES = {
+    "country211": "country211",
+    "gtsrb": "gtsrb",
+    "mnist": "mnist",
+    "vtab/caltech101": "caltech101_vtab",
+    "vtab/clevr_closest_object_distance": "clevr_closest_object_distance",
+    "vtab/clevr_count_all": "clevr_count_all",
+    "vtab/eurosat": "eurosat",
+    "vtab/kitti_closest_vehicle_distance": "kitti_closest_vehicle_distance",
+    "vtab/pcam": "pcam",
+    "vtab/pets": "pets",
+    "vtab/svhn": "svhn",
+}
+_TEMPLATES = {
+    **{key: name for key, name in _CLASSNAMES.items() if key != "vtab/caltech101"},
+    **{key: key for key in ("cars", "cifar10", "fgvc_aircraft", "food101", "renderedsst2", "stl10", "sun397")},
+    "voc2007": "voc2007",
+    **{f"vtab/{name}": name for name in ("caltech101", "cifar100", "dtd", "flowers", "resisc45")},
+    **dict.fromkeys((*_IMAGENETS, "objectnet"), "imagenet1k"),
+}
+
+
+def unlike_known(key: str, classnames: Sequence[str], templates: Sequence[str]) -> list[str]:
+    """Where a task's names differ from all that are known for it: a reason for each of the two lists that does."""
+    found = {"classnames": classnames, "templates": templates}
+    known = _digests().get(key, {})
+    return [
+        _difference(key, what, lines)
+        for what, lines in found.items()
+        if known.get(what) and digest_of_names(lines) not in known[what]
+    ]
+
+
+def speaks_of_names(reason: str) -> bool:
+    """Whether a reason is one of `unlike_known`."""
+    return reason.startswith(tuple(_FILES.values()))
+
+
+def digest_of_names(lines: Sequence[str]) -> str:
+    """SHA-256 of the JSON list of the lines; stretches of blanks count as one."""
+    return digest_json(_normal(lines))
+
+
+def write(path: Path = KNOWN) -> None:
+    """Write the digests of the packages' lists."""
+    digests = {
+        key: {what: [digest_of_names(lines) for lines in variants] for what, variants in sorted(lists.items())}
+        for key, lists in sorted(packaged().items())
+    }
+    write_json(path, digests)
+
+
+@cache
+def packaged() -> Lists:
+    """The lists of clip_benchmark and, for ImageNet, open_clip; without a package, without its lists.
+
+    Nothing of clip_benchmark is run: its lists are read from its files.
+    """
+    folder = _folder("clip_benchmark", "datasets")
+    if folder is None:
+        return {}
+    names = _read(folder / "en_classnames.json")
+    prompts = _read(folder / "en_zeroshot_classification_templates.json")
+    builder = _literals(folder / "builder.py")
+    lists: Lists = {key: {"templates": [tuple(prompts[name])]} for key, name in _TEMPLATES.items()}
+    for key, name in _CLASSNAMES.items():
+        lists[key]["classnames"] = [tuple(names[name])]
+    lists["voc2007"]["classnames"] = [tuple(_literals(folder / "voc2007.py")["object_categories"])]
+    variants = [(tuple(names["imagenet1k"]), tuple(prompts["imagenet1k"])), *_open_clip()]
+    for key in _IMAGENETS:
+        kept = builder.get(f"{key.replace('-', '_')}_wnids")
+        rows = [kept is None or wnid in kept for wnid in builder["all_imagenet_wordnet_ids"]]
+        chosen = [tuple(name for name, row in zip(every, rows, strict=True) if row) for every, _ in variants]
+        lists[key]["classnames"] = list(dict.fromkeys(chosen))
+        lists[key]["templates"] = list(dict.fromkeys(templates for _, templates in variants))
+    return lists
+
+
+def _difference(key: str, what: str, lines: Sequence[str]) -> str:
+    """The first line that is another one, beside the known text where a package that is here has it."""
+    here, variants = _normal(lines), _known_texts(key, what)
+    if not variants:
+        return f"{_FILES[what]} does not hold what is known for the task"
+    # Of several variants, the one that is left last.
+    index, right = max(((_first_difference(here, one), one) for one in variants), key=lambda pair: pair[0])
+    found, wanted = (_shown(side[index]) if index < len(side) else "missing" for side in (here, right))
+    return f"{_FILES[what]}, line {index + 1}, is {found}, known is {wanted}"
+
+
+def _known_texts(key: str, what: str) -> list[list[str]]:
+    """The known variants of a list, as far as the packages that are here have them; their versions may have others."""
+    try:
+        variants = packaged()[key][what]
+    except (LookupError, OSError, SyntaxError, ValueError):
+        return []
+    return [_normal(lines) for lines in variants if digest_of_names(lines) in _digests()[key][what]]
+
+
+def _shown(text: str) -> str:
+    """A text in quotes on one line, cut where it is long."""
+    return repr(text if len(text) <= 60 else f"{text[:59]}…")
+
+
+def _first_difference(one: Sequence[str], other: Sequence[str]) -> int:
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((index for index, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
+def _normal(lines: Sequence[str]) -> list[str]:
+    return [" ".join(line.split()) for line in lines]
+
+
+@cache
+def _digests() -> Mapping[str, Mapping[str, Sequence[str]]]:
+    digests: dict[str, dict[str, list[str]]] = read_json(KNOWN)
+    return digests
+
+
+def _open_clip() -> list[tuple[Names, Names]]:
+    """ImageNet's names and templates."""
+    try:
+        from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES, OPENAI_IMAGENET_TEMPLATES
+    except ImportError:
+        return []
+    return [(tuple(IMAGENET_CLASSNAMES), tuple(template("{c}") for template in OPENAI_IMAGENET_TEMPLATES))]
+
+
+def _folder(package: str, name: str) -> Path | None:
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    return Path(next(iter(spec.submodule_search_locations))) / name
+
+
+def _read(path: Path) -> dict[str, list[str]]:
+    content: dict[str, list[str]] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+def _literals(path: Path) -> dict[str, Any]:
+    """Names that a module or its functions bind to a list or a set written out, with their values."""
+    found: dict[str, Any] = {}
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.List | ast.Set):
+            try:
+                value = ast.literal_eval(node.value)
+            except ValueError:
+                continue
+            found.update({target.id: value for target in node.targets if isinstance(target, ast.Name)})
+    return found
+
+
+if __name__ == "__main__":
+    write()
+    print(KNOWN)
