@@ -9,6 +9,7 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: test processes share two cores
 
+import forked
 import open_clip
 import pytest
 
@@ -19,6 +20,14 @@ for _number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(_number, lambda number, frame: None)
 
 MODELS = Path(__file__).parent / "models"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """One server forks the commands of all test processes; those that xdist starts inherit where it is."""
+    if not hasattr(config, "workerinput"):
+        server = forked.session()
+        server.__enter__()
+        config.add_cleanup(lambda: server.__exit__(None, None, None))
 
 
 @pytest.fixture(autouse=True, scope="session")

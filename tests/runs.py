@@ -2,15 +2,14 @@
 
 import contextlib
 import json
-import os
 import random
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 
 from conf import recipes
@@ -196,6 +195,4 @@ def refusals(path: Path) -> str:
 
 
 def leaderboard(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "leaderboard", *map(str, arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    return forked.run("-m", "leaderboard", *arguments)

@@ -3,11 +3,7 @@
 import bisect
 import gzip
 import itertools
-import os
 import resource
-import socket
-import subprocess
-import sys
 import tarfile
 import threading
 import time
@@ -16,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import forked
 import fsspec
 import pytest
 import s3_server
@@ -285,31 +282,15 @@ def test_a_pool_without_a_usable_sample_is_told_by_its_commonest_reason(tmp_path
     assert told in str(error.value) and "\n" not in str(error.value)
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
-
-
 @pytest.mark.slow
 def test_too_much_bad_data_stops_every_process(tmp_path: Path) -> None:
     """The real command, as two processes that no launcher watches over: each has to find its own end."""
     half = [(f"{n}", sample(n) if n % 2 else {"txt": b"no picture"}) for n in range(40)]
     pool = write_tar(tmp_path / "half.tar", half)
-    environment = {"OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     options = [f"data={pool}", f"out={tmp_path}", "name=half", *OPTIONS]
     options[options.index(f"recipe.samples={TAKEN}")] = "recipe.samples=2000"
-    started = [
-        subprocess.Popen(
-            [sys.executable, str(ROOT / "tests/run_train.py"), *options],
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=ROOT,
-            env=os.environ | environment | {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"},
-        )
-        for rank in range(2)
-    ]
-    errors = [process.communicate(timeout=300)[1] for process in started]
+    started = forked.world(2, "tests/run_train.py", *options)
+    errors = [process.communicate(timeout=600)[1] for process in started]
     assert [process.returncode for process in started] == [2, 2], errors
     lines = [line for error in errors for line in error.splitlines() if line.startswith("error: ")]
     assert any("samples cannot be read, more than max_bad_share=0.01" in line for line in lines), errors

@@ -2,12 +2,11 @@
 
 import os
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import forked
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -69,8 +68,7 @@ def expected(pool: Path, centroids: Path, targets: Path, threshold: float | None
 def select(tmp_path: Path, pool: Path, *options: str) -> list[str]:
     """The uids that the command chooses."""
     out = tmp_path / f"subset-{len(list(tmp_path.glob('subset-*')))}.npy"
-    command = [sys.executable, "-m", "curate", f"pool={pool}", f"out={out}", f"filter.language={SMALL}", *options]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = forked.run("-m", "curate", f"pool={pool}", f"out={out}", f"filter.language={SMALL}", *options)
     assert done.returncode == 0, done.stderr
     return [f"{high:016x}{low:016x}" for high, low in np.load(out).tolist()]
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import forked
 import numpy as np
 import open_clip
 import pyarrow as pa
@@ -402,7 +403,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def command(real: Path, out: Path, *words: str) -> list[str]:
     known = [f"checkpoint={real}/model.pt", f"model={REAL}", f"shards={real}/pool", f"out={out}", "arch=b32"]
-    return [sys.executable, "-m", "curate.score", *known, *words]
+    return ["-m", "curate.score", *known, *words]
 
 
 @pytest.mark.slow
@@ -414,13 +415,7 @@ def test_a_process_for_each_device(real: Path, tmp_path: Path, capfd: pytest.Cap
 
 @pytest.mark.slow
 def test_a_killed_run_goes_on(real: Path, tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        command(real, tmp_path, "workers=1", "batch_size=1"),
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    process = forked.start(*command(real, tmp_path, "workers=1", "batch_size=1"), new_session=True)
     until(lambda: list(tmp_path.glob("*.parquet")) or process.poll() is not None)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -435,7 +430,7 @@ def test_a_killed_run_goes_on(real: Path, tmp_path: Path) -> None:
 @pytest.mark.system("slurm-wlm munge", slurm_cluster.missing)
 def test_an_array_on_slurm(real: Path, tmp_path: Path, cluster: dict[str, str]) -> None:
     environment = cluster | {"PYTHON": sys.executable, "OMP_NUM_THREADS": "1"}
-    words = [*command(real, tmp_path / "out")[3:], "workers=0"]
+    words = [*command(real, tmp_path / "out")[2:], "workers=0"]
     sbatch = [
         "sbatch",
         "--wait",

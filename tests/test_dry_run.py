@@ -1,11 +1,10 @@
 """What `dry_run=true` tells of a run: its numbers, and all that is wrong, in one go and without a trace."""
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import pytest
 import torch
 from pools import sample, uid_of, write_pool, write_tar
@@ -26,9 +25,7 @@ SMALL = ("scale=small", "dry_run=true", "recipe.model=test-tiny", "recipe.warmup
 
 
 def dry_run(*words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "tests/run_train.py", "dry_run=true", *words]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    return forked.run("tests/run_train.py", "dry_run=true", *words)
 
 
 def outlook(*words: str) -> Outlook:

@@ -4,12 +4,11 @@ import json
 import random
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import forked
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -418,9 +417,7 @@ import open_clip, runpy
 open_clip.add_model_config({str(models)!r})
 runpy.run_module("evaluate", run_name="__main__", alter_sys=True)"""
     words = [f"model={MODEL}", f"checkpoint={checkpoint}", f"data={data}", f"out={tmp_path}", "device=cpu"]
-    command = [sys.executable, "-c", code, *words, f"tasks=[{EUROSAT},retrieval/flickr*,wilds]"]
-    root = Path(__file__).parent.parent
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    done = forked.run("-c", code, *words, f"tasks=[{EUROSAT},retrieval/flickr*,wilds]")
     assert done.returncode == 1 and done.stderr == ""
     assert "wilds/fmow: missing" in done.stdout and "2 of 5 tasks have results" in done.stdout
     lines = [json.loads(text) for text in (tmp_path / FILE).read_text().splitlines()]

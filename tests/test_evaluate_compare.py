@@ -2,12 +2,12 @@
 
 import json
 import math
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import forked
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,7 +21,7 @@ from evalsets import (
     write_retrieval,
 )
 from predictions import DRAWS, hits, keys, labelled
-from runs import ROOT, result
+from runs import result
 
 from conf.errors import UserError
 from conf.files import append_line
@@ -375,8 +375,8 @@ def test_two_evaluated_checkpoints(tmp_path: Path) -> None:
         scored(write_checkpoint(tmp_path / f"{name}.pt", seed), tmp_path, tmp_path / name, [EUROSAT, PETS, FLICKR])
         for seed, name in enumerate("ab")
     ]
-    command = [sys.executable, "-m", "evaluate.compare", tmp_path / "a", tmp_path / "b", f"json={tmp_path / 'c.json'}"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    words = (tmp_path / "b", f"json={tmp_path / 'c.json'}")
+    done = forked.run("-m", "evaluate.compare", tmp_path / "a", *words)
     assert (done.returncode, done.stderr) == (0, "")
     found = json.loads((tmp_path / "c.json").read_text())
     assert [one["key"] for one in found["tasks"]] == [EUROSAT, PETS, FLICKR]
@@ -385,7 +385,6 @@ def test_two_evaluated_checkpoints(tmp_path: Path) -> None:
             assert outcome.line(one["key"])["metrics"]["main_metric"] == pytest.approx(value, abs=1e-6)
         assert one["key"] in done.stdout and 0 < one["p"] <= 1 and one["stderr"] > 0
     assert found["not_comparable"] == {} and found["overall"][0]["tasks"] == 3
-    command[4] = str(tmp_path / "nowhere")
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = forked.run("-m", "evaluate.compare", tmp_path / "a", tmp_path / "nowhere")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"error: {tmp_path / 'nowhere'} is not a folder\n"

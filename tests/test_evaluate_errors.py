@@ -3,12 +3,11 @@
 import dataclasses
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 import torch
 from evalsets import (
@@ -291,8 +290,6 @@ def test_the_yaml_has_every_key_with_the_default_of_the_code() -> None:
 
 
 def test_the_command_line_answers_in_one_line() -> None:
-    command = [sys.executable, "-m", "evaluate", "run=nowhere", "data=."]
-    root = Path(__file__).parent.parent
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    done = forked.run("-m", "evaluate", "run=nowhere", "data=.")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "error: run=nowhere is not a folder\n"

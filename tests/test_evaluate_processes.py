@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import forked
 import pyarrow.parquet as pq
 import pytest
 from evalsets import (
@@ -50,21 +51,32 @@ def plain(folder: Path) -> Outcome:
 
 
 def torchrun(processes: int, folder: Path, out: Path, **options: Any) -> subprocess.CompletedProcess[str]:
-    words = {"model": MODEL, "checkpoint": folder / "model.pt", "data": folder / "data", "out": out, "workers": 0}
+    """The command as users type it, for several GPUs."""
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    settings = [f"{key}={value}" for key, value in {**words, **options}.items()]
-    command = [sys.executable, *launcher, "tests/run_evaluate.py", *settings, f"tasks=[{','.join(KEYS)}]"]
+    command = [sys.executable, *launcher, "tests/run_evaluate.py", *settings(folder, out, **options)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
+
+
+def shared(processes: int, folder: Path, out: Path, **options: Any) -> tuple[list[int], str, str]:
+    """What as many processes come to: their exit statuses, and all that they print."""
+    group = forked.world(processes, "tests/run_evaluate.py", *settings(folder, out, **options))
+    output, errors = zip(*(process.communicate() for process in group), strict=True)
+    return [process.wait() for process in group], "".join(output), "".join(errors)
+
+
+def settings(folder: Path, out: Path, **options: Any) -> list[str]:
+    words = {"model": MODEL, "checkpoint": folder / "model.pt", "data": folder / "data", "out": out, "workers": 0}
+    return [*(f"{key}={value}" for key, value in {**words, **options}.items()), f"tasks=[{','.join(KEYS)}]"]
 
 
 @pytest.mark.slow
 def test_the_scores_are_those_of_one_process(folder: Path, plain: Outcome, tmp_path: Path) -> None:
     options = {"batch_size": 7, "workers": 1, "cache": tmp_path / "cache"}
-    done = torchrun(3, folder, tmp_path / "out", **options)
-    assert done.returncode != 0, "a task failed and a picture was bad"
-    assert f"{PETS}: failed: 2.tar: s0000030.cls says 99, but there are 37 class names" in done.stdout
-    assert done.stdout.count("8 of 9 tasks have results") == 1, done.stderr[-2000:]
+    statuses, output, errors = shared(3, folder, tmp_path / "out", **options)
+    assert all(statuses), "a task failed and a picture was bad"
+    assert f"{PETS}: failed: 2.tar: s0000030.cls says 99, but there are 37 class names" in output
+    assert output.count("8 of 9 tasks have results") == 1, errors[-2000:]
     lines = {line["key"]: line for line in read_lines(tmp_path / "out" / FILE)}
     assert len(lines) == 8
     for key, line in lines.items():
@@ -73,8 +85,8 @@ def test_the_scores_are_those_of_one_process(folder: Path, plain: Outcome, tmp_p
         for name in ("samples", "stderr", "bad", "data_digest", "deviations"):
             assert line[name] == expected[name], (key, name)
         assert pq.read_table(predictions_path(tmp_path / "out", key)).to_pydict() == plain.predictions[key]
-    again = torchrun(2, folder, tmp_path / "out", **options)
-    assert again.stdout.count("finished before") == 8 and len(read_lines(tmp_path / "out" / FILE)) == 8
+    _, output, _ = shared(2, folder, tmp_path / "out", **options)
+    assert output.count("finished before") == 8 and len(read_lines(tmp_path / "out" / FILE)) == 8
 
 
 @pytest.mark.slow
@@ -128,24 +140,7 @@ def test_the_death_of_a_process_ends_the_evaluation(folder: Path, tmp_path: Path
         "runpy.run_path('tests/run_evaluate.py', run_name='__main__')\n"
     )
     (tmp_path / "deadly.py").write_text(code)
-    words = [
-        f"model={MODEL}",
-        f"checkpoint={folder}/model.pt",
-        f"data={folder}/data",
-        f"out={tmp_path}/out",
-        "workers=0",
-    ]
-    port = "29533"
-    children = []
-    for rank in ("0", "1"):
-        world = {"RANK": rank, "WORLD_SIZE": "2", "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        environment = os.environ | world | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
-        command = [sys.executable, tmp_path / "deadly.py", *words, f"tasks=[{EUROSAT}]"]
-        children.append(
-            subprocess.Popen(
-                command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-            )
-        )
-    _, complaint = children[0].communicate(timeout=300)
-    assert children[1].wait(timeout=300) == -9 and children[0].returncode != 0
+    children = forked.world(2, tmp_path / "deadly.py", *settings(folder, tmp_path / "out")[:-1], f"tasks=[{EUROSAT}]")
+    _, complaint = children[0].communicate(timeout=600)
+    assert children[1].wait(timeout=600) == -9 and children[0].returncode != 0
     assert "a process of this evaluation died" in complaint

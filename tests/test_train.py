@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import re
 import signal
 import subprocess
@@ -12,6 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import forked
 import offline_wandb
 import open_clip
 import pytest
@@ -278,25 +278,18 @@ def test_wandb_offline(options: list[str]) -> None:
     assert offline_wandb.holds(folder, "logit_scale")
 
 
-def launch(options: list[str], *more: str, processes: int = 0) -> "subprocess.Popen[str]":
-    """The command as users type it; under torchrun where `processes` are asked for."""
-    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes else []
-    return subprocess.Popen(
-        [sys.executable, *torchrun, str(ROOT / "tests/run_train.py"), *(merged(options, *more) if more else options)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
+def launch(options: list[str], *more: str) -> forked.Command:
+    return forked.start("tests/run_train.py", *(merged(options, *more) if more else options))
 
 
 @pytest.mark.slow
 def test_two_processes_see_the_same_and_go_on_as_one(whole: Path, options: list[str]) -> None:
-    started = launch(options, "name=two", "efficiency.checkpoint_every=6", processes=2)
-    _, errors = started.communicate(timeout=300)
+    """Under torchrun, as users type it."""
+    words = [str(ROOT / "tests/run_train.py"), *merged(options, "name=two", "efficiency.checkpoint_every=6")]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *words]
+    started = subprocess.run(torchrun, cwd=ROOT, capture_output=True, text=True, check=False)
     folder = Path(next(o for o in options if o.startswith("out="))[4:]) / "two"
-    assert started.returncode == 0, errors[-3000:]
+    assert started.returncode == 0, started.stderr[-3000:]
     assert read_json(folder / "run.json")["world_size"] == 2
     assert losses(folder) == pytest.approx(losses(whole), abs=1e-5)
     for path in (folder / "checkpoints").glob("step_000000013.*"):
@@ -319,9 +312,10 @@ def test_a_killed_run_goes_on_to_the_same_weights(whole: Path, options: list[str
 
 @pytest.mark.slow
 def test_a_wrong_world_is_told_once_per_process(options: list[str]) -> None:
-    started = launch(options, "recipe.batch_size=15", "recipe.samples=150", "name=odd", processes=2)
-    _, errors = started.communicate(timeout=300)
-    assert started.returncode != 0
+    words = merged(options, "recipe.batch_size=15", "recipe.samples=150", "name=odd")
+    group = forked.world(2, "tests/run_train.py", *words)
+    errors = "".join(process.communicate()[1] for process in group)
+    assert [process.wait() for process in group] == [2, 2]
     assert "2 processes cannot share batches of 15 evenly; use 1 or 3 processes" in errors
 
 

@@ -4,13 +4,13 @@ import os
 import random
 import shlex
 import signal
-import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import forked
 import offline_wandb
 import pytest
 import torch
@@ -339,10 +339,10 @@ def _until(after: int) -> Any:
     return rate
 
 
-def launched(tmp_path: Path, options: dict[str, str], *launcher: str, fault: str) -> "subprocess.Popen[str]":
-    """Training as a process of its own, with the stub and a short patience of collective operations."""
-    script = tmp_path / "script.py"
-    script.write_text(f"""
+def script(tmp_path: Path) -> Path:
+    """Training as a command, with the stub and a short patience of collective operations."""
+    path = tmp_path / "script.py"
+    path.write_text(f"""
 import sys
 from datetime import timedelta
 from functools import partial
@@ -357,14 +357,7 @@ if __name__ == "__main__":
     dist.init_process_group = partial(dist.init_process_group, timeout=timedelta(seconds=5))
     main()
 """)
-    return subprocess.Popen(
-        [sys.executable, *launcher, str(script), *(f"{key}={value}" for key, value in options.items())],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        env=os.environ | {"FAULT": fault, "OMP_NUM_THREADS": "1"},
-    )
+    return path
 
 
 def alive(pid: int) -> bool:
@@ -398,7 +391,8 @@ def assert_gone(running: list[int]) -> None:
 def test_a_stopped_training_leaves_no_evaluation_behind(
     options: dict[str, str], stub: dict[str, str], tmp_path: Path, number: int, status: int
 ) -> None:
-    started = launched(tmp_path, options | stub, fault="hang all")
+    words = [f"{key}={value}" for key, value in (options | stub).items()]
+    started = forked.start(script(tmp_path), *words, env=os.environ | {"FAULT": "hang all"})
     folder = tmp_path / "runs/run"
     running = hanging(folder)
     started.send_signal(number)
@@ -438,11 +432,12 @@ def test_an_interrupted_training_leaves_no_evaluation_behind(
 def test_the_other_processes_wait_longer_than_a_collective_operation_does(
     options: dict[str, str], stub: dict[str, str], tmp_path: Path
 ) -> None:
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    started = launched(tmp_path, options | stub, *torchrun, fault="slow step_000000004")
-    _, errors = started.communicate(timeout=300)
+    words = [f"{key}={value}" for key, value in (options | stub).items()]
+    environment = os.environ | {"FAULT": "slow step_000000004", "TORCHELASTIC_RUN_ID": "none"}
     folder = tmp_path / "runs/run"
-    assert started.returncode == 0, errors[-3000:]
+    for started in forked.world(2, script(tmp_path), *words, env=environment):
+        _, errors = started.communicate()
+        assert started.returncode == 0, errors[-3000:]
     assert read_json(folder / "run.json")["world_size"] == 2 and list(scores(folder)) == [4, 6]
     assert losses(folder) == pytest.approx(losses(run(options | {"name": "plain"})), abs=1e-5)
     known = (folder / "evaluations/step_000000004/environment").read_text().split()
