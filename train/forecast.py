@@ -4,7 +4,6 @@ Nothing is written, no GPU is touched, and of the data only the listing and a fe
 docs/plan_a_run.md says how each number is made and how good it is.
 """
 
-import importlib.util
 import math
 import shutil
 import statistics
@@ -97,7 +96,6 @@ def look_ahead(config: TrainConfig) -> Outlook:
     subset = _subset(outlook)
     pool = _pool(outlook, data, subset)
     _check_tasks(outlook)
-    _check_wandb(outlook)
     before = _told(outlook, lambda: read_run(config.folder))
     if before is not None:
         _compare(outlook, before, data)
@@ -417,11 +415,6 @@ def _check_tasks(outlook: Outlook) -> None:
         others = [key for key in keys if key not in task_keys(("demo",))]
         if others:
             outlook.wrong.append(f"evaluate.data= is needed for {others[0]}: the folder that holds the tasks' folders")
-
-
-def _check_wandb(outlook: Outlook) -> None:
-    if outlook.config.wandb.mode != "disabled" and importlib.util.find_spec("wandb") is None:
-        outlook.wrong.append("wandb.mode needs the package: pip install -e '.[wandb]'")
 
 
 def _compare(outlook: Outlook, before: dict[str, Any], data: Data | None) -> None:

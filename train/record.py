@@ -225,17 +225,11 @@ def read_run(folder: Path) -> dict[str, Any] | None:
 
 
 def _start_wandb(config: TrainConfig) -> Any:
-    """A wandb run, None where it is disabled.
-
-    Raises:
-        UserError: wandb is not installed.
-    """
+    """A wandb run, None where it is disabled."""
     if config.wandb.mode == "disabled":
         return None
-    try:
-        import wandb
-    except ImportError:
-        raise UserError("wandb.mode needs the package: pip install -e '.[wandb]'") from None
+    import wandb  # here, as it takes most of a second that most runs can do without
+
     return wandb.init(
         project=config.wandb.project,
         name=config.folder.name,
