@@ -9,6 +9,7 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: test processes share two cores
 
+import bare
 import forked
 import open_clip
 import pytest
@@ -20,6 +21,7 @@ for _number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(_number, lambda number, frame: None)
 
 MODELS = Path(__file__).parent / "models"
+MACHINE = bare.Machine()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -28,6 +30,12 @@ def pytest_configure(config: pytest.Config) -> None:
         server = forked.session()
         server.__enter__()
         config.add_cleanup(lambda: server.__exit__(None, None, None))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Before the fixtures, those of the module too: a test reaches system packages if it is marked to."""
+    MACHINE.show(packages=item.get_closest_marker("system") is not None)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from faulty_server import Faulty, serving
+from small_wordnet import DEBIAN, needs_wordnet
 
 import curate.assets
 import curate.languages
@@ -24,7 +25,6 @@ from curate.filters.text_based import imagenet_offsets
 from curate.languages import check_detector, detector, token_counts
 from curate.wordnet import FILES, WordNet, find_wordnet
 
-DEBIAN = Path("/usr/share/wordnet")
 CAPTIONS = (
     "This is a photograph of a dog that runs along the beach in the evening",
     "Ein Hund läuft am Abend über den Strand",
@@ -37,14 +37,6 @@ CAPTIONS = (
     "😀😀😀",
     "x" * 5000,
 )
-
-
-def missing() -> list[str]:
-    """What is not installed (Debian: wordnet-base)."""
-    return [] if (DEBIAN / "index.noun").is_file() else ["/usr/share/wordnet"]
-
-
-needs_wordnet = pytest.mark.system("wordnet-base", missing)
 
 
 @pytest.mark.parametrize("name", ["fasttext_small", "cld3"])
