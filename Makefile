@@ -46,7 +46,7 @@ demo: .venv/installed
 # Two processes, a file in one of them, in the order of tests/conftest.py: most tests start processes of their own, and
 # wait.
 test: .venv/dev
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=10
 
 lint: .venv/dev
 	$(BIN)/ruff check .

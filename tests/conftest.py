@@ -55,12 +55,21 @@ def pinned_data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield path
 
 
-@pytest.fixture(scope="module")
-def bucket() -> Iterator[str]:
-    """The URL of an empty bucket in a real S3 server on this machine."""
-    from s3_server import bucket_of  # here, as most tests need none
+@pytest.fixture(scope="session")
+def s3_port() -> Iterator[int]:
+    """Where a real S3 server of this machine listens."""
+    from s3_server import serving  # here, as most tests need none
 
-    with bucket_of("pools") as url:
+    with serving() as port:
+        yield port
+
+
+@pytest.fixture(scope="module")
+def bucket(s3_port: int, request: pytest.FixtureRequest) -> Iterator[str]:
+    """The URL of an empty bucket there, another one for each file of tests."""
+    from s3_server import bucket_of
+
+    with bucket_of(request.path.stem.replace("_", "-"), s3_port) as url:
         yield url
 
 

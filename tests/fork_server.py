@@ -138,10 +138,11 @@ def become(wanted: dict[str, Any]) -> None:
         sys.argv = ["-c", *words[1:]]
         exec(compile(words[0], "<string>", "exec"), main.__dict__)
     else:
-        sys.path[0] = str(Path(how).resolve().parent)
+        path = Path.cwd() / how
+        sys.path[0] = str(path.resolve().parent)
         sys.argv = [how, *words]
-        main.__dict__["__file__"] = how
-        exec(compile(Path(how).read_bytes(), how, "exec"), main.__dict__)
+        main.__dict__["__file__"] = str(path)
+        exec(compile(path.read_bytes(), path, "exec"), main.__dict__)
 
 
 def end_as(wanted: dict[str, Any]) -> NoReturn:

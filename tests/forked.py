@@ -17,30 +17,31 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
 ROOT = Path(__file__).parent.parent
 _FOLDER = "POOLBENCH_FORK_SERVER"  # names a folder for the session's socket; pytest's processes inherit it
-_AT_IMPORT = re.compile(r"PYTHON.*|LD_.*|LC_.*|LANG|OMP_.*|MKL_.*|TORCH.*|HF_.*|TRANSFORMERS_.*|FSSPEC_.*|"
-                        r"POOLBENCH_(STALL|PATIENCE)|OPENCV_.*")  # fmt: skip
+_AT_IMPORT = re.compile(  # not PYTHON_EXEC, which is torchrun's
+    r"PYTHON[A-Z]+|(LD|LC|OMP|MKL|TORCH|TORCHINDUCTOR|HF|TRANSFORMERS|FSSPEC|OPENCV)_.*|LANG|POOLBENCH_(STALL|PATIENCE)"
+)
 _held: tuple[socket.socket, dict[str, str]] | None = None
 
 
 class Process:
     """A command that runs; the attributes are those of subprocess.Popen[str], as far as tests need them."""
 
-    def __init__(self, path: Path, request: dict[str, Any]) -> None:
+    def __init__(self, path: Path, request: dict[str, Any], inherit: bool = False) -> None:
         self.args = request["words"]
         self.returncode: int | None = None
-        output, errors = os.pipe(), os.pipe()
-        self.stdout, self.stderr = (open(reading, encoding="utf-8") for reading, _ in (output, errors))  # noqa: PTH123, SIM115
+        pipes = [] if inherit else [os.pipe(), os.pipe()]
+        self.stdout, self.stderr = (os.fdopen(end, encoding="utf-8") for end, _ in pipes) if pipes else (None, None)
         with open(os.devnull, "rb") as nothing:  # noqa: PTH123
-            self._connection = _ask(path, request, [nothing.fileno(), output[1], errors[1]])
-        os.close(output[1])
-        os.close(errors[1])
+            self._connection = _ask(path, request, [nothing.fileno(), *([end for _, end in pipes] or (1, 2))])
+        for _, end in pipes:
+            os.close(end)
         self.pid = int.from_bytes(_exactly(self._connection, 8), "big")
 
     def poll(self) -> int | None:
@@ -90,8 +91,8 @@ class Process:
         self.send_signal(9)
 
     @property
-    def _streams(self) -> tuple[IO[str], IO[str]]:
-        return self.stdout, self.stderr
+    def _streams(self) -> list[IO[str]]:
+        return [stream for stream in (self.stdout, self.stderr) if stream is not None]
 
     def __enter__(self) -> "Process":
         return self
@@ -106,18 +107,43 @@ Command = Process | subprocess.Popen[str]
 
 
 def start(
-    *words: str | Path, cwd: Path = ROOT, env: Mapping[str, str] | None = None, new_session: bool = False
+    *words: str | Path,
+    cwd: Path = ROOT,
+    env: Mapping[str, str] | None = None,
+    new_session: bool = False,
+    inherit: bool = False,
 ) -> Command:
-    """`python <words>` with both streams as pipes; `words` are -m and a module, -c and code, or a script's path."""
+    """`python <words>`; `words` are -m and a module, -c and code, or a script's path.
+
+    Both streams are pipes, or those of this process where it is to inherit them.
+    """
     environment = dict(os.environ if env is None else env)
     given = [str(word) for word in words]
     path, known = _server()
     if _read_at_imports(environment) != known:
         return subprocess.Popen(
-            [sys.executable, *given], cwd=cwd, env=environment, start_new_session=new_session,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            [sys.executable, *given], cwd=cwd, env=environment, start_new_session=new_session, text=True,
+            stdin=subprocess.DEVNULL, **({} if inherit else {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}),
         )  # fmt: skip
-    return Process(path, {"words": given, "cwd": str(cwd), "environment": environment, "new_session": new_session})
+    request = {"words": given, "cwd": str(cwd), "environment": environment, "new_session": new_session}
+    return Process(path, request, inherit)
+
+
+def interpreter() -> Path:
+    """A program that does as the interpreter does, for what starts it by its name: torchrun by $PYTHON_EXEC."""
+    path = server().with_name("python")
+    if not path.exists():
+        mine = path.with_name(f"python-{os.getpid()}")
+        mine.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S {ROOT}/tests/forked_python.py "$@"\n')
+        mine.chmod(0o755)
+        mine.rename(path)
+    return path
+
+
+def popen(command: Sequence[str]) -> Command:
+    """subprocess.Popen, for code that starts sys.executable and leaves it its streams."""
+    assert command[0] == sys.executable
+    return start(*command[1:], inherit=True)
 
 
 def run(
@@ -158,6 +184,11 @@ def session() -> Iterator[None]:
             yield
         finally:
             del os.environ[_FOLDER]
+
+
+def server() -> Path:
+    """The server's socket."""
+    return _server()[0]
 
 
 def _server() -> tuple[Path, dict[str, str]]:

@@ -30,9 +30,9 @@ def serving() -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def bucket_of(name: str) -> Iterator[str]:
-    """The URL of an empty bucket; the environment says where its server is, as users say it."""
-    with serving() as port, pytest.MonkeyPatch.context() as patch:
+def bucket_of(name: str, port: int) -> Iterator[str]:
+    """The URL of a new bucket; the environment says where its server is, as users say it."""
+    with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
         patch.setenv("AWS_ACCESS_KEY_ID", "test")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "test")

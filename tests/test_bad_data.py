@@ -8,14 +8,12 @@ import tarfile
 import threading
 import time
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import forked
 import fsspec
 import pytest
-import s3_server
 from faulty_server import Faulty, serving
 from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image
@@ -215,20 +213,14 @@ def test_bad_data_over_a_bad_network(bad: tuple[Path, dict[str, Shard]], tmp_pat
     assert losses(done) == losses(quiet)
 
 
-@pytest.fixture(scope="module")
-def moto_port() -> Iterator[int]:
-    with s3_server.serving() as port:
-        yield port
-
-
 @pytest.mark.slow
 def test_bad_data_in_a_bad_bucket(
-    bad: tuple[Path, dict[str, Shard]], tmp_path: Path, impatient: None, moto_port: int, monkeypatch: Any
+    bad: tuple[Path, dict[str, Shard]], tmp_path: Path, impatient: None, s3_port: int, monkeypatch: Any
 ) -> None:
     folder, injected = bad
     seed = lucky(injected)
     variables = {"ACCESS_KEY_ID": "test", "SECRET_ACCESS_KEY": "test", "DEFAULT_REGION": "us-east-1"}
-    with serving(Faulty(upstream=moto_port)) as rough:
+    with serving(Faulty(upstream=s3_port)) as rough:
         for name, value in {**variables, "ENDPOINT_URL": rough.url}.items():
             monkeypatch.setenv(f"AWS_{name}", value)
         store = fsspec.filesystem("s3", skip_instance_cache=True)

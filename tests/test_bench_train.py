@@ -6,13 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+import forked
 
 
 def benchmark(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "bench/train_throughput.py", *map(str, arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    return forked.run("bench/train_throughput.py", *arguments, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""})
 
 
 def cells(page: str, first: str) -> list[str]:

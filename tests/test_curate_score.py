@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import forked
@@ -407,7 +408,10 @@ def command(real: Path, out: Path, *words: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_process_for_each_device(real: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_process_for_each_device(
+    real: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(score, "subprocess", SimpleNamespace(Popen=forked.popen))
     assert run(real / "pool", real / "model.pt", tmp_path, model=REAL, device="cpu,cpu") == 0
     assert capfd.readouterr().out.count("6 of 6 shards to score, cpu") == 2
     assert scores_of(tmp_path) == pytest.approx(scores_of(real / "scores"), abs=1e-6)

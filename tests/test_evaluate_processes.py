@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +52,8 @@ def plain(folder: Path) -> Outcome:
 def torchrun(processes: int, folder: Path, out: Path, **options: Any) -> subprocess.CompletedProcess[str]:
     """The command as users type it, for several GPUs."""
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    command = [sys.executable, *launcher, "tests/run_evaluate.py", *settings(folder, out, **options)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "PYTHON_EXEC": str(forked.interpreter())}
+    return forked.run(*launcher, "tests/run_evaluate.py", *settings(folder, out, **options), env=environment)
 
 
 def shared(processes: int, folder: Path, out: Path, **options: Any) -> tuple[list[int], str, str]:

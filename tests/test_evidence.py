@@ -2,10 +2,14 @@
 
 import random
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import forked
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -389,7 +393,14 @@ def test_against_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 
 
 @pytest.mark.slow
-def test_recheck_evaluates_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_recheck_evaluates_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_forked(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+        assert command[0] == sys.executable
+        return forked.run(*command[1:])
+
+    monkeypatch.setattr(evidence, "subprocess", SimpleNamespace(run=run_forked, PIPE=subprocess.PIPE))
     honest, forged = "demo/openmoji", "demo/twemoji"
     name = "ViT-Ti-16-64"
     torch.save({"state_dict": create(name, seed=0).state_dict()}, tmp_path / "weights.pt")

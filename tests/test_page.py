@@ -4,15 +4,13 @@ import contextlib
 import csv
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
-from runs import ROOT
 from selenium import webdriver
 from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.chrome.service import Service
@@ -859,7 +857,7 @@ def test_markup_nests_whatever_is_submitted() -> None:
 def test_same_page_in_every_process() -> None:
     words = ("import sys", "sys.path.insert(0, 'tests')", "import test_page", "from conf.files import digest_bytes")
     script = "; ".join((*words, "print(digest_bytes(test_page.page(test_page.usual()).encode()))"))
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = forked.run("-c", script, check=True)
     assert done.stdout.strip() == digest_bytes(page(usual()).encode())
 
 

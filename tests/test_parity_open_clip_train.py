@@ -1,12 +1,11 @@
 """Our training step against open_clip_train's own loop: from the same weights, on the same batches, in float32."""
 
-import os
-import subprocess
 import sys
 from argparse import Namespace
 from pathlib import Path
 from types import SimpleNamespace
 
+import forked
 import open_clip
 import pytest
 import torch
@@ -171,13 +170,10 @@ def test_step_is_open_clips(accumulate: int, fused: bool, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_step_is_open_clips_in_two_processes(accumulate: int) -> None:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command = [*launcher, __file__, str(accumulate)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": "."}
-    root = Path(__file__).parent.parent
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=root, env=environment)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("equal") == 2
+    for process in forked.world(2, __file__, str(accumulate)):
+        output, errors = process.communicate()
+        assert process.returncode == 0, errors[-3000:]
+        assert output == "equal\n"
 
 
 @pytest.mark.parametrize("name", ["ViT-B-32", "ViT-B-16", "ViT-L-14"])

@@ -2,10 +2,9 @@
 
 import io
 import json
+import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import fields
 from pathlib import Path
@@ -118,12 +117,20 @@ EFFICIENCY = {
 }
 
 
+EVEN = "recipe.samples=96"  # a smaller last batch would compile everything a second time
+
+
+@pytest.fixture(scope="module")
+def even(pool: Path, tmp_path_factory: pytest.TempPathFactory) -> list[float]:
+    """The losses of a run with the default of every key of the group."""
+    return losses(run([*SMALL, f"data={pool}", f"out={tmp_path_factory.mktemp('even')}"], EVEN, "name=plain"))
+
+
 @pytest.mark.parametrize("key", [field.name for field in fields(Efficiency)])
-def test_efficiency_changes_no_result(options: list[str], key: str) -> None:
+def test_efficiency_changes_no_result(options: list[str], even: list[float], key: str) -> None:
     value, tolerance = EFFICIENCY[key]
-    even = "recipe.samples=96"  # a smaller last batch would compile everything a second time
-    found = losses(run(options, even, f"name={key}", f"efficiency.{key}={value}"))
-    assert found == pytest.approx(losses(run(options, even, "name=plain")), abs=tolerance, rel=0)
+    found = losses(run(options, EVEN, f"name={key}", f"efficiency.{key}={value}"))
+    assert found == pytest.approx(even, abs=tolerance, rel=0)
 
 
 @pytest.mark.parametrize("precision", ["amp_bf16", "amp"])
@@ -286,8 +293,8 @@ def launch(options: list[str], *more: str) -> forked.Command:
 def test_two_processes_see_the_same_and_go_on_as_one(whole: Path, options: list[str]) -> None:
     """Under torchrun, as users type it."""
     words = [str(ROOT / "tests/run_train.py"), *merged(options, "name=two", "efficiency.checkpoint_every=6")]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *words]
-    started = subprocess.run(torchrun, cwd=ROOT, capture_output=True, text=True, check=False)
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *words]
+    started = forked.run(*torchrun, env=os.environ | {"PYTHON_EXEC": str(forked.interpreter())})
     folder = Path(next(o for o in options if o.startswith("out="))[4:]) / "two"
     assert started.returncode == 0, started.stderr[-3000:]
     assert read_json(folder / "run.json")["world_size"] == 2
