@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from train import step
 from train.config import Recipe
-from train.model import create, preprocess_of
+from train.model import create, multiply_patches, preprocess_of
 from train.step import Stepper, learning_rate, make_optimizer
 
 STEPS, BATCH = 20, 16
@@ -162,8 +162,10 @@ def compare(accumulate: int, fused: bool, rank: int = 0, world: int = 1) -> None
 @pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("accumulate", [1, 2, 4])
 def test_step_is_open_clips(accumulate: int, fused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bit by bit, but for the fused kernel, where all captions are padded; else to rounding."""
+    """Bit by bit, but for the fused kernel, where all captions are padded and patches convolved; else to rounding."""
     monkeypatch.setattr(step, "ROUNDED_TO", 4 if fused else 16)
+    if not fused:
+        monkeypatch.setattr(step, "multiply_patches", lambda model: None)
     torch.set_num_threads(1)
     compare(accumulate, fused)
 
@@ -189,6 +191,30 @@ def test_schedule_is_open_clips() -> None:
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
     schedule = cosine_lr(optimizer, RECIPE.learning_rate, RECIPE.warmup, STEPS)
     assert [learning_rate(step, STEPS, RECIPE) for step in range(STEPS)] == [schedule(step) for step in range(STEPS)]
+
+
+@pytest.mark.parametrize(("name", "sides"), [("test-tiny", (32, 32)), ("ViT-B-32", (64, 96)), ("ViT-B-32", (70, 50))])
+def test_the_product_of_patches_is_the_convolution(name: str, sides: tuple[int, int]) -> None:
+    """In float64, value and gradients; also of pictures that are not square or not made of whole patches."""
+    conv = create(name).visual.conv1.double()
+    images = torch.randn(3, 3, *sides, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    seen = []
+    for _ in range(2):
+        pixels = images.clone().requires_grad_()
+        found = conv(pixels)
+        found.square().sum().backward()
+        seen.append((found, pixels.grad, conv.weight.grad.clone()))
+        conv.zero_grad()
+        multiply_patches(SimpleNamespace(visual=SimpleNamespace(conv1=conv)))
+    assert "forward" in vars(conv), "nothing was replaced"
+    for one, other in zip(*seen, strict=True):
+        torch.testing.assert_close(other, one, atol=1e-10, rtol=1e-10)
+
+
+def test_a_convolution_whose_windows_overlap_stays() -> None:
+    model = create("RN50")
+    multiply_patches(model)
+    assert "forward" not in vars(model.visual.conv1)
 
 
 def test_accumulation_leaves_the_gradient_alone() -> None:

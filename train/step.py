@@ -12,7 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.parallel import DistributedDataParallel
 
 from train.config import Recipe
-from train.model import Preprocess, encode_text, text_lengths
+from train.model import Preprocess, encode_text, multiply_patches, text_lengths
 
 MAX_LOGIT_SCALE = math.log(100)
 PARTS = 4  # of the captions of a batch, by length; smaller ones would not keep a GPU busy
@@ -106,6 +106,8 @@ class Stepper:
         self.model, self.optimizer, self.accumulate = model, optimizer, accumulate
         self._logit_scale: Tensor = model.logit_scale  # type: ignore[assignment]
         self._device = self._logit_scale.device
+        if self._device.type == "cpu":
+            multiply_patches(model)
         self._towers: nn.Module = _Towers(model)
         if world_size > 1:
             ids = [self._device.index] if self._device.type == "cuda" else None
