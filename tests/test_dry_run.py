@@ -167,9 +167,12 @@ def test_shapes_keep_what_the_model_keeps(precision: str, checkpointing: bool) -
 
 def test_a_cpu_without_wide_units_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
-    narrow, wide = tmp_path / "narrow", tmp_path / "wide"
-    narrow.write_text("flags : fpu avx2 sha_ni\n")
-    wide.write_text("flags : fpu avx2 avx512f\n")
-    assert slow_bfloat16(narrow) and not slow_bfloat16(wide) and not slow_bfloat16(tmp_path / "none")
+    info = tmp_path / "cpuinfo"
+    slow = {"avx2 sha_ni": True, "avx2 avx512f avx512_vnni": True, "avx512f avx512_bf16": False, "amx_bf16": False}
+    for flags, expected in slow.items():
+        info.write_text(f"flags\t\t: fpu {flags}\n")
+        assert slow_bfloat16(info) == expected, flags
+    assert not slow_bfloat16(tmp_path / "none")
     monkeypatch.setattr("platform.machine", lambda: "aarch64")
-    assert not slow_bfloat16(narrow)
+    info.write_text("flags\t\t: fpu avx2\n")
+    assert not slow_bfloat16(info)
