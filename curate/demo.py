@@ -94,12 +94,21 @@ def build(root: Path | None = None) -> Demo:
     Raises:
         UserError: a package of the extra `demo` is missing, or `root` is no folder.
     """
-    final = (root or cache()) / VERSION
+    final = _folder(root)
     if not final.is_dir():
         with _folder_in_the_making(final) as folder:
             _make(folder)
         print(f"demo data: {final}\n{_credits()}", file=sys.stderr)
     return Demo(final / "pool", final / "metadata", final / "right.npy", final / "evaluation", final / "CREDITS.md")
+
+
+def is_built(root: Path | None = None) -> bool:
+    """Whether `build` would find the data made."""
+    return _folder(root).is_dir()
+
+
+def _folder(root: Path | None) -> Path:
+    return (root or cache()) / VERSION
 
 
 def captions(picture: Picture) -> list[str]:

@@ -23,13 +23,13 @@ def cells(page: str, first: str) -> list[str]:
 def test_step_of_both_sides(tmp_path: Path) -> None:
     """open_clip_train runs in this environment, too, as long as it reads no shards."""
     out = tmp_path / "page.md"
-    sizes = ["--model", "ViT-Ti-16-64", "--batch", "4", "--steps", "2", "--rounds", "1"]
+    sizes = ["--model", "ViT-Ti-32-64", "--batch", "4", "--steps", "2", "--rounds", "1"]
     done = benchmark("--part", "step", "--peer", sys.executable, *sizes, "--out", out)
     assert done.returncode == 0, done.stderr
     page = out.read_text()
     assert done.stdout == page + "\n"
     assert f"--peer <python> --part step {' '.join(sizes)}`" in page
-    row = cells(page, "ViT-Ti-16-64")
+    row = cells(page, "ViT-Ti-32-64")
     assert row[2] == "4"
     ours, theirs, ratio = float(row[3]), float(row[4]), float(row[5].split()[0])
     assert min(ours, theirs) > 0

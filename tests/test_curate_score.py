@@ -34,7 +34,7 @@ from curate.scored import Conditions, Record, ScoredShard, Scores
 from train.model import create
 
 ROOT = Path(__file__).parent.parent
-REAL = "ViT-Ti-16-64"  # a model that processes of their own know, too
+REAL = "ViT-Ti-32-64"  # a model that processes of their own know, too
 
 
 @pytest.fixture(scope="module")

@@ -18,16 +18,19 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from conf.command import compose
 from conf.errors import UserError
 from conf.files import digest_file
 from curate import demo as demo_module
-from curate.demo import SHARD_SIZE, VERSION, Demo, build
+from curate import demo_time
+from curate.demo import SHARD_SIZE, VERSION, Demo, build, is_built
 from curate.demo_emoji import HELD_OUT_PERCENT, SIDE, uncompressed
 from leaderboard.models import read_leaderboard
 from leaderboard.rank import constants
 from tasks.lock import is_pinned, lock
 from tasks.readers import open_data
 from tasks.registry import select
+from train.config import TrainConfig
 from train.subset import Subset
 
 ROOT = Path(__file__).parent.parent
@@ -135,7 +138,7 @@ def test_metadata_describe_the_shards(demo: Demo, pool: Samples) -> None:
 
 
 def test_what_is_said_of_the_pools_size_is_true(pool: Samples) -> None:
-    assert constants().pools["tiny"] == len(pool)
+    assert constants().pools["tiny"] == demo_time._SAMPLES == len(pool)
     assert f"dataset_size={len(pool)}" in (ROOT / "Makefile").read_text(encoding="utf-8")
     for page in ("README.md", "docs/demo_data.md"):
         assert f"{len(pool):,} samples" in (ROOT / page).read_text(encoding="utf-8")
@@ -311,6 +314,41 @@ def test_two_processes_at_once(tmp_path: Path) -> None:
     assert (tmp_path / VERSION / "made").read_text() == "whole"
 
 
+def test_the_time_that_the_demo_takes_is_counted_in_what_is_measured() -> None:
+    config = compose("train", ["scale=tiny"], TrainConfig)
+    quick, slow = demo_time.Pace(step=0.2, start=8.0), demo_time.Pace(step=0.4, start=16.0)
+    one, three = (demo_time.forecast(config, seeds, quick, drawn=True) for seeds in (1, 3))
+    assert config.steps * 0.2 < one.first < one.end and 2 * config.steps * 0.2 < one.end
+    assert three.first == one.first and three.end - one.end == pytest.approx(4 * (one.first - 11.0) + 4 * 0.6 * 8.0)
+    assert demo_time.forecast(config, 1, slow, drawn=True).end > 1.9 * one.end
+    assert demo_time.forecast(config, 1, quick, drawn=False).first > one.first
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [(4, "half a minute"), (31, "a minute"), (61, "1.5 minutes"), (181, "3.5 minutes"), (421, "7.5 minutes")],
+)
+def test_the_time_that_the_demo_takes_is_rounded_up(seconds: float, told: str) -> None:
+    assert demo_time._minutes(seconds) == told
+
+
+def test_the_time_that_the_demo_takes_is_told(
+    demo: Demo, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a model that steps in milliseconds, all of it is the start of commands."""
+    monkeypatch.setenv("POOLBENCH_CACHE", str(demo.pool.parent.parent))
+    assert is_built()
+    words = ["seeds=0 1 2", "precision=fp32", "recipe.model=test-tiny", "recipe.samples=512", "recipe.warmup=1"]
+    monkeypatch.setattr(sys, "argv", ["demo_time", *words])
+    assert demo_time.main() == 0
+    told = capsys.readouterr().out
+    assert told.startswith("On this machine the first result comes after about ")
+    assert "\n6 trainings of 4 steps, " in told
+    monkeypatch.setattr(sys, "argv", ["demo_time", "seeds="])
+    with pytest.raises(UserError, match="seeds= is needed"):
+        demo_time.main()
+
+
 def test_a_missing_package_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "resvg_py" else found(name))
@@ -355,6 +393,7 @@ def test_make_demo_curates_and_compares(demo: Demo, tmp_path: Path) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert done.stdout.startswith("On this machine the first result comes after about ")
     made = tmp_path / "demo"
     kept = len(np.load(made / "clip_score.npy"))
     assert SHARD_SIZE <= kept < SHARD_SIZE + 20  # "Egypt" and "egypt" have the same score, and ties are kept

@@ -44,7 +44,7 @@ class Jobs:
         self._folder = folder
         self._environment = environment | {"OMP_NUM_THREADS": "1", "PYTHON": sys.executable}
         self._words = [
-            f"checkpoint={folder}/model.pt", "model=ViT-Ti-16-64", f"data={folder}/data", f"out={folder}/out",
+            f"checkpoint={folder}/model.pt", "model=ViT-Ti-32-64", f"data={folder}/data", f"out={folder}/out",
             f"tasks=[{','.join(KEYS)}]", "workers=0", "batch_size=16",
         ]  # fmt: skip
 
@@ -77,7 +77,7 @@ class Jobs:
 @pytest.mark.slow
 @pytest.mark.system("slurm-wlm munge", slurm_cluster.missing)
 def test_an_array_with_an_element_killed_half_way(cluster: dict[str, str], tmp_path: Path) -> None:
-    torch.save({"state_dict": create("ViT-Ti-16-64").state_dict()}, tmp_path / "model.pt")
+    torch.save({"state_dict": create("ViT-Ti-32-64").state_dict()}, tmp_path / "model.pt")
     write_sets(tmp_path / "data", last=1500)
     jobs = Jobs(tmp_path, cluster)
     out = tmp_path / "out"
@@ -118,7 +118,7 @@ def test_an_array_with_an_element_killed_half_way(cluster: dict[str, str], tmp_p
 
 def scored_alone(folder: Path) -> dict[str, Any]:
     """The same in one process."""
-    words = ["model=ViT-Ti-16-64", f"checkpoint={folder}/model.pt", f"data={folder}/data", f"out={folder}/alone"]
+    words = ["model=ViT-Ti-32-64", f"checkpoint={folder}/model.pt", f"data={folder}/data", f"out={folder}/alone"]
     command = [sys.executable, "-m", "evaluate", *words, f"tasks=[{','.join(KEYS)}]", "workers=0"]
     subprocess.run(command, cwd=ROOT, capture_output=True, check=True, timeout=180)
     return {line["key"]: line for line in read_lines(folder / "alone" / FILE)}

@@ -402,7 +402,7 @@ def test_recheck_evaluates_again(
 
     monkeypatch.setattr(evidence, "subprocess", SimpleNamespace(run=run_forked, PIPE=subprocess.PIPE))
     honest, forged = "demo/openmoji", "demo/twemoji"
-    name = "ViT-Ti-16-64"
+    name = "ViT-Ti-32-64"
     torch.save({"state_dict": create(name, seed=0).state_dict()}, tmp_path / "weights.pt")
     data = tmp_path / "data"
     for key in (honest, forged):

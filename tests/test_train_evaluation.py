@@ -146,13 +146,13 @@ def test_a_checkpoint_is_scored_as_by_hand(
     options: dict[str, str], sets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Nothing stands in for anything here: a model that every process knows, and `python -m evaluate` itself."""
-    options |= {"recipe.model": "ViT-Ti-16-64", "efficiency.checkpoint_every": "6"}
+    options |= {"recipe.model": "ViT-Ti-32-64", "efficiency.checkpoint_every": "6"}
     asked = {"evaluate.tasks": f"[{FLICKR},vtab/euro*]", "evaluate.data": str(sets), "evaluate.limit": "20"}
     folder = run(options | asked)
     found = scores(folder)
     assert found.keys() == {6} and list(found[6]) == [EUROSAT, FLICKR] and failures(folder) == []
     config = EvaluateConfig(
-        model="ViT-Ti-16-64",
+        model="ViT-Ti-32-64",
         checkpoint=str(folder / read_json(folder / "run.json")["checkpoint"]["path"]),
         data=str(sets),
         out=str(tmp_path),
