@@ -24,11 +24,11 @@ _CAPTIONS = ("flag", "woman firefighter: dark skin tone", "person: man running",
 
 _SAMPLES = 29_495  # of the demo's pool
 # What `make demo` does besides its steps, in times that a command takes to start: what it computes is of the same kind.
-_POOL = 4.0  # drawing the pool
-_LOADED = 1.1  # a training step while samples are decoded beside it, in times of one alone
-_RESULT = 1.5  # evaluate
-_SUBMITTED = 0.6  # leaderboard submit
-_REST = 5.0  # select, inspect, contact sheet, comparison, leaderboard
+_POOL = 6.0  # drawing the pool
+_LOADED = 1.45  # a training step while samples are decoded beside it, in times of one alone
+_RESULT = 2.0  # evaluate
+_SUBMITTED = 0.5  # leaderboard submit
+_REST = 6.0  # select, inspect, contact sheet, comparison, leaderboard
 
 
 class Pace(NamedTuple):
@@ -97,7 +97,7 @@ def measure(config: TrainConfig, clock: Callable[[], float] = time.perf_counter)
 def forecast(config: TrainConfig, seeds: int, pace: Pace, *, drawn: bool) -> Forecast:
     """When the demo's first result and its end come, with the pool still to be drawn or `drawn` already."""
     training = config.steps * _LOADED * pace.step + pace.start
-    scoring = _SAMPLES / config.recipe.batch_size * pace.step / 3 + pace.start  # forward passes alone
+    scoring = _SAMPLES / config.recipe.batch_size * pace.step + pace.start  # small batches, pictures decoded
     result = _RESULT * pace.start
     told = pace.start + _MEASURED + (0 if drawn else _POOL * pace.start)
     first = told + training + result

@@ -319,7 +319,7 @@ def test_the_time_that_the_demo_takes_is_counted_in_what_is_measured() -> None:
     quick, slow = demo_time.Pace(step=0.2, start=8.0), demo_time.Pace(step=0.4, start=16.0)
     one, three = (demo_time.forecast(config, seeds, quick, drawn=True) for seeds in (1, 3))
     assert config.steps * 0.2 < one.first < one.end and 2 * config.steps * 0.2 < one.end
-    assert three.first == one.first and three.end - one.end == pytest.approx(4 * (one.first - 11.0) + 4 * 0.6 * 8.0)
+    assert three.first == one.first and three.end - one.end == pytest.approx(4 * (one.first - 11.0) + 4 * 0.5 * 8.0)
     assert demo_time.forecast(config, 1, slow, drawn=True).end > 1.9 * one.end
     assert demo_time.forecast(config, 1, quick, drawn=False).first > one.first
 
