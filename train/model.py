@@ -262,15 +262,16 @@ def multiply_patches(model: Any) -> None:
         and conv.dilation == (1, 1)
         and conv.groups == 1
     ):
-        conv.forward = MethodType(_product_of_patches, conv)
+        conv.forward = MethodType(_product_of_patches, conv)  # type: ignore[method-assign]
 
 
 def _product_of_patches(conv: torch.nn.Conv2d, images: torch.Tensor) -> torch.Tensor:
     """[n, channels, h, w] -> [n, width, rows, columns], as the convolution, whose windows do not overlap, gives it."""
     high, wide = (int(side) for side in conv.kernel_size)
-    rows, columns = images.shape[2] // high, images.shape[3] // wide
-    whole = images[:, :, : rows * high, : columns * wide]
-    patches = whole.unflatten(3, (columns, wide)).unflatten(2, (rows, high)).permute(0, 2, 4, 1, 3, 5).flatten(3)
+    count, channels, height, width = images.shape
+    rows, columns = height // high, width // wide
+    whole = images[:, :, : rows * high, : columns * wide].reshape(count, channels, rows, high, columns, wide)
+    patches = whole.permute(0, 2, 4, 1, 3, 5).flatten(3)
     return torch.nn.functional.linear(patches, conv.weight.flatten(1), conv.bias).permute(0, 3, 1, 2)
 
 
