@@ -16,7 +16,10 @@ from omegaconf import MISSING
 from conf.errors import UserError
 
 # What only a URL, or a path on another machine, begins with: `s3://`, `s3:/`, `host:/`, a scheme without slashes.
-_ELSEWHERE = re.compile(r"[^/]*:(?:/|$)|[^/]*::|(?:s3|s3a|gs|gcs|hf|hdfs|abfss?|az|https?|s?ftp|pipe):", re.IGNORECASE)
+# Not open_clip's own word before the folder of a model, `local-dir:`.
+_ELSEWHERE = re.compile(
+    r"(?!local-dir:)(?:[^/]*:(?:/|$)|[^/]*::|(?:s3|s3a|gs|gcs|hf|hdfs|abfss?|az|https?|s?ftp|pipe):)", re.IGNORECASE
+)
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _READ_ONLY = re.compile(r"https?://", re.IGNORECASE)
 _CACHED = re.compile(r"(?:simplecache|filecache|blockcache)::")  # fsspec's way of keeping what a store sends

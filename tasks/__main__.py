@@ -5,6 +5,7 @@ python -m tasks download data=<folder> [tasks=...] [jobs=4] [offline=true]
 python -m tasks verify data=<folder> [tasks=...] [images=true]
 python -m tasks lock [tasks=...]
 python -m tasks lock tasks=demo data=<folder>
+python -m tasks names [file=<json>]
 """
 
 from conf.errors import exit_on_user_error

@@ -11,6 +11,7 @@ from conf.errors import UserError
 from conf.machine import cores
 from conf.options import option, output, source
 from tasks import lock as locking
+from tasks import names
 from tasks.download import download
 from tasks.hub import forbidden
 from tasks.listing import table
@@ -56,6 +57,13 @@ class LockOptions:
     data: str | None = source(
         "folder of evaluation sets: pin the demo's tasks, which the project makes, to what lies there", None
     )
+
+
+@dataclass
+class NamesOptions:
+    """The options of `names`, which writes the digests of the class names and templates that are known."""
+
+    file: str | None = output("JSON file to write; null: the one that the other commands read", None)
 
 
 def main() -> int:
@@ -110,11 +118,19 @@ def _lock(options: LockOptions) -> int:
     return status
 
 
+def _names(options: NamesOptions) -> int:
+    file = names.KNOWN if options.file is None else Path(options.file)
+    names.write(file)
+    print(file)
+    return 0
+
+
 COMMANDS: dict[str, tuple[type[Any], Callable[[Any], int]]] = {
     "list": (ListOptions, _list),
     "download": (DownloadOptions, _download),
     "verify": (VerifyOptions, _verify),
     "lock": (LockOptions, _lock),
+    "names": (NamesOptions, _names),
 }
 
 

@@ -1,6 +1,6 @@
 """The class names and templates that are known for a task, by digest: they decide a score as the pictures do.
 
-    python -m tasks.names        # writes known_names.json anew, from clip_benchmark and open_clip as installed
+    python -m tasks names        # writes known_names.json anew, from clip_benchmark and open_clip as installed
 
 The published sets were exported with the lists that clip_benchmark carries, which have been the same since November
 2022. known_names.json holds the digest of each list and is what counts: another version of a package changes no grade.
@@ -176,8 +176,3 @@ def _literals(path: Path) -> dict[str, Any]:
                 continue
             found.update({target.id: value for target in node.targets if isinstance(target, ast.Name)})
     return found
-
-
-if __name__ == "__main__":
-    write()
-    print(KNOWN)

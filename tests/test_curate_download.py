@@ -542,7 +542,8 @@ def test_a_missing_package_is_named(tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules['cv2'] = None; import runpy; runpy.run_module('curate.download', run_name='__main__')"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    words = ["scale=small", f"out={tmp_path}"]
+    done = subprocess.run([sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (2, "error: cv2 is missing; pip install 'poolbench[download]'\n")
 
 

@@ -325,9 +325,9 @@ def test_the_model_of_a_run_need_not_be_named(tmp_path: Path, capsys: pytest.Cap
     pool = write_pool(tmp_path / "pool", shards=1, per_shard=3)
     assert run(pool, run_folder, tmp_path / "a", model=None, arch=None) == 0
     assert run(pool, checkpoint, tmp_path / "b", model=None, arch=None) == 0
-    assert "as vit_ti_16_64: 1 of 1 shards to score" in capsys.readouterr().out
+    assert "as vit_ti_32_64: 1 of 1 shards to score" in capsys.readouterr().out
     first, second = (pq.read_table(tmp_path / one / "00000.parquet") for one in "ab")
-    assert first == second and "clip_vit_ti_16_64_similarity_score" in first.column_names
+    assert first == second and "clip_vit_ti_32_64_similarity_score" in first.column_names
 
 
 @pytest.mark.parametrize(

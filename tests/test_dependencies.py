@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("conf", "train", "tasks", "evaluate", "curate", "leaderboard")
+PACKAGES = ("poolbench", "conf", "train", "tasks", "evaluate", "curate", "leaderboard")
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 BY_NAME = {"find_spec", "import_module"}  # calls that take a module's name, where it is written out

@@ -115,7 +115,7 @@ def test_a_shard_that_was_cut_off_is_told(checkpoint: Path, tmp_path: Path) -> N
     line = outcome.line(EUROSAT)
     assert outcome.status == 1 and line["samples"] == 8 and not line["official"]
     assert line["bad"][0]["shard"] == "1.tar" and line["bad"][0]["key"] == ""
-    assert "1.tar (cut off within" in line["deviations"][1]
+    assert any("1.tar (cut off within" in reason for reason in line["deviations"])
     again = scored(checkpoint, tmp_path / "data", tmp_path / "out", [EUROSAT])
     assert again.status == 1 and len(again.lines) == 1  # found again, and no less bad
 

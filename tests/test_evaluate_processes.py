@@ -130,10 +130,10 @@ def test_the_death_of_a_process_ends_the_evaluation(folder: Path, tmp_path: Path
     code = (
         "import os, runpy, signal, evaluate.stream as stream\n"
         "read = stream.EvaluationStream._read\n"
-        "def deadly(self, unit):\n"
+        "def deadly(self, *what):\n"
         "    if os.environ['RANK'] == '1':\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    yield from read(self, unit)\n"
+        "    yield from read(self, *what)\n"
         "stream.EvaluationStream._read = deadly\n"
         "runpy.run_path('tests/run_evaluate.py', run_name='__main__')\n"
     )

@@ -21,7 +21,7 @@ def names_of(key: str) -> tuple[Names, Names]:
 
 def test_the_digests_are_those_of_the_packages_lists(tmp_path: Path) -> None:
     write(tmp_path / "known.json")
-    assert (tmp_path / "known.json").read_bytes() == KNOWN.read_bytes(), "python -m tasks.names writes it anew"
+    assert (tmp_path / "known.json").read_bytes() == KNOWN.read_bytes(), "python -m tasks names writes it anew"
 
 
 def test_lists_are_of_tasks_and_as_long_as_their_classes() -> None:

@@ -142,9 +142,9 @@ def test_wrong_subset_files_are_told(tmp_path: Path) -> None:
         np.save(path, array)
         with pytest.raises(UserError, match=message):
             Subset(str(path))
-    for text in ("no array", ""):
+    for text, message in (("no array", "is text, which begins 'no array'"), ("", "is an empty file")):
         path.write_text(text)
-        with pytest.raises(UserError, match=r"subset .*s\.npy cannot be read"):
+        with pytest.raises(UserError, match=rf"subset .*s\.npy {message}"):
             Subset(str(path))
     np.save(path, np.array([(1, 5), (1, 4), (2, 0)], DTYPE))
     with pytest.raises(UserError, match="not sorted at row 1"):

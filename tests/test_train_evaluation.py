@@ -212,7 +212,7 @@ def test_wandb_gets_the_scores(options: dict[str, str], stub: dict[str, str]) ->
             r"evaluate.tasks: 'vtab/eurosatt' names no .* did you mean 'vtab/eurosat'",
         ),
         ({"evaluate.tasks": "[vtab,nothing*]"}, r"evaluate.tasks: 'nothing\*' names no task or group"),
-        ({"evaluate.tasks": "3"}, r"evaluate.tasks=3 is not a word or a list of words"),
+        ({"evaluate.tasks": "3"}, r"evaluate.tasks: '3' names no task or group"),
         ({"evaluate.tasks": "vtab,,other"}, r"evaluate.tasks=vtab,,other is not a word or a list of words"),
         ({"evaluate.data": "/nowhere"}, "evaluate.data=/nowhere is not a folder"),
         ({"evaluate.data": "null"}, "evaluate.data= is needed for vtab/eurosat"),
@@ -491,7 +491,7 @@ def test_the_command_means_what_the_options_say(options: dict[str, str], seed: i
             "out": str(config.folder / "evaluations" / path.stem),
             "tasks": list(config.evaluate.words),
             "data": config.evaluate.data,
-            "limit": None if config.evaluate.limit is None else str(config.evaluate.limit),
+            "limit": config.evaluate.limit,
             "precision": "fp32",
             "device": "cuda:0",
         }

@@ -5,11 +5,13 @@ that architecture that want something else, the user is told.
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from difflib import SequenceMatcher
 from typing import Any, NamedTuple
 
 import open_clip
 import torch
+from open_clip.transform import PreprocessCfg
 
 from conf.text import SHOWN, some
 
@@ -50,7 +52,7 @@ class Shape(NamedTuple):
 
 def conventions_of(model: torch.nn.Module) -> Conventions:
     """Those of a model that open_clip built."""
-    settings: dict[str, Any] = open_clip.get_model_preprocess_cfg(model)
+    settings = asdict(PreprocessCfg(**open_clip.get_model_preprocess_cfg(model)))  # with what open_clip adds to it
     found = {_activation(module) for module in model.modules()} - {""}
     return _conventions("+".join(sorted(found)) or "unknown", settings)
 

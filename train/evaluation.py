@@ -138,7 +138,11 @@ def _command(config: TrainConfig, checkpoint: Path, device: torch.device) -> lis
         "precision": options.precision,
         "device": str(device),
     }
-    given = {key: in_quotes(str(value)) for key, value in values.items() if value is not None}
+    given = {
+        key: in_quotes(value) if isinstance(value, str) else str(value)
+        for key, value in values.items()
+        if value is not None
+    }
     given["tasks"] = f"[{','.join(map(in_quotes, options.words))}]"
     return [*EVALUATE, *(f"{key}={value}" for key, value in given.items())]
 
