@@ -21,7 +21,7 @@ define method
 endef
 
 demo: .venv/installed
-	@$(BIN)/python -m curate.demo_time seeds='$(SEEDS)' $(PRECISION)
+	@$(BIN)/python -m train.demo_time seeds='$(SEEDS)' $(PRECISION)
 	@echo '== 1. Train on the pool as it is: half of its captions belong to other pictures'
 	$(call method,no_filter,no filter,,dataset_size=29495)
 	@echo '== 2. Score the pool with the model just trained, and keep the better half'

@@ -32,13 +32,13 @@ from machine import machine
 from omegaconf import MISSING
 from processes import Ran, measured
 
-from conf.command import parse
-from conf.errors import UserError, exit_on_user_error
-from conf.files import atomic, read_json, read_lines
+from poolbench.command import parse
+from poolbench.errors import UserError, exit_on_user_error
+from poolbench.files import atomic, read_json, read_lines
+from poolbench.models.clip import create, tokenizer_of
+from poolbench.models.transforms import Pixels, Scale, evaluation_transform
 from tasks.registry import Task, select
 from train.config import EVALUATION_PRECISIONS as PRECISIONS
-from train.model import create, tokenizer_of
-from train.transform import Pixels, Scale, evaluation_transform
 
 ROOT = Path(__file__).resolve().parent.parent
 CASES = ("suite", "tower")

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from conf.files import read_json, write_json
+from poolbench.files import read_json, write_json
 from tasks.registry import Task
 
 VERSION = 1  # of what is written; sets of another version are written anew

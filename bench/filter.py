@@ -21,7 +21,7 @@ from evaluation_report import table
 from pools import write_metadata
 from processes import Ran, measured
 
-from conf.files import atomic
+from poolbench.files import atomic
 
 ROOT = Path(__file__).resolve().parent.parent
 PER_FILE = 250_000  # rows

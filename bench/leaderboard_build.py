@@ -21,12 +21,12 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from runs import lock_all, make_run, options, seal
 
-from conf.command import parse
-from conf.errors import UserError, exit_on_user_error
-from conf.files import digest_bytes, read_json, write_json
 from leaderboard.build import BuildOptions, build, collect, compose, find
 from leaderboard.references import references
 from leaderboard.submit import submit
+from poolbench.command import parse
+from poolbench.errors import UserError, exit_on_user_error
+from poolbench.files import digest_bytes, read_json, write_json
 from tasks.aggregates import aggregates
 
 Value = TypeVar("Value")

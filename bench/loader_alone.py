@@ -35,11 +35,11 @@ def main() -> None:
 
 def ours(work: LoaderWork) -> Read:
     """The loader of `python -m train`, with the pinned recipe."""
-    from conf.recipes import pinned  # in the function, as the other side's environment lacks ours
+    from poolbench.models.clip import tokenizer_of
+    from poolbench.recipes import pinned  # in the function, as the other side's environment lacks ours
+    from poolbench.shards.sources import resolve
     from train.loader import Share, batches
-    from train.model import tokenizer_of
-    from train.sources import resolve
-    from train.stream import Plan
+    from train.order import Plan
 
     recipe, tokenizer = pinned("small"), tokenizer_of(work.model)
     scale, size = (recipe["crop_scale"][0], recipe["crop_scale"][1]), _size(work.model)
@@ -83,8 +83,8 @@ def timed(work: LoaderWork, loader: Iterable[object], pieces: dict[str, float]) 
 
 def our_pieces(plan: Any, scale: tuple[float, float], size: int, tokenizer: Any) -> dict[str, float]:
     """Processor time of our loader's parts, sample by sample in this process."""
-    from train.images import decode, draw_box, resized_crop
-    from train.stream import CROP, Stream, keyed
+    from train.crop import decode, draw_box, resized_crop
+    from train.order import CROP, Stream, keyed
 
     def crop(image: torch.Tensor, place: int) -> torch.Tensor:
         box = draw_box(image.shape[1], image.shape[2], scale, keyed(plan.seed, CROP, 0, place))

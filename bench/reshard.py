@@ -21,8 +21,8 @@ from evaluation_report import table
 from pools import uid_of, write_shards
 from processes import Ran, measured
 
-from conf.files import atomic, read_json
-from conf.uids import write_subset
+from poolbench.files import atomic, read_json
+from poolbench.uids import write_subset
 
 ROOT = Path(__file__).resolve().parent.parent
 PER_SHARD = 2500  # samples of the input

@@ -37,9 +37,9 @@ def ours(work: StepWork) -> Trained:
     """The step of `python -m train` with the pinned recipe."""
     from omegaconf import OmegaConf  # in the function, as the other side's environment lacks ours
 
-    from conf.recipes import pinned
+    from poolbench.models.clip import create, preprocess_of
+    from poolbench.recipes import pinned
     from train.config import Recipe
-    from train.model import create, preprocess_of
     from train.step import Stepper, make_optimizer
 
     recipe: Any = OmegaConf.merge(OmegaConf.structured(Recipe), pinned("small"))

@@ -33,9 +33,9 @@ from synthetic import PICTURES, make_shards
 from throughput_report import Both
 from throughput_work import DEVICE, LoaderWork, Read, StepWork, Trained
 
-from conf.errors import UserError, exit_on_user_error
-from conf.files import atomic, read_json
-from conf.machine import slow_bfloat16
+from poolbench.errors import UserError, exit_on_user_error
+from poolbench.files import atomic, read_json
+from poolbench.machine import slow_bfloat16
 from train.config import PRECISIONS
 
 T = TypeVar("T", Read, Trained, Pace)

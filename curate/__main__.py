@@ -7,8 +7,8 @@ python -m curate filter=union filter.of='[a.npy, b.npy]' out=<subset.npy>
 
 import sys
 
-from conf.errors import exit_on_user_error
 from curate.command import run
+from poolbench.errors import exit_on_user_error
 
 if __name__ == "__main__":
     exit_on_user_error(lambda: run(sys.argv[1:]))

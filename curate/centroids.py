@@ -20,13 +20,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tqdm import tqdm
 
-from conf.command import parse
-from conf.errors import UserError, exit_on_user_error, first_line
-from conf.files import atomic, cache, digest_file
-from conf.options import option, output, source
-from curate.filters.basic import is_english
-from curate.languages import PUBLISHED, check_detector, token_counts
-from curate.pool import BadFile, File, list_pool, read
+from curate.models.languages import PUBLISHED, check_detector, token_counts
+from curate.pool.files import BadFile, File, list_pool, read
+from curate.selectors.basic import is_english
+from poolbench.command import parse
+from poolbench.errors import UserError, exit_on_user_error, first_line
+from poolbench.files import atomic, cache, digest_file
+from poolbench.options import option, output, source
 
 KEY = "l14_img"
 _AT_ONCE = 2**25  # inner products in memory, 128 MB
@@ -40,7 +40,7 @@ class CentroidsConfig:
     out: str = output("file of the centroids, .npy")
     clusters: int = option("centroids", 100_000)
     ratio: float = option("share of the embeddings that is clustered, drawn with replacement", 1.0)
-    language: str = option("what tells English, see curate/languages.py", PUBLISHED)
+    language: str = option("what tells English, see curate/models/languages.py", PUBLISHED)
     embedding: str = option("array of the npz", KEY)
     iterations: int = option("of k-means", 20)
     seed: int = option("of what is drawn", 0)

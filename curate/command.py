@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from conf.usage import asked_for, titled, usage
 from curate.config import CurateConfig, parsed
-from curate.filters import options_by_filter
-from curate.pool import do_without_pandas
+from curate.pool.files import do_without_pandas
 from curate.select import select
+from curate.selectors import options_by_filter
+from poolbench.usage import asked_for, titled, usage
 
 
 def run(arguments: Sequence[str]) -> int:

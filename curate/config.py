@@ -9,10 +9,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from conf.command import parse
-from conf.errors import UserError, first_line
-from conf.options import option, output, source
-from curate.filters import text_options
+from curate.selectors import text_options
+from poolbench.command import parse
+from poolbench.errors import UserError, first_line
+from poolbench.options import option, output, source
 
 
 @dataclass

@@ -15,12 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from conf.command import parse
-from conf.errors import UserError, exit_on_user_error
-from conf.files import atomic
-from conf.options import option, output, source
-from conf.uids import malformed
-from curate.pool import list_pool
+from curate.pool.files import list_pool
 from curate.report import page as pages
 from curate.report.charts import constant, distribution
 from curate.report.gather import (
@@ -39,6 +34,11 @@ from curate.report.gather import (
 )
 from curate.report.members import Members
 from curate.report.words import Contrast, contrasts, counted, host_of, top, words_of
+from poolbench.command import parse
+from poolbench.errors import UserError, exit_on_user_error
+from poolbench.files import atomic
+from poolbench.options import option, output, source
+from poolbench.uids import malformed
 
 if TYPE_CHECKING:
     from curate.report.sheet import Sheet
@@ -136,8 +136,8 @@ def inspected(path: str, options: InspectOptions) -> tuple[pages.Report, int]:
 
 def _sheet(samples: Any, subset: str, seed: int) -> "Sheet":
     from curate.report.sheet import sheet  # here, because torch takes seconds to load
-    from train.sources import resolve
-    from train.subset import Subset
+    from poolbench.shards.sources import resolve
+    from poolbench.subset import Subset
 
     try:
         shards = resolve(samples).shards
@@ -259,7 +259,7 @@ def _things() -> list[tuple[str, str, Parts | str]]:
 
 def _language() -> Parts | str:
     """The language of a caption, or why it cannot be told."""
-    from curate.languages import detector
+    from curate.models.languages import detector
 
     try:
         detect = detector(_LANGUAGES)

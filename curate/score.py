@@ -26,20 +26,20 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from conf.command import parse, part_of
-from conf.errors import UserError, exit_on_user_error
-from conf.files import atomic, files_in, json_line
-from conf.options import option, output, source
-from curate.score_stream import End, Failed, Message, ScoreStream
-from curate.scored import Conditions, Record, ScoredShard, Scores, is_scored
-from curate.towers import Towers, weights_named
-from train.conventions import Conventions
-from train.messages import loader_of
-from train.options import batch_size_of, check_options, device_of, worker_count
-from train.shards import Problem, commonest
-from train.sources import Shard, resolve
-from train.weights import Weights
-from train.workers import Iterated, readable_errors
+from curate.models.towers import Towers, weights_named
+from curate.pool.scored import Conditions, Record, ScoredShard, Scores, is_scored
+from curate.scorers.stream import End, Failed, Message, ScoreStream
+from poolbench.command import parse, part_of
+from poolbench.errors import UserError, exit_on_user_error
+from poolbench.files import atomic, files_in, json_line
+from poolbench.models.conventions import Conventions
+from poolbench.models.inference import batch_size_of, check_options, device_of, worker_count
+from poolbench.models.weights import Weights
+from poolbench.options import option, output, source
+from poolbench.shards.messages import loader_of
+from poolbench.shards.samples import Problem, commonest
+from poolbench.shards.sources import Shard, resolve
+from poolbench.shards.workers import Iterated, readable_errors
 
 ARCHS = {"ViT-B-32": "b32", "ViT-L-14": "l14"}  # the names that published pools give these
 _SHOWN = 10  # bad samples that are printed; the file lists all

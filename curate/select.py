@@ -12,18 +12,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from conf.command import part_of
-from conf.errors import UserError
-from conf.files import atomic, claimed, digest_file, digest_json, read_json, write_json
-from conf.machine import cores
-from conf.uids import DTYPE, malformed
 from curate.config import CurateConfig
-from curate.filters import build, described
-from curate.filters.base import Composite, Filter, judged
-from curate.filters.subset import Subset
-from curate.merge import Run, merge, sort_uids
-from curate.passes import WHOLE, Part, Pass, Passes, result
-from curate.pool import File, list_pool, spans
+from curate.pool.files import File, list_pool, spans
+from curate.pool.merge import Run, merge, sort_uids
+from curate.pool.passes import WHOLE, Part, Pass, Passes, result
+from curate.selectors import build, described
+from curate.selectors.base import Composite, Filter, judged
+from curate.selectors.subset import Subset
+from poolbench.command import part_of
+from poolbench.errors import UserError
+from poolbench.files import atomic, claimed, digest_file, digest_json, read_json, write_json
+from poolbench.machine import cores
+from poolbench.uids import DTYPE, malformed
 
 RUN = 2**20  # uids that are sorted at a time
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)

@@ -17,8 +17,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors import numpy as safetensors
 
-from conf.errors import UserError
-from conf.files import atomic, digest_bytes, digest_json
+from poolbench.errors import UserError
+from poolbench.files import atomic, digest_bytes, digest_json
 
 VERSION = 2  # of how pictures and texts become embeddings here; a change makes all entries unknown
 _PACKAGES = ("torch", "torchvision", "open_clip_torch", "pillow")

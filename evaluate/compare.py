@@ -19,13 +19,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from scipy.stats import binomtest
 
-from conf.command import parse
-from conf.errors import UserError, exit_on_user_error
-from conf.files import write_json
-from conf.options import output
-from conf.text import aligned
 from evaluate.results import FILE, Conditions, Line, all_lines, predictions_identity, predictions_path, regraded
 from evaluate.statistics import Mean, Statistic, statistic_of
+from poolbench.command import parse
+from poolbench.errors import UserError, exit_on_user_error
+from poolbench.files import write_json
+from poolbench.options import output
+from poolbench.text import aligned
 from tasks.aggregates import members
 from tasks.registry import Task, load_tasks
 

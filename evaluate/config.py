@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from conf.command import part_of
-from conf.errors import UserError
-from conf.options import output, source
-from curate.demo import build
+from demodata.pool import build
+from poolbench.command import part_of
+from poolbench.errors import UserError
+from poolbench.models.inference import check_options
+from poolbench.models.weights import brings_weights
+from poolbench.options import output, source
 from tasks.registry import Task, words_of
-from train.options import check_options
-from train.weights import brings_weights
 
 
 @dataclass

@@ -17,15 +17,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from conf.command import parse
-from conf.errors import UserError, exit_on_user_error
-from conf.files import atomic
-from conf.options import option, output, source
 from evaluate.config import data_folder
 from evaluate.results import predictions_path
+from poolbench.command import parse
+from poolbench.errors import UserError, exit_on_user_error
+from poolbench.files import atomic
+from poolbench.options import option, output, source
+from poolbench.shards.pictures import rgb
 from tasks.readers import Example, open_data, read_examples
 from tasks.registry import select
-from train.pictures import rgb
 
 COLUMNS = 6
 SIDE = 144  # pixels of a picture's square

@@ -8,10 +8,10 @@ from torch.nn import functional
 
 from evaluate.cache import Cache
 from evaluate.subject import Subject
-from train.conventions import conventions_of
-from train.model import load, text_lengths, tokenizer_of
-from train.towers import Towers
-from train.transform import Pixels, evaluation_transform
+from poolbench.models.clip import load, text_lengths, tokenizer_of
+from poolbench.models.conventions import conventions_of
+from poolbench.models.towers import Towers
+from poolbench.models.transforms import Pixels, evaluation_transform
 
 Classes = tuple[Sequence[str], Sequence[str]]  # class names, templates
 
@@ -54,7 +54,7 @@ class Encoder:
         cache: str | None = None,
         say: Callable[[str], None] = print,
     ) -> "Encoder":
-        """Load the subject's weights; see train.model.load for what can be wrong with them, and what is said of them.
+        """Load the subject's weights; see poolbench.models.clip.load for what is said of them.
 
         Args:
             cache: folder for embeddings that are kept, None to keep none.

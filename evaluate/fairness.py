@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from conf.command import parse
-from conf.errors import UserError, exit_on_user_error, nearest
-from conf.files import read_lines
-from conf.options import option, source
-from conf.text import aligned
 from evaluate.results import FILE
+from poolbench.command import parse
+from poolbench.errors import UserError, exit_on_user_error, nearest
+from poolbench.files import read_lines
+from poolbench.options import option, source
+from poolbench.text import aligned
 from tasks.registry import Task, load_tasks
 
 RACE_GROUPS = {"white": "race_binary:0", "non-white": "race_binary:1", "overall": "avg"}

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from conf.command import parse
-from conf.errors import UserError, exit_on_user_error
-from conf.files import append_line, atomic, json_line, read_json
-from conf.options import option, output
 from evaluate.results import FILE, Line, all_lines, saved_lines
 from evaluate.summary import summary
+from poolbench.command import parse
+from poolbench.errors import UserError, exit_on_user_error
+from poolbench.files import append_line, atomic, json_line, read_json
+from poolbench.options import option, output
 from tasks.registry import load_tasks, select, suite_of, words_of
 
 OLD = "eval_results.old.jsonl"

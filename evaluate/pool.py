@@ -8,18 +8,18 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from conf.errors import UserError, described, nearest
 from evaluate.encoder import Classes, Encoder
 from evaluate.evaluators import EVALUATORS, Evaluator
 from evaluate.results import Scored
 from evaluate.share import gathered
 from evaluate.stream import Batch, EvaluationStream, Message, Unit, UnitEnd, UnitFailed, units_of
+from poolbench.errors import UserError, described, nearest
+from poolbench.processes.world import World
+from poolbench.shards.messages import loader_of
+from poolbench.shards.samples import Problem, commonest
+from poolbench.shards.workers import Iterated
 from tasks.readers import Bad, TaskData
 from tasks.registry import Task
-from train.distributed import World
-from train.messages import loader_of
-from train.shards import Problem, commonest
-from train.workers import Iterated
 
 
 class TaskError(UserError):
@@ -45,7 +45,7 @@ def scores(
 
     Raises:
         UserError: another process was killed, or a batch does not fit the device.
-        RuntimeError: a worker was killed; see `train.workers.readable_errors`.
+        RuntimeError: a worker was killed; see `poolbench.shards.workers.readable_errors`.
     """
     units = _units(tasks, limit)
     mine = units[world.rank :: world.size]

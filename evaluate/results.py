@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from conf.errors import UserError
-from conf.files import append_line, atomic, digest_file, files_in, read_lines
 from evaluate.config import EvaluateConfig
 from evaluate.evaluators import Result
 from evaluate.statistics import standard_error
 from evaluate.subject import Subject
+from poolbench.errors import UserError
+from poolbench.files import append_line, atomic, digest_file, files_in, read_lines
 from tasks import grade
 from tasks.names import unlike_known
 from tasks.readers import Bad, TaskData

@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from conf.errors import UserError, described, status_of
 from evaluate import config as options
 from evaluate.config import EvaluateConfig
 from evaluate.encoder import Encoder
@@ -16,11 +15,12 @@ from evaluate.pool import TaskError, scores
 from evaluate.results import FILE, Conditions, Line, finished, last_lines, line_of, save
 from evaluate.subject import Subject, subject_of
 from evaluate.summary import brief, summary
+from poolbench.errors import UserError, described, status_of
+from poolbench.models.inference import batch_size_of, device_of, worker_count
+from poolbench.processes.world import World, joined, launch, on_first
+from poolbench.shards.workers import readable_errors
 from tasks.readers import MissingDataError, TaskData, open_data
 from tasks.registry import Task, select, suite_of
-from train.distributed import World, joined, launch, on_first
-from train.options import batch_size_of, device_of, worker_count
-from train.workers import readable_errors
 
 
 @dataclass

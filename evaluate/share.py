@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from functools import partial
 from multiprocessing.connection import Client, Connection, Listener
 
-from conf.errors import UserError
 from evaluate.stream import Batch, Message
-from train.distributed import World, on_first
+from poolbench.errors import UserError
+from poolbench.processes.world import World, on_first
 
 _WAITING = 64  # messages of the other processes that wait for the first one; further ones stay where they are
 

@@ -4,14 +4,14 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from conf.errors import UserError
-from conf.files import digest_file
 from evaluate.config import EvaluateConfig
-from train.weights import trained, weights_of
+from poolbench.errors import UserError
+from poolbench.files import digest_file
+from poolbench.models.weights import trained, weights_of
 
 
 class Subject(NamedTuple):
-    """A model to score: train.weights.Weights, and
+    """A model to score: poolbench.models.weights.Weights, and
 
     Attributes:
         out: folder for the results.

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from conf.text import aligned
 from evaluate.fairness import tables
 from evaluate.results import Line, regraded
+from poolbench.text import aligned
 from tasks.aggregates import aggregates, members
 from tasks.grade import worst
 from tasks.lock import why_unpinned

@@ -18,10 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from conf import machine, recipes
-from conf.errors import UserError
-from conf.files import atomic, claimed, files_below
-from conf.options import option, output
 from leaderboard.methods import methods, sentence
 from leaderboard.models import (
     FORMAT,
@@ -38,6 +34,10 @@ from leaderboard.models import (
 from leaderboard.rank import constants, order, places, standard_error
 from leaderboard.references import references
 from leaderboard.validate import main_metrics, read_submission, suite_tasks
+from poolbench import machine, recipes
+from poolbench.errors import UserError
+from poolbench.files import atomic, claimed, files_below
+from poolbench.options import option, output
 from tasks.aggregates import AGGREGATES_VERSION, aggregates, members
 from tasks.grade import GRADES, Grade
 from tasks.registry import suite_of

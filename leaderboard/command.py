@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from conf.command import chosen, parse
-from conf.errors import UserError
-from conf.usage import asked_for
+from poolbench.command import chosen, parse
+from poolbench.errors import UserError
+from poolbench.usage import asked_for
 
 
 @dataclass

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from conf.errors import UserError
-from conf.files import digest_file, files_below, read_json, read_lines
-from conf.uids import Uids, from_texts, mapped, pieces, search, uid_text, unsorted_row
 from leaderboard.models import Submission, TaskResult
+from poolbench.errors import UserError
+from poolbench.files import digest_file, files_below, read_json, read_lines
+from poolbench.uids import Uids, from_texts, mapped, pieces, search, uid_text, unsorted_row
 from tasks.registry import Task, load_tasks, select
 
 Ints = npt.NDArray[np.int64]

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
-from conf.errors import UserError
-from conf.files import write_json
+from poolbench.errors import UserError
+from poolbench.files import write_json
 from tasks.grade import Grade
 
 FORMAT: Literal[2] = 2  # of submission.json and leaderboard.json; 1 had no grades

@@ -27,12 +27,12 @@ from typing import Any, NamedTuple
 import braceexpand
 import vl_convert
 
-from conf import recipes
-from conf.errors import UserError, nearest
-from conf.files import atomic
-from conf.options import option, output
 from leaderboard import charts, findings
 from leaderboard.models import TRACKS, Board, Entry, Leaderboard, Reference, Track, read_leaderboard
+from poolbench import recipes
+from poolbench.errors import UserError, nearest
+from poolbench.files import atomic
+from poolbench.options import option, output
 from tasks.registry import suite_of
 
 _INCH = 72  # of a chart's pixels

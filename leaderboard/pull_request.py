@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from conf.command import parse
-from conf.errors import UserError, exit_on_user_error
-from conf.files import atomic
-from conf.options import option, output
 from leaderboard.diff import shown
 from leaderboard.validate import read_submission
+from poolbench.command import parse
+from poolbench.errors import UserError, exit_on_user_error
+from poolbench.files import atomic
+from poolbench.options import option, output
 
 FOLDER = Path("leaderboard/submissions")
 

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from conf.errors import UserError, first_line, tell
-from conf.options import option, source
 from leaderboard.models import Submission
 from leaderboard.validate import read_submission
+from poolbench.errors import UserError, first_line, tell
+from poolbench.options import option, source
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, HfApi

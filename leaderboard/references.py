@@ -11,11 +11,11 @@ from typing import Annotated
 import yaml
 from pydantic import Field, ValidationError
 
-from conf import recipes
-from conf.errors import UserError, nearest
-from conf.files import files_in
 from leaderboard.models import Citation, Line, Reference, Strict, Track, problems
 from leaderboard.rank import descending
+from poolbench import recipes
+from poolbench.errors import UserError, nearest
+from poolbench.files import files_in
 from tasks.aggregates import members
 from tasks.registry import suite_of
 

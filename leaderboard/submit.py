@@ -14,10 +14,6 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from conf import recipes
-from conf.errors import UserError, nearest
-from conf.files import digest_file, read_json, read_lines, write_json
-from conf.options import option, output
 from leaderboard.evidence import predictions_file
 from leaderboard.models import FORMAT, TRACKS, AnyModel, ResultLine, Run, Submission, problems
 from leaderboard.push import PushOptions, push_file
@@ -30,6 +26,10 @@ from leaderboard.validate import (
     results_deviations,
     suite_tasks,
 )
+from poolbench import recipes
+from poolbench.errors import UserError, nearest
+from poolbench.files import digest_file, read_json, read_lines, write_json
+from poolbench.options import option, output
 from tasks.aggregates import AGGREGATES_VERSION, aggregates
 from tasks.grade import regraded
 from tasks.lock import why_unpinned

@@ -20,10 +20,6 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from conf import recipes
-from conf.errors import UserError, nearest
-from conf.files import digest_json, files_in
-from conf.options import option, source
 from leaderboard.evidence import (
     Finding,
     check_again,
@@ -34,6 +30,10 @@ from leaderboard.evidence import (
     same,
 )
 from leaderboard.models import FORMAT, ResultLine, Submission, TaskResult, problems
+from poolbench import recipes
+from poolbench.errors import UserError, nearest
+from poolbench.files import digest_json, files_in
+from poolbench.options import option, source
 from tasks.aggregates import AGGREGATES_VERSION, aggregates
 from tasks.grade import WITHOUT_REASON, Grade, grade_of, worst
 from tasks.lock import is_pinned

@@ -1,6 +1,6 @@
 """The command poolbench, as python -m poolbench."""
 
-from poolbench.command import main
+from poolbench.console import main
 
 if __name__ == "__main__":
     main()

@@ -1,56 +1,321 @@
-"""The command `poolbench <command> ...`, which does what `python -m <command> ...` does, from any folder."""
+"""From a command line to a typed configuration: Hydra composes, a dataclass checks, a wrong key names the right one."""
 
-import ast
-import difflib
-import os
-import runpy
+import contextlib
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import reduce
+from typing import Any, TypeVar
 
-from poolbench import HOME, PACKAGES, ClashError, ours_first
+import hydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, Quote, QuotedString
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from poolbench import HOME
+from poolbench.errors import UserError, exit_on_user_error, nearest, status_of
+from poolbench.options import Option, Place, listed, located, options_of, split
+from poolbench.usage import GROUPS, asked_for, composed_usage, usage
+
+Schema = TypeVar("Schema")
+Value = TypeVar("Value")
+
+_FOLDER = HOME / "conf"
+_HYDRA_FLAGS = (
+    "--hydra-help",
+    "--version",
+    "--cfg",
+    "-c",
+    "--info",
+    "-i",
+    "--shell-completion",
+    "-sc",
+)
 
 
-def main() -> None:
-    """Run the command that the command line names, in this process."""
-    words = sys.argv[1:]
-    if not words or words[0] in ("-h", "--help", "help"):
-        print(_overview())
-        sys.exit(0 if words else 2)
-    os.environ["PYTHONSAFEPATH"] = "1"  # processes that it starts must not take what the current folder holds for ours
+def hydra_command(config: str, schema: type[Schema], run: Callable[[Schema], int | None]) -> None:
+    """The entry point `python -m <package> key=value ...`: compose conf/<config>.yaml, type it, run, exit.
+
+    Every key on the command line is checked before Hydra sees it, so that a typing mistake costs one line and not a
+    page. `-m` (Hydra's multi-run) and `--cfg job` are Hydra's own and work as it documents them.
+    """
+    arguments = sys.argv[1:]
+    multirun = "-m" in arguments or "--multirun" in arguments
+
+    def task(composed: DictConfig) -> None:
+        # Hydra would print the traceback of an error that passes through it; an exit it lets through.
+        status = status_of(lambda: run(typed(composed, schema)))
+        if status:
+            sys.exit(status)
+
+    def main() -> None:
+        if asked_for(arguments):
+            print(composed_usage(config))
+            return
+        sys.argv[1:] = [quoted(argument, schema, multirun) for argument in arguments]
+        if not any(argument in _HYDRA_FLAGS for argument in arguments):
+            check_overrides(config, [word for word in sys.argv[1:] if not word.startswith("-")], multirun)
+        hydra.main(version_base="1.3", config_path=str(_FOLDER), config_name=config)(task)()
+
+    exit_on_user_error(main)
+
+
+def compose(config: str, overrides: Sequence[str], schema: type[Schema]) -> Schema:
+    """The typed configuration for `overrides`, as the command line would give it.
+
+    Raises:
+        UserError: an unknown key, an unknown choice, or a value of the wrong type.
+    """
+    overrides = [quoted(override, schema) for override in overrides]
+    check_overrides(config, overrides)
+    with _initialized(), _readable_errors():
+        return typed(hydra.compose(config, overrides=overrides), schema)
+
+
+def typed(composed: DictConfig, schema: type[Schema]) -> Schema:
+    """Merge a composed configuration into its dataclass; an unknown key or a wrong type fails.
+
+    Texts are taken as they stand: `${seed}` and `???`, which OmegaConf has a meaning for, are texts too.
+    """
+    plain = OmegaConf.to_container(composed, resolve=False)
+    assert isinstance(plain, dict)
+    texts: dict[str, Any] = {}
+    for option in options_of(schema):
+        *path, last = option.name.split(".")
+        within = reduce(lambda node, key: node.get(key) or {}, path, plain)
+        kinds = (str, list) if option.words else str if option.text else ()
+        if isinstance(given := within.get(last), kinds):
+            texts[option.name] = _unescaped(given) if isinstance(given, str) else list(map(_unescaped, given))
+            within[last] = "" if isinstance(given, str) else []
+    with _readable_errors():
+        value = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), plain))
+    assert isinstance(value, schema)
+    _set(value, texts)
+    return value
+
+
+def check_overrides(config: str, overrides: Sequence[str], multirun: bool = False) -> None:
+    """Refuse an override whose key or choice is not known, naming the nearest one that is.
+
+    Raises:
+        UserError: as said, or a key given twice (a shell expands an unquoted brace pattern to that).
+    """
+    for word in overrides:
+        if "=" not in word and not word.startswith("~"):
+            raise UserError(f"{word!r} is not key=value; --help shows the keys")
+    with _initialized(), _readable_errors():
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+        parsed = [override for override in parsed if not _is_hydras(override)]
+        for group in GROUPS:
+            for override in parsed:
+                if override.key_or_group == group and not multirun and override.value() not in _choices(group):
+                    choices = nearest(str(override.value()), _choices(group))
+                    raise UserError(f"{group}={override.value()} is not known; {choices}")
+        given = {override.key_or_group: override.input_line or "" for override in parsed}
+        for group in _required_groups(config):
+            if group not in given:
+                raise UserError(f"{group}= is needed: {', '.join(_choices(group))}")
+        chosen = {group: given[group] for group in GROUPS if group in given}
+        if multirun:  # a sweep over choices; all of a group have the same keys
+            chosen = {group: f"{group}={_choices(group)[0]}" for group in chosen}
+        known = set(_flatten(hydra.compose(config, overrides=list(chosen.values()))))
+        seen: set[str] = set()
+        for override in parsed:
+            key = override.key_or_group
+            if key not in known:
+                raise UserError(f"unknown key {key!r}; {nearest(key, known)}")
+            if key in seen:
+                raise UserError(f"{key}= is given twice; put a brace pattern in quotes, a list in [...]")
+            seen.add(key)
+        if not multirun:
+            hydra.compose(config, overrides=list(overrides))
+
+
+def quoted(argument: str, schema: type[Any], multirun: bool = False) -> str:
+    """A key=value as Hydra's grammar has to be told it, so that a text stays as it was typed: in quotes.
+
+    Quotes around a whole value are Hydra's own and no part of it; so are `[a,b]` for an option that may be a list, and
+    `null` for one that is null by default. With `multirun`, commas separate what is swept.
+
+    Raises:
+        UserError: a place that cannot be read or written.
+    """
+    key, equals, value = argument.partition("=")
+    if not equals or argument.startswith("-"):
+        return argument
+    option = {option.name: option for option in options_of(schema)}.get(key.lstrip("+"))
+    if option is None or key in GROUPS or not (option.text or option.words):
+        return argument if _parsed(argument) else f"{key}={in_quotes(value)}"
+    if multirun and re.match(r"(choice|range|interval|glob|shuffle|sort)\(", value):
+        return argument
+    parts = split(value) if multirun else [value]
+    return f"{key}={','.join(_text(part, option) for part in parts)}"
+
+
+def _text(value: str, option: Option) -> str:
+    """A text, or a list of texts, as Hydra reads it."""
+    if option.nullable and value == "null":
+        return value
+    if option.words and value.startswith("[") and value.endswith("]"):
+        elements = [element.strip() for element in split(value[1:-1])] if value[1:-1].strip() else []
+        return f"[{','.join(_text(element, option._replace(words=False, nullable=False)) for element in elements)}]"
+    if value[:1] in ("'", '"') and (read := _parsed(f"x={value}")) and isinstance(text := read.value(), str):
+        value = _unescaped(text)
+    return in_quotes(value if option.place is None else located(option.name, value, option.place))
+
+
+def _placed(value: str | list[str], option: Option) -> str | list[str]:
+    """A text or a list of texts, each where it says it is if the option names a place."""
+    if option.place is None:
+        return value
+    if isinstance(value, list):
+        return [located(option.name, text, option.place) for text in value]
+    return located(option.name, value, option.place)
+
+
+def in_quotes(value: str) -> str:
+    """A text as `quoted` takes it for itself and nothing else, be it `null`, a list or in quotes."""
+    # OmegaConf, too, must not take `${` for its own: the backslashes before it are doubled, and one is added.
+    escaped = re.sub(r"(\\*)(?=\$\{)", r"\1\1\\", value)
+    quoted_: str = QuotedString(escaped, Quote.double).with_quotes()
+    return quoted_
+
+
+def _unescaped(value: str) -> str:
+    """The text that became `value` when `in_quotes` wrote it and Hydra read it."""
+    return re.sub(r"(\\*)\\(?=\$\{)", lambda found: found[1][: len(found[1]) // 2], value)
+
+
+def _parsed(override: str) -> Override | None:
     try:
-        ours_first()
-    except ClashError as error:
-        _end(str(error))
-    known = dict(commands())
-    if words[0] not in known:
-        close = difflib.get_close_matches(words[0], known, n=1, cutoff=0.6)
-        told = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
-        _end(f"unknown command {words[0]!r}: {told}")
-    sys.argv = [words[0], *words[1:]]
-    runpy.run_module(words[0], run_name="__main__", alter_sys=True)
+        return OverridesParser.create().parse_override(override)
+    except HydraException:
+        return None
 
 
-def commands() -> Iterator[tuple[str, str]]:
-    """Every command and what it is for, in a line."""
-    for package in PACKAGES:
-        for path in sorted((HOME / package).glob("*.py"), key=lambda path: path.name != "__main__.py"):
-            text = path.read_text(encoding="utf-8")
-            if '\nif __name__ == "__main__":' in text:
-                name = package if path.name == "__main__.py" else f"{package}.{path.stem}"
-                yield name, _first_line(text)
+def _is_hydras(override: Override) -> bool:
+    """Whether this is one of Hydra's own options, some of which name folders.
+
+    Raises:
+        UserError: a folder that is not local.
+    """
+    if not override.key_or_group.startswith("hydra"):
+        return False
+    if re.search("dir|folder", override.key_or_group) and isinstance(value := override.value(), str):
+        located(override.key_or_group, value, Place(writes=True, remote=False))
+    return True
 
 
-def _overview() -> str:
-    rows = list(commands())
-    width = max(len(name) for name, _ in rows)
-    lines = [f"  {name:{width}}  {line}" for name, line in rows]
-    return "\n".join(["poolbench <command> <options>; poolbench <command> --help shows the options", "", *lines])
+def _set(value: Any, texts: Mapping[str, Any]) -> None:
+    for name, text in texts.items():
+        *path, last = name.split(".")
+        setattr(reduce(getattr, path, value), last, text)
 
 
-def _first_line(text: str) -> str:
-    return (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0]
+def parse(arguments: Sequence[str], schema: type[Schema]) -> tuple[list[str], Schema]:
+    """Positional words, which are local paths, and key=value options, for the commands that need no composition.
+
+    -h, --help or the word help alone prints the options and ends the process.
+
+    Raises:
+        UserError: an unknown key, a key given twice, a missing mandatory one, a value of the wrong type, or a place
+            that cannot be read or written.
+    """
+    if asked_for(arguments):
+        print(usage(schema))
+        raise SystemExit(0)
+    known = {option.name: option for option in options_of(schema)}
+    words, options, texts = [], {}, {}
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if not equals or "/" in key:  # which no option's name has, but a path may
+            words.append(located("", argument, Place(writes=False, remote=False)))
+            continue
+        if key not in known:
+            raise UserError(f"unknown key {key!r}: {nearest(key, known)}")
+        if key in options:
+            raise UserError(f"{key}= is given twice")
+        options[key] = None if known[key].nullable and value == "null" else value
+        if (known[key].text or known[key].words) and options[key] is not None:
+            texts[key], options[key] = _placed(listed(value) if known[key].words else value, known[key]), ""
+    with _readable_errors():
+        merged = OmegaConf.merge(OmegaConf.structured(schema), options)
+        missing = [key for key in known if OmegaConf.is_missing(merged, key)]
+        if missing:
+            raise UserError(f"{missing[0]}= is needed")
+        value_ = OmegaConf.to_object(merged)
+    assert isinstance(value_, schema)
+    _set(value_, texts)
+    return words, value_
 
 
-def _end(message: str) -> None:
-    print(f"error: {message}", file=sys.stderr)
-    sys.exit(2)
+def chosen(package: str, commands: Mapping[str, Value]) -> tuple[Value, list[str]]:
+    """The one of a package's commands that the command line names, and the words behind its name.
+
+    -h, --help or the word help prints what there is and ends the process.
+
+    Raises:
+        UserError: no command, or an unknown one.
+    """
+    if not sys.argv[1:]:
+        raise UserError(f"python -m {package} needs a command; known: {', '.join(commands)}")
+    name, *arguments = sys.argv[1:]
+    if asked_for([name]):
+        print(usage(None))
+        raise SystemExit(0)
+    if name not in commands:
+        raise UserError(f"unknown command {name!r}: {nearest(name, commands)}")
+    return commands[name], arguments
+
+
+def part_of(part: str) -> tuple[int, int]:
+    """(i, n) of "i/n", the part of `part=`.
+
+    Raises:
+        UserError: it is not of that form with 1 <= i <= n.
+    """
+    index, _, count = part.partition("/")
+    if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
+        raise UserError(f"part={part} is not i/n with i from 1 to n, such as part=1/4")
+    return int(index), int(count)
+
+
+def _required_groups(config: str) -> list[str]:
+    """The groups of which a command has to name a choice, `???` in the defaults of its file."""
+    text = (_FOLDER / f"{config}.yaml").read_text(encoding="utf-8")
+    return [group for group in GROUPS if f"- {group}: ???" in text]
+
+
+def _flatten(node: Any, prefix: str = "") -> Iterator[str]:
+    for key in node:
+        name = f"{prefix}{key}"
+        yield name
+        child = node._get_node(key)
+        if isinstance(child, DictConfig) and not child._is_none() and not child._is_missing():
+            yield from _flatten(child, f"{name}.")
+
+
+def _choices(group: str) -> list[str]:
+    from hydra.core.global_hydra import GlobalHydra
+
+    loader = GlobalHydra.instance().config_loader()
+    return [name for name in loader.get_group_options(group) if not name.startswith("_")]
+
+
+@contextlib.contextmanager
+def _initialized() -> Iterator[None]:
+    with hydra.initialize_config_dir(str(_FOLDER), version_base="1.3"):
+        yield
+
+
+@contextlib.contextmanager
+def _readable_errors() -> Iterator[None]:
+    """Hydra's and OmegaConf's own errors span several lines; the first says what is wrong."""
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        key = getattr(error, "full_key", None)
+        raise UserError(f"{key}: {lines[0]}" if key else lines[0]) from None

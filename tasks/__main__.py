@@ -8,7 +8,7 @@ python -m tasks lock tasks=demo data=<folder>
 python -m tasks names [file=<json>]
 """
 
-from conf.errors import exit_on_user_error
+from poolbench.errors import exit_on_user_error
 from tasks.command import main
 
 if __name__ == "__main__":

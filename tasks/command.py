@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from conf.command import chosen, parse
-from conf.errors import UserError
-from conf.machine import cores
-from conf.options import option, output, source
+from poolbench.command import chosen, parse
+from poolbench.errors import UserError
+from poolbench.hub import forbidden
+from poolbench.machine import cores
+from poolbench.options import option, output, source
 from tasks import lock as locking
 from tasks import names
 from tasks.download import download
-from tasks.hub import forbidden
 from tasks.listing import table
 from tasks.registry import Task, select, words_of
 from tasks.verify import verify

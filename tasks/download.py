@@ -13,11 +13,12 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-from conf.errors import UserError
-from conf.files import digest_file, read_json, write_json
-from tasks.hub import STAGING, File, FullDiskError, Repository, fetch, inspect
+from poolbench.errors import UserError
+from poolbench.files import digest_file, read_json, write_json
+from poolbench.hub import STAGING, File, FullDiskError, Repository, fetch
 from tasks.lock import pinned
 from tasks.registry import Task
+from tasks.repository import repository
 
 SOURCE = ".source.json"  # in a task's folder: repository, commit and files of what lies there
 CLAIM = ".download.lock"  # in a task's folder: held by the one process that may write there
@@ -77,7 +78,7 @@ def _source(task: Task, root: Path, offline: bool) -> Repository:
     if locked is not None:
         return Repository(locked.repo, locked.revision, locked.licence, locked.files)
     if not offline:
-        return inspect(task)
+        return repository(task)
     path = root / task.folder / SOURCE
     if not path.is_file():
         raise UserError(f"{path.parent} holds no finished download ({SOURCE}), and offline none is fetched")

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from conf.text import aligned
+from poolbench.text import aligned
 from tasks.registry import Task
 
 _HEADINGS = ("key", "name", "kind", "samples", "classes", "metric", "groups", "data")

@@ -14,11 +14,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from conf.errors import UserError
-from conf.files import digest_file, read_json, write_json
-from tasks.hub import File, Repository, endpoint, fetch, inspect
+from poolbench.errors import UserError
+from poolbench.files import digest_file, read_json, write_json
+from poolbench.hub import File, Repository, endpoint, fetch
 from tasks.readers import NSHARDS, digest_of, open_data
 from tasks.registry import Task
+from tasks.repository import repository
 
 PATH = Path(__file__).parent / "lock.json"
 DEMO = Path(__file__).parent / "demo" / "lock.json"
@@ -112,7 +113,7 @@ def lock(tasks: Sequence[Task], path: Path, data: Path | None = None) -> dict[st
     problems = {}
     for task in tasks:
         try:
-            locked[task.key] = _locked(inspect(task)) if data is None else _locked_here(task, data)
+            locked[task.key] = _locked(repository(task)) if data is None else _locked_here(task, data)
             print(f"{task.key}: {locked[task.key].repo} at {locked[task.key].revision}", flush=True)
         except UserError as error:
             problems[task.key] = str(error)

@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from conf.files import digest_json, read_json, write_json
+from poolbench.files import digest_json, read_json, write_json
 from tasks.readers import CLASSNAMES, TEMPLATES
 
 KNOWN = Path(__file__).parent / "known_names.json"

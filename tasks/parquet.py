@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from conf.errors import UserError, first_line
+from poolbench.errors import UserError, first_line
 
 # What published sets call their columns of pictures and of captions; the first that a file has counts.
 IMAGES = ("image", "img", "picture", "jpg", "jpeg", "png", "webp")

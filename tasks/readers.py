@@ -17,11 +17,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from conf.errors import UserError
-from conf.files import digest_bytes, digest_file, digest_json, files_in
+from poolbench.errors import UserError
+from poolbench.files import digest_bytes, digest_file, digest_json, files_in
+from poolbench.shards.samples import Problem, Sample, held, read_shard
 from tasks import parquet
 from tasks.registry import Task
-from train.shards import Problem, Sample, held, read_shard
 
 IMAGE_EXTENSIONS = ("webp", "png", "jpg", "jpeg")  # the first one that a sample has is its image
 CLASSNAMES = "classnames.txt"

@@ -18,8 +18,8 @@ from typing import Any
 
 import yaml
 
-from conf.errors import UserError, nearest
-from conf.files import files_in
+from poolbench.errors import UserError, nearest
+from poolbench.files import files_in
 
 SUITES = ("main", "demo")
 KINDS = ("classification", "retrieval", "winogavil", "iwildcam", "worst_group", "fmow", "fairness")

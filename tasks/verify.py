@@ -9,13 +9,13 @@ from pathlib import Path
 
 from PIL import Image
 
-from conf.errors import UserError, described
-from conf.files import digest_file
+from poolbench.errors import UserError, described
+from poolbench.files import digest_file
+from poolbench.shards.pictures import rgb
 from tasks.lock import pinned
 from tasks.names import unlike_known
 from tasks.readers import Bad, Example, Puzzle, TaskData, open_data, read_examples
 from tasks.registry import Task
-from train.pictures import rgb
 
 # What each kind's samples have to bring; evaluators need the same of them.
 _NEEDS: dict[str, frozenset[str]] = {

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-import curate.wordnet
-from conf.errors import UserError
-from curate.assets import Asset
+import curate.models.wordnet
+from curate.models.assets import Asset
+from poolbench.errors import UserError
 
 # What the packages that tests may be marked with bring: Debian's slurm-wlm, munge, chromium, chromium-driver.
 PROGRAMS = {
@@ -37,10 +37,10 @@ class Machine:
         self._patch.undo()
         if not packages:
             self._patch.setenv("PATH", self._bare)
-            self._patch.setattr(curate.wordnet, "_DEBIAN", _NOWHERE)
-            self._patch.setattr(curate.wordnet, "cache", lambda: _NOWHERE)
-            self._patch.setattr(curate.wordnet, "fetched", _refuse)
-        if text_based := sys.modules.get("curate.filters.text_based"):
+            self._patch.setattr(curate.models.wordnet, "_DEBIAN", _NOWHERE)
+            self._patch.setattr(curate.models.wordnet, "cache", lambda: _NOWHERE)
+            self._patch.setattr(curate.models.wordnet, "fetched", _refuse)
+        if text_based := sys.modules.get("curate.selectors.text_based"):
             text_based.entity_test.cache_clear()
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 PRELOADED = (
-    "train.command", "train.loop", "train.forecast", "evaluate.run", "evaluate.compare", "curate.command",
+    "train.command", "train.loop", "train.dry_run", "evaluate.run", "evaluate.compare", "curate.command",
     "curate.score", "curate.reshard", "curate.download",
 )  # fmt: skip
 

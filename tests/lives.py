@@ -15,14 +15,16 @@ from typing import Any, NamedTuple
 
 import open_clip
 
-from conf.command import compose
-from conf.errors import status_of
-from train import meeting, watch
+from poolbench.command import compose
+from poolbench.errors import status_of
+from poolbench.processes import heartbeat, rendezvous
 from train.config import TrainConfig
 from train.loop import train
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["train.loop", "conf.command"])  # installed, thus found without this process's sys.path
+_CONTEXT.set_forkserver_preload(
+    ["train.loop", "poolbench.command"]
+)  # installed, thus found without this process's sys.path
 
 
 class Fault(NamedTuple):
@@ -86,7 +88,7 @@ def _train(
     os.environ.update(environment)
     multiprocessing.set_start_method("fork", force=True)  # of data workers, as in a process started by hand
     if patience is not None:
-        watch.SILENCE = meeting.ANSWER = meeting.ARRIVAL = patience
+        heartbeat.SILENCE = rendezvous.ANSWER = rendezvous.ARRIVAL = patience
     if fault is not None and str(fault.rank) == environment.get("RANK", "0"):
         _plant(fault)
     open_clip.add_model_config(Path(__file__).parent / "models")

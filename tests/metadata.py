@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pools import uid_of
 
-from curate.pool import File, read
+from curate.pool.files import File, read
 
 CAPTIONS = (
     "a dog runs on the beach in the morning",

@@ -13,11 +13,11 @@ from typing import Any
 import forked
 import pytest
 
-from conf import recipes
-from conf.files import append_line, digest_bytes, digest_file, read_json, write_json
 from leaderboard.models import Submission
 from leaderboard.submit import SubmitOptions
 from leaderboard.validate import digest_of, grade_of_whole, main_metrics, read_submission, results_deviations
+from poolbench import recipes
+from poolbench.files import append_line, digest_bytes, digest_file, read_json, write_json
 from tasks.aggregates import aggregates
 from tasks.grade import standing
 from tasks.lock import pinned

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from conf.files import digest_file
-from curate.wordnet import _EDITIONS, FILES
+from curate.models.wordnet import _EDITIONS, FILES
+from poolbench.files import digest_file
 
 DEBIAN = Path("/usr/share/wordnet")
 # As in WordNet 3.0: the nouns with their own offsets, which are ImageNet's, and one verb that is none of its things.

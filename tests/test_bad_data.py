@@ -20,16 +20,18 @@ from PIL import Image
 from pools import picture, sample, write_pool, write_tar
 from test_images import encode
 
-from conf.command import compose
-from conf.errors import UserError
-from conf.files import read_json, read_lines
-from train import loop, sources, store
+from poolbench import remote
+from poolbench.command import compose
+from poolbench.errors import UserError
+from poolbench.files import read_json, read_lines
+from poolbench.remote import Tally
+from poolbench.shards import sources
+from poolbench.shards.samples import Problem, Sample, read_shard
+from poolbench.shards.sources import Data, resolve
+from train import loop
 from train.config import TrainConfig
-from train.images import decode
-from train.shards import Problem, Sample, read_shard
-from train.sources import Data, resolve
-from train.store import Tally
-from train.stream import CAPTION_LIMIT, Item, Plan, Stream, keyed
+from train.crop import decode
+from train.order import CAPTION_LIMIT, Item, Plan, Stream, keyed
 
 ROOT = Path(__file__).parent.parent
 TAKEN = 100  # samples that a run here takes: the whole first block of its only stream
@@ -176,7 +178,7 @@ def assert_told(folder: Path, injected: dict[str, Shard], seed: int) -> None:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reads are given up in seconds, shards read in several pieces; forked workers inherit it."""
     for name, value in {"STALL": 2.0, "PATIENCE": 20.0, "PIECE": 2**18, "_PAUSES": (0.02, 0.2)}.items():
-        monkeypatch.setattr(store, name, value)
+        monkeypatch.setattr(remote, name, value)
     monkeypatch.setattr(sources, "LISTING", 2.0)
 
 
@@ -327,7 +329,7 @@ def test_what_stays_is_told_at_once(status: int, reason: str, tmp_path: Path, im
 def test_a_store_that_stays_away_is_given_up(
     status: int, tmp_path: Path, impatient: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "PATIENCE", 2.0)
+    monkeypatch.setattr(remote, "PATIENCE", 2.0)
     with serving(Faulty(tmp_path, refused={"/a.tar": status})) as server:
         tally = Tally()
         (problem,) = read_shard(f"{server.url}/a.tar", 0, tally)
@@ -337,7 +339,7 @@ def test_a_store_that_stays_away_is_given_up(
 
 
 def test_a_store_that_is_down_ends_the_run(tmp_path: Path, impatient: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "PATIENCE", 0.3)
+    monkeypatch.setattr(remote, "PATIENCE", 0.3)
     pool = write_pool(tmp_path / "pool", 3, 5)
     with serving(Faulty(pool)) as server:
         plan = Plan(resolve(server.url).shards, None, seed=0, buffer=50)
@@ -414,7 +416,7 @@ def held() -> tuple[int, int, int]:
 def test_a_hundred_faulty_shards_leave_nothing_behind(
     bad: tuple[Path, dict[str, Shard]], impatient: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "STALL", 0.3)
+    monkeypatch.setattr(remote, "STALL", 0.3)
     folder, injected = bad
     pool = folder / "00000.tar"
 

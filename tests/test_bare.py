@@ -6,10 +6,10 @@ from pathlib import Path
 import bare
 import pytest
 
-import curate.wordnet
-from conf.errors import UserError
-from curate.filters.text_based import entity_test
-from curate.wordnet import find_wordnet
+import curate.models.wordnet
+from curate.models.wordnet import find_wordnet
+from curate.selectors.text_based import entity_test
+from poolbench.errors import UserError
 
 
 def test_this_test_sees_a_bare_machine() -> None:
@@ -21,8 +21,8 @@ def test_this_test_sees_a_bare_machine() -> None:
 
 @pytest.mark.system("nothing", list)
 def test_a_marked_test_sees_all_of_it() -> None:
-    assert Path("/usr/share/wordnet") == curate.wordnet._DEBIAN
-    assert curate.wordnet.fetched.__module__ == "curate.assets"
+    assert Path("/usr/share/wordnet") == curate.models.wordnet._DEBIAN
+    assert curate.models.wordnet.fetched.__module__ == "curate.models.assets"
 
 
 def test_programs_are_hidden_and_their_neighbours_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,16 +13,17 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-import conf.usage
-from conf.command import compose, hydra_command, in_quotes, parse, quoted, typed
-from conf.errors import UserError
-from conf.files import cache
-from conf.options import Option, Place, located, option, options_of, output, source
+import poolbench.usage
 from curate.config import parsed
-from curate.filters import build, options_by_filter
+from curate.selectors import build, options_by_filter
 from evaluate.config import EvaluateConfig, patterns
 from leaderboard.command import COMMANDS as OF_LEADERBOARD
-from poolbench import command
+from poolbench import HOME
+from poolbench import console as command
+from poolbench.command import compose, hydra_command, in_quotes, parse, quoted, typed
+from poolbench.errors import UserError
+from poolbench.files import cache
+from poolbench.options import Option, Place, located, option, options_of, output, source
 from tasks.command import COMMANDS as OF_TASKS
 from train.config import TrainConfig, check
 from train.manifest import read_runs
@@ -84,7 +85,7 @@ def schemas() -> Iterator[dict[str, type[Any]]]:
                 found[name] = schema
                 return options_of(schema)
 
-            patch.setattr(conf.usage, "options_of", seen)
+            patch.setattr(poolbench.usage, "options_of", seen)
             patch.setattr(sys, "argv", ["poolbench", *words, "--help"])
             patch.setenv("PYTHONSAFEPATH", "1")
             with pytest.raises(SystemExit):
@@ -126,7 +127,7 @@ def test_commands_and_their_lines_are_listed(run: Run) -> None:
 
 def test_every_command_was_asked_for_its_options(schemas: dict[str, type[Any]]) -> None:
     """But for those that take none, or those of `train`."""
-    without = {"train", "train.folder", "train.manifest", "curate.demo_time", "evaluate", "tasks", "leaderboard"}
+    without = {"train", "train.folder", "train.manifest", "train.demo_time", "evaluate", "tasks", "leaderboard"}
     assert {" ".join(words) for words in COMMANDS} - without == set(schemas)
 
 
@@ -146,7 +147,7 @@ def test_an_option_that_names_a_place_is_declared_as_one(schemas: dict[str, type
 
 
 def _comment(name: str, key: str) -> str:
-    text = (Path(conf.usage.__file__).parent / f"{name}.yaml").read_text(encoding="utf-8")
+    text = (HOME / "conf" / f"{name}.yaml").read_text(encoding="utf-8")
     found = re.search(rf"^ *{key.rpartition('.')[2]}: [^#]*#(.*)$", text, re.MULTILINE)
     return found[1] if found else ""
 

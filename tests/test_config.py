@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import pytest
 from omegaconf import MISSING
 
-from conf import recipes
-from conf.command import compose, parse, quoted
-from conf.errors import UserError
-from conf.options import output
 from evaluate.config import EvaluateConfig
+from poolbench import recipes
+from poolbench.command import compose, parse, quoted
+from poolbench.errors import UserError
+from poolbench.options import output
 from train.config import Evaluation, TrainConfig, check
 
 COMMON = {"beta1": 0.9, "eps": 1e-6, "weight_decay": 0.2, "crop_scale": [0.9, 1.0], "shuffle_buffer": 5000}

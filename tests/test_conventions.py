@@ -11,9 +11,9 @@ from evalsets import MODEL, classification_samples, scored, write_checkpoint, wr
 from open_clip.model import CLIP
 from open_clip.pretrained import _PRETRAINED
 
+from poolbench.models.clip import load
+from poolbench.models.conventions import Conventions, conventions_of, doubt, fitting, tag_conventions, twins
 from tasks.registry import load_tasks
-from train.conventions import Conventions, conventions_of, doubt, fitting, tag_conventions, twins
-from train.model import load
 
 OPENAI = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))

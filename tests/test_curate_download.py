@@ -30,17 +30,18 @@ from pools import picture, uid_of
 from scipy.ndimage import gaussian_filter
 from web_server import Web, serving
 
-import tasks.hub
-from conf.command import parse
-from conf.errors import UserError, status_of
-from conf.files import digest_file, read_json
-from conf.uids import write_subset
-from curate import arrived, download_pool, web
-from curate.download_options import DownloadOptions
-from curate.images_from_urls import Settings, Shard, make
-from curate.pictures import SIDE, finished
+import poolbench.hub
+from curate.download import arrived, web
+from curate.download import run as download_pool
+from curate.download.images import Settings, Shard, make
+from curate.download.options import DownloadOptions
+from curate.download.resize import SIDE, finished
 from leaderboard.evidence import check_pool
-from train.subset import Subset
+from poolbench.command import parse
+from poolbench.errors import UserError, status_of
+from poolbench.files import digest_file, read_json
+from poolbench.subset import Subset
+from poolbench.uids import write_subset
 
 ROOT = Path(__file__).parent.parent
 QUICK = ["metadata=false", "private_addresses=true", "threads=8", "processes=1", "timeout=3", "deadline=8",
@@ -432,7 +433,7 @@ def hub(tmp_path: Path, hosts: Web, monkeypatch: pytest.MonkeyPatch) -> Iterator
     hub = Hub()
     hub.add("mlfoundations/datacomp_small", origin / "small")
     hub.add("mlfoundations/datacomp_xlarge", origin / "xlarge")
-    monkeypatch.setattr(tasks.hub, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(poolbench.hub, "FIRST_PAUSE", 0.01)
     with serving_hub(hub):
         monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.url)
         template = f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"

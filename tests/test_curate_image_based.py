@@ -14,13 +14,13 @@ import pytest
 import torch
 from metadata import write_metadata
 
-from conf.errors import UserError
 from curate import centroids as clustering
 from curate.centroids import CentroidsConfig, as_npy, k_means, load_matrix, longest_of, main, nearest, usable_captions
-from curate.filters import build
-from curate.filters.base import Filter, judged
-from curate.languages import detector
-from curate.pool import BadFile, list_pool
+from curate.models.languages import detector
+from curate.pool.files import BadFile, list_pool
+from curate.selectors import build
+from curate.selectors.base import Filter, judged
+from poolbench.errors import UserError
 
 WIDTH, CLUSTERS = 8, 40
 SMALL = "fasttext_small"

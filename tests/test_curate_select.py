@@ -22,20 +22,20 @@ from metadata import columns_of, embeddings_of, rows_or_death, write_file, write
 from pools import uid_of
 from small_wordnet import DEBIAN, editions, needs_wordnet, write_wordnet
 
-from conf.errors import UserError, status_of
-from conf.files import read_json
-from conf.uids import DTYPE, split_uid, write_subset
-from curate import wordnet
 from curate.command import run
-from curate.filters import names
-from curate.filters.basic import long_enough
 from curate.inspect import InspectOptions, inspected
-from curate.languages import detector
-from curate.merge import Run, merge, sort_uids
-from curate.passes import Passes
-from curate.pool import list_pool
-from curate.threshold import nth_largest
-from train.subset import Subset
+from curate.models import wordnet
+from curate.models.languages import detector
+from curate.pool.files import list_pool
+from curate.pool.merge import Run, merge, sort_uids
+from curate.pool.passes import Passes
+from curate.pool.quantile import nth_largest
+from curate.selectors import names
+from curate.selectors.basic import long_enough
+from poolbench.errors import UserError, status_of
+from poolbench.files import read_json
+from poolbench.subset import Subset
+from poolbench.uids import DTYPE, split_uid, write_subset
 
 ROOT = Path(__file__).parent.parent
 SMALL = "filter.language=fasttext_small"  # the detector that a package carries
@@ -287,7 +287,7 @@ def test_filters_compose_with_repeats(pool: Path, tmp_path: Path) -> None:
 
 
 def test_subset_files_combine_without_a_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("curate.pool.SPAN", 7)
+    monkeypatch.setattr("curate.pool.files.SPAN", 7)
     first = Counter({uid_of(number): 1 + number % 3 for number in range(40)})
     second = Counter({uid_of(number): 2 for number in range(30, 60)})
     write_subset(tmp_path / "a.npy", list(first.elements()))
@@ -333,7 +333,7 @@ def test_a_recipe_and_options_that_change_it(pool: Path, tmp_path: Path) -> None
 def test_uids_that_the_pool_lacks_are_told(
     pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("conf.uids._ROWS", 3)
+    monkeypatch.setattr("poolbench.uids._ROWS", 3)
     some = tmp_path / "some.npy"
     write_subset(some, [uid_of(number) for number in [*range(990, 1010), 1000, 1001, 5, 5]])
     of = f"filter.of=[{some},{{filter: clip_score, fraction: 0.5}}]"
@@ -562,7 +562,7 @@ def test_a_mistake_is_one_line(words: str, pool: Path, tmp_path: Path, capsys: p
 
 
 def test_a_pool_behind_a_server_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("train.store._PAUSES", (0.01, 0.02))
+    monkeypatch.setattr("poolbench.remote._PAUSES", (0.01, 0.02))
     write_metadata(tmp_path / "pool", 3, 40)
     with serving(Faulty(folder=tmp_path, busy_every=3)) as server:
         found = selected(tmp_path / "far.npy", "filter=clip_score", "filter.fraction=0.3", f"pool={server.url}/pool")
@@ -658,7 +658,7 @@ def test_memory_is_flat_in_the_pools_size(tmp_path: Path) -> None:
 MERGE = """
 import re, sys
 from pathlib import Path
-from curate.merge import Run, merge
+from curate.pool.merge import Run, merge
 for count in (4, 40):
     runs = [Run(Path(sys.argv[1]), 0, 2**17)] * count
     assert merge(runs, Path(sys.argv[2]), 10**9) == count * 2**17

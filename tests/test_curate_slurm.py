@@ -8,9 +8,9 @@ import pytest
 import slurm_cluster
 from metadata import write_metadata
 
-from conf.errors import status_of
-from conf.files import read_json
 from curate.command import run
+from poolbench.errors import status_of
+from poolbench.files import read_json
 
 
 @pytest.mark.slow

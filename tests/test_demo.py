@@ -18,20 +18,20 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from conf.command import compose
-from conf.errors import UserError
-from conf.files import digest_file
-from curate import demo as demo_module
-from curate import demo_time
-from curate.demo import SHARD_SIZE, VERSION, Demo, build, is_built
-from curate.demo_emoji import HELD_OUT_PERCENT, SIDE, uncompressed
+from demodata import pool as demo_module
+from demodata.emoji import HELD_OUT_PERCENT, SIDE, uncompressed
+from demodata.pool import SHARD_SIZE, VERSION, Demo, build, is_built
 from leaderboard.models import read_leaderboard
 from leaderboard.rank import constants
+from poolbench.command import compose
+from poolbench.errors import UserError
+from poolbench.files import digest_file
+from poolbench.subset import Subset
 from tasks.lock import is_pinned, lock
 from tasks.readers import open_data
 from tasks.registry import select
+from train import demo_time
 from train.config import TrainConfig
-from train.subset import Subset
 
 ROOT = Path(__file__).parent.parent
 Samples = list[dict[str, bytes]]
@@ -239,7 +239,7 @@ def test_the_held_out_share(demo: Demo, pool: Samples) -> None:
 def test_the_same_bytes_each_time(demo: Demo, tmp_path: Path) -> None:
     """In another process, so that nothing the first build left in memory (hash seed, loaded languages) can help."""
     environment = {**os.environ, "POOLBENCH_CACHE": str(tmp_path), "PYTHONHASHSEED": "7"}
-    command = [sys.executable, "-c", "from curate.demo import build; build()"]
+    command = [sys.executable, "-c", "from demodata.pool import build; build()"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert tree(tmp_path / VERSION) == tree(demo.pool.parent)
     for word in ("CC BY-SA 4.0", "CC-BY 4.0", "OpenMoji", "Copyright 2019 Twitter"):

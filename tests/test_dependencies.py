@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("poolbench", "conf", "train", "tasks", "evaluate", "curate", "leaderboard")
+PACKAGES = ("poolbench", "train", "tasks", "evaluate", "curate", "leaderboard", "demodata")
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 BY_NAME = {"find_spec", "import_module"}  # calls that take a module's name, where it is written out
@@ -100,7 +100,9 @@ def needed(one: Import, found: set[str]) -> bool:
 
 def test_what_the_packages_import_is_declared() -> None:
     found = [(module, one) for module, all_ in MODULES.items() for one in all_ if foreign(one, set(PACKAGES))]
-    assert {"train.model", "curate.languages", "tasks.hub", "evaluate.cache"} <= {module for module, _ in found}
+    assert {"poolbench.models.clip", "curate.models.languages", "poolbench.hub", "evaluate.cache"} <= {
+        module for module, _ in found
+    }
     missing = [(module, one.module) for module, one in found if not distributions(one.module) & (ALWAYS | OPTIONAL)]
     assert not missing, "declare them in pyproject.toml"
 
@@ -114,8 +116,8 @@ def test_commands_start_without_any_extra() -> None:
 
 def test_modules_that_need_an_extra_are_found() -> None:
     """One that has its package on its first lines, one that imports that one, and none that does so late."""
-    assert {"curate.pictures", "curate.web", "curate.images_from_urls"} <= needs_an_extra()
-    assert not {"curate.download", "train.store"} & needs_an_extra()
+    assert {"curate.download.resize", "curate.download.web", "curate.download.images"} <= needs_an_extra()
+    assert not {"curate.download", "poolbench.remote"} & needs_an_extra()
 
 
 @pytest.mark.parametrize("folder", ["tests", "bench"])

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from conf.errors import UserError
-from train.distributed import joined, launch, on_first
-from train.place import place
+from poolbench.errors import UserError
+from poolbench.processes.place import place
+from poolbench.processes.world import joined, launch, on_first
 
 
 def note(folder: Path, status: int) -> int:

@@ -9,16 +9,16 @@ import pytest
 import torch
 from pools import sample, uid_of, write_pool, write_tar
 
-from conf.command import compose
-from conf.files import append_line
-from conf.machine import slow_bfloat16
-from conf.uids import write_subset
+from poolbench.command import compose
+from poolbench.files import append_line
+from poolbench.machine import slow_bfloat16
+from poolbench.models.clip import create
+from poolbench.models.cost import _fake_kept, kept_bytes, shapes_of, work_of
+from poolbench.shards.sources import resolve
+from poolbench.uids import write_subset
 from train.config import TrainConfig
-from train.cost import _fake_kept, kept_bytes, shapes_of, work_of
-from train.forecast import Outlook, look_ahead
-from train.model import create
-from train.record import describe
-from train.sources import resolve
+from train.dry_run import Outlook, look_ahead
+from train.run_log import describe
 
 ROOT = Path(__file__).parent.parent
 SMALL = ("scale=small", "dry_run=true", "recipe.model=test-tiny", "recipe.warmup=1", "recipe.streams=8")

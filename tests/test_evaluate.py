@@ -24,20 +24,20 @@ from evalsets import (
     write_retrieval,
 )
 
-from conf.errors import UserError
-from conf.files import append_line, digest_file
 from evaluate.config import EvaluateConfig, deal, patterns
 from evaluate.encoder import Encoder
 from evaluate.evaluators import EVALUATORS
 from evaluate.results import FILE, Conditions, digests_of, predictions_path, regraded
 from evaluate.run import run
 from evaluate.stream import Batch, EvaluationStream, units_of
+from poolbench.errors import UserError
+from poolbench.files import append_line, digest_file
+from poolbench.models.clip import load
 from tasks.grade import OTHER_DATA
 from tasks.lock import Locked
 from tasks.names import speaks_of_names
 from tasks.readers import open_data
 from tasks.registry import Task, load_tasks
-from train.model import load
 
 EUROSAT, PETS = "vtab/eurosat", "vtab/pets"
 FLICKR = "retrieval/flickr_1k_test_image_text_retrieval"

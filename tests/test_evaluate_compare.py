@@ -23,11 +23,11 @@ from evalsets import (
 from predictions import DRAWS, hits, keys, labelled
 from runs import result
 
-from conf.errors import UserError
-from conf.files import append_line
 from evaluate.compare import NO_DIFFERENCE, Comparison, as_json, compare, holm, main, mcnemar, report, two_sided
 from evaluate.results import FILE, Conditions, predictions_path, save
 from evaluate.statistics import statistic_of
+from poolbench.errors import UserError
+from poolbench.files import append_line
 from tasks.aggregates import members
 from tasks.registry import load_tasks
 

@@ -21,15 +21,15 @@ from evalsets import (
 )
 from pools import write_tar
 
-from conf.command import compose
-from conf.errors import UserError
 from evaluate.config import EvaluateConfig, check, data_folder
 from evaluate.results import FILE
 from evaluate.run import run
+from poolbench.command import compose
+from poolbench.errors import UserError
+from poolbench.models.clip import create
+from poolbench.models.inference import device_of, worker_count
+from poolbench.shards.samples import Sample, read_shard
 from tasks.registry import load_tasks
-from train.model import create
-from train.options import device_of, worker_count
-from train.shards import Sample, read_shard
 
 EUROSAT, PETS, CIFAR = "vtab/eurosat", "vtab/pets", "vtab/cifar100"
 FLICKR = "retrieval/flickr_1k_test_image_text_retrieval"

@@ -29,13 +29,13 @@ from evalsets import (
 )
 from sklearn.metrics import balanced_accuracy_score, f1_score, recall_score
 
-from conf.errors import UserError
 from evaluate import wilds_metrics
 from evaluate.evaluators import EVALUATORS
 from evaluate.evaluators.fairness import PREFIXES, by_prefix
 from evaluate.evaluators.groups import worst_of_large
 from evaluate.stream import Batch
 from evaluate.wilds_metrics import Metadata, grouped_accuracy, macro_scores
+from poolbench.errors import UserError
 from tasks.readers import TaskData
 from tasks.registry import KINDS, Task, load_tasks
 

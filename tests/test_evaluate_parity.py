@@ -30,9 +30,9 @@ from sklearn.metrics import balanced_accuracy_score
 from evaluate.encoder import Encoder
 from evaluate.evaluators.classification import mean_per_class_recall, rank_of
 from evaluate.evaluators.retrieval import hits_at, rank
+from poolbench.models.clip import load
+from poolbench.models.transforms import Pixels, Scale, evaluation_transform
 from tasks.registry import load_tasks
-from train.model import load
-from train.transform import Pixels, Scale, evaluation_transform
 
 CPU = torch.device("cpu")
 FLICKR = load_tasks()["retrieval/flickr_1k_test_image_text_retrieval"]

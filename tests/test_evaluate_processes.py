@@ -19,8 +19,8 @@ from evalsets import (
     write_every_kind,
 )
 
-from conf.files import read_lines
 from evaluate.results import FILE, predictions_path
+from poolbench.files import read_lines
 from tasks.registry import load_tasks
 
 ROOT = Path(__file__).parent.parent

@@ -13,12 +13,12 @@ import slurm_cluster
 import torch
 from evalsets import MODEL, classification_samples, scored, write_checkpoint, write_classification
 
-from conf.errors import UserError, status_of
-from conf.files import append_line, read_lines
 from evaluate.merge import OLD, main, merged
 from evaluate.results import FILE, predictions_path
+from poolbench.errors import UserError, status_of
+from poolbench.files import append_line, read_lines
+from poolbench.models.clip import create
 from tasks.registry import load_tasks
-from train.model import create
 
 ROOT = Path(__file__).parent.parent
 TASKS = load_tasks()

@@ -25,11 +25,6 @@ from evalsets import (
 )
 from runs import edit, evaluated_run, forge, make_run, options
 
-from conf import uids
-from conf.command import parse
-from conf.errors import UserError
-from conf.files import digest_file, read_json, read_lines, write_json
-from conf.uids import DTYPE, write_subset
 from evaluate.results import predictions_path
 from leaderboard import evidence
 from leaderboard.evidence import check_pool, check_subset, predictions_file
@@ -37,8 +32,13 @@ from leaderboard.models import Submission
 from leaderboard.recompute import computed
 from leaderboard.submit import submit
 from leaderboard.validate import ValidateOptions, dashed, read_submission, validate_files
+from poolbench import uids
+from poolbench.command import parse
+from poolbench.errors import UserError
+from poolbench.files import digest_file, read_json, read_lines, write_json
+from poolbench.models.clip import create
+from poolbench.uids import DTYPE, write_subset
 from tasks.registry import load_tasks
-from train.model import create
 
 TASKS = load_tasks()
 

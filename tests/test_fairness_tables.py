@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from evalsets import classification_samples, metadata_of, scored, with_metadata, write_checkpoint, write_faces
 
-from conf.errors import UserError
-from conf.files import append_line
 from evaluate.fairness import main, tables
 from evaluate.results import FILE
+from poolbench.errors import UserError
+from poolbench.files import append_line
 from tasks.registry import load_tasks
 
 FAIRFACE, UTKFACE = (load_tasks()[f"fairness/{name}"] for name in ("fairface", "utkface"))

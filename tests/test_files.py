@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from conf.errors import UserError
-from conf.files import append_line, atomic, json_line, read_lines
+from poolbench.errors import UserError
+from poolbench.files import append_line, atomic, json_line, read_lines
 
 _LINE_ENDS = "\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"  # of `str.splitlines`
 

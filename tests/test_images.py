@@ -9,12 +9,12 @@ import torch
 from PIL import Image
 from torchvision.transforms import RandomResizedCrop
 
-from curate.pictures import finished
-from curate.resharding.faces import blurred
-from train.images import Box, decode, draw_box, resized_crop
-from train.model import create
-from train.pictures import PIXEL_LIMIT
-from train.transform import Pixels, WebPixels, evaluation_transform
+from curate.download.resize import finished
+from curate.reshard.faces import blurred
+from poolbench.models.clip import create
+from poolbench.models.transforms import Pixels, WebPixels, evaluation_transform
+from poolbench.shards.pictures import PIXEL_LIMIT
+from train.crop import Box, decode, draw_box, resized_crop
 
 
 def smooth(height: int, width: int, channels: int, seed: int) -> np.ndarray:
@@ -91,7 +91,7 @@ def test_a_grey_of_16_bits_keeps_its_high_byte_everywhere(form: str) -> None:
     assert Image.open(io.BytesIO(data)).mode == "I;16"
     expected = torch.from_numpy((values >> 8).astype(np.uint8)).expand(3, -1, -1)
     assert torch.equal(decode(data), expected)
-    import cv2  # not before curate.pictures, which sets its limits
+    import cv2  # not before curate.download.resize, which sets its limits
 
     cv2_ = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     assert np.array_equal(cv2_.transpose(2, 0, 1), expected)

@@ -17,9 +17,9 @@ from lives import Fault, started, statuses, wait_for
 from pools import write_pool
 from trained import losses, weights
 
-from conf.errors import UserError
-from conf.files import claimed, read_json, read_lines
-from train.stop import STOPPED
+from poolbench.errors import UserError
+from poolbench.files import claimed, read_json, read_lines
+from poolbench.processes.preemption import STOPPED
 
 ROOT = Path(__file__).parent.parent
 SMALL = (
@@ -223,14 +223,14 @@ def test_a_process_that_is_gone_ends_the_others(
 
 
 PHASES = (
-    "train.meeting._serve",  # before there is a store, or with it there and nobody connected
-    "train.watch:Watch.start",
-    "train.distributed.dist.init_process_group",
-    "train.distributed:_Turns.wait",
+    "poolbench.processes.rendezvous._serve",  # before there is a store, or with it there and nobody connected
+    "poolbench.processes.heartbeat:Watch.start",
+    "poolbench.processes.world.dist.init_process_group",
+    "poolbench.processes.world:_Turns.wait",
     "train.loop:_Run.finish",
     "train.loop.gather",
-    "train.watch:Watch.leave",
-    "train.distributed.dist.destroy_process_group",
+    "poolbench.processes.heartbeat:Watch.leave",
+    "poolbench.processes.world.dist.destroy_process_group",
 )
 
 
@@ -260,7 +260,7 @@ def test_a_process_that_is_gone_in_any_phase_ends_the_others(
 def test_a_process_that_comes_late_is_named_and_waited_for(pool: Path, tmp_path: Path, late: int) -> None:
     log = tmp_path / "log"
     given = [*SHORT, f"data={pool}", f"out={tmp_path}", "name=run", "efficiency.workers=0"]
-    with started(given, log, 2, fault=Fault(late, "train.distributed.connect", signal.SIGSTOP)) as group:
+    with started(given, log, 2, fault=Fault(late, "poolbench.processes.world.connect", signal.SIGSTOP)) as group:
         line = f"process {1 - late} of 2 waits for process {late}"
         assert wait_for(lambda: log.exists() and line in log.read_text(), group), log.read_text()
         os.kill(group[late].pid or 0, signal.SIGCONT)
@@ -275,7 +275,9 @@ def test_a_process_that_comes_late_is_named_and_waited_for(pool: Path, tmp_path:
 def test_a_process_that_never_comes_is_given_up(pool: Path, tmp_path: Path, late: int) -> None:
     log = tmp_path / "log"
     given = [*SHORT, f"data={pool}", f"out={tmp_path}", "name=run", "efficiency.workers=0"]
-    with started(given, log, 2, patience=6, fault=Fault(late, "train.distributed.connect", signal.SIGKILL)) as group:
+    with started(
+        given, log, 2, patience=6, fault=Fault(late, "poolbench.processes.world.connect", signal.SIGKILL)
+    ) as group:
         assert statuses(group)[1 - late] == 2, log.read_text()
     (told,) = [text for text in log.read_text().splitlines() if text.startswith("error: ")]
     assert f"process {1 - late} of 2: process {late}" in told and "did not come within" in told and "unset RANK" in told

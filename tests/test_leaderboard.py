@@ -20,12 +20,12 @@ from runs import CONTACT, ROOT, drop_line, edit, make_run, options, result, with
 from runs import leaderboard as leaderboard_command
 
 import leaderboard.build
-from conf.errors import UserError
-from conf.files import append_line, claimed, read_json
 from leaderboard.build import BuildOptions, build, collect, compose, find
 from leaderboard.models import SCHEMAS, Leaderboard, Submission, schema, write_schemas
 from leaderboard.references import references
 from leaderboard.submit import submit
+from poolbench.errors import UserError
+from poolbench.files import append_line, claimed, read_json
 from tasks.registry import load_tasks
 
 pytestmark = pytest.mark.usefixtures("pinned_data")

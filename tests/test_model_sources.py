@@ -19,15 +19,15 @@ from evalsets import MODEL, classification_samples, scored, write_checkpoint, wr
 from pools import sample, write_tar
 from safetensors.torch import save_file
 
-from conf.errors import UserError
-from conf.files import digest_file, read_lines
 from curate import score
 from evaluate.config import EvaluateConfig, check
 from evaluate.run import run
+from poolbench.errors import UserError
+from poolbench.files import digest_file, read_lines
+from poolbench.models.clip import CONFIG, load, tokenizer_of
+from poolbench.models.conventions import conventions_of
+from poolbench.models.weights import weights_of
 from tasks.registry import load_tasks
-from train.conventions import conventions_of
-from train.model import CONFIG, load, tokenizer_of
-from train.weights import weights_of
 
 ROOT = Path(__file__).parent.parent
 EUROSAT = load_tasks()["vtab/eurosat"]
@@ -233,7 +233,7 @@ def test_the_command_line_reaches_the_hub(hub: hub_server.Hub, data: Path, tmp_p
 
 
 def test_a_recipe_takes_names_only(folder: Path) -> None:
-    from train.model import check_name
+    from poolbench.models.clip import check_name
 
     for model in ("hf-hub:a/b", f"local-dir:{folder}"):
         with pytest.raises(UserError, match=r"only evaluate and curate\.score take others"):

@@ -8,12 +8,12 @@ import pytest
 import torch
 from pools import sample, uid_of, write_pool, write_tar
 
-from conf.errors import UserError
-from conf.uids import write_subset
+from poolbench.errors import UserError
+from poolbench.shards.sources import resolve
+from poolbench.subset import Subset
+from poolbench.uids import write_subset
 from train.loader import Batch, Share, batches
-from train.sources import resolve
-from train.stream import Cursor, Plan, Stream
-from train.subset import Subset
+from train.order import Cursor, Plan, Stream
 
 SIDE, STREAMS, BATCH, SAMPLES = 24, 8, 24, 24 * 9 + 12
 FROZEN = [85, 53, 88, 53, 86, 37, 51, 53, 87, 51, 87, 54]  # numbers of the first samples of seed 0

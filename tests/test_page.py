@@ -19,7 +19,6 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
-from conf.files import digest_bytes
 from leaderboard.models import (
     Bad,
     Board,
@@ -37,6 +36,7 @@ from leaderboard.models import (
 from leaderboard.page import page
 from leaderboard.page.data import Row, page_data, shown
 from leaderboard.rank import margin
+from poolbench.files import digest_bytes
 
 PROGRAMS = ("chromium", "chromedriver")
 AGGREGATES = ["imagenet", "vtab", "average"]
@@ -855,7 +855,12 @@ def test_markup_nests_whatever_is_submitted() -> None:
 
 
 def test_same_page_in_every_process() -> None:
-    words = ("import sys", "sys.path.insert(0, 'tests')", "import test_page", "from conf.files import digest_bytes")
+    words = (
+        "import sys",
+        "sys.path.insert(0, 'tests')",
+        "import test_page",
+        "from poolbench.files import digest_bytes",
+    )
     script = "; ".join((*words, "print(digest_bytes(test_page.page(test_page.usual()).encode()))"))
     done = forked.run("-c", script, check=True)
     assert done.stdout.strip() == digest_bytes(page(usual()).encode())

@@ -15,9 +15,9 @@ from open_clip_train.train import train_one_epoch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from poolbench.models.clip import create, multiply_patches, preprocess_of
 from train import step
 from train.config import Recipe
-from train.model import create, multiply_patches, preprocess_of
 from train.step import Stepper, learning_rate, make_optimizer
 
 STEPS, BATCH = 20, 16

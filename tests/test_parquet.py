@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from evalsets import picture, puzzles, scored, write_checkpoint
 
-from conf.errors import UserError
+from poolbench.errors import UserError
 from tasks.readers import Bad, Example, Puzzle, read_examples
 from tasks.registry import load_tasks
 

@@ -50,14 +50,16 @@ def test_the_command_is_ours_whatever_else_is_called_so(theirs: Path, tmp_path: 
 def test_what_another_command_starts_is_ours(theirs: Path, tmp_path: Path) -> None:
     path = f"{theirs.parent}{os.pathsep}{HOME}"
     (tmp_path / "evaluate.py").write_text("raise SystemExit(9)")
-    code = "import conf, subprocess, sys; sys.exit(subprocess.run([sys.executable, '-m', *sys.argv[1:]]).returncode)"
+    code = (
+        "import poolbench, subprocess, sys; sys.exit(subprocess.run([sys.executable, '-m', *sys.argv[1:]]).returncode)"
+    )
     assert run(tmp_path, "-c", code, "evaluate", "run=nowhere", "data=.", path=path) == OURS
-    assert run(tmp_path, "-c", "import conf, evaluate.results", path=path) == (0, "")
+    assert run(tmp_path, "-c", "import poolbench, evaluate.results", path=path) == (0, "")
 
 
 def test_a_clash_that_cannot_be_mended_is_told_in_one_line(theirs: Path, tmp_path: Path) -> None:
     path = f"{theirs.parent}{os.pathsep}{HOME}"
-    status, told = run(tmp_path, "-c", "import evaluate, conf", path=path)
+    status, told = run(tmp_path, "-c", "import evaluate, poolbench", path=path)
     assert status == 2
     assert told == (
         f"error: the package evaluate is {theirs / '__init__.py'}, not poolbench's; use the command poolbench, or "
@@ -68,7 +70,7 @@ def test_a_clash_that_cannot_be_mended_is_told_in_one_line(theirs: Path, tmp_pat
 def test_files_that_another_package_has_replaced_are_told_in_one_line(theirs: Path, tmp_path: Path) -> None:
     """As pip leaves them: a wheel's files in site-packages, with their digests in RECORD."""
     site = tmp_path / "installed"
-    for package in ("poolbench", *PACKAGES):
+    for package in ("poolbench", "conf", *PACKAGES):
         shutil.copytree(HOME / package, site / package, ignore=shutil.ignore_patterns("__pycache__", "submissions"))
     lines = []
     for file in sorted(site.rglob("*.py")):

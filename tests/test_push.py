@@ -16,11 +16,11 @@ import pytest
 from hub_server import Hub, serving
 from runs import CONTACT, ROOT, edit, make_run, options, refusals
 
-from conf.errors import UserError
-from conf.files import digest_file, read_json
 from leaderboard.push import PushOptions, UploadError, card, escaped, push, push_file
 from leaderboard.submit import submit, submit_and_push
 from leaderboard.validate import read_submission
+from poolbench.errors import UserError
+from poolbench.files import digest_file, read_json
 
 pytestmark = pytest.mark.usefixtures("pinned_data")
 
@@ -184,7 +184,7 @@ def test_no_network_is_one_line(run: Path, hub: Hub, monkeypatch: pytest.MonkeyP
 def test_ctrl_c_while_a_file_goes_out(run: Path, hub: Hub, tmp_path: Path) -> None:
     hub.stuck_steps.add("upload")
     code = (
-        "import sys\nfrom pathlib import Path\nfrom conf.errors import exit_on_user_error\n"
+        "import sys\nfrom pathlib import Path\nfrom poolbench.errors import exit_on_user_error\n"
         "from leaderboard.push import PushOptions, push_file\n"
         "options = PushOptions(repo=sys.argv[2], subset=sys.argv[3], checkpoint=sys.argv[4])\n"
         "exit_on_user_error(lambda: push_file([sys.argv[1]], options))"

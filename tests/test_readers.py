@@ -22,8 +22,8 @@ from evalsets import (
 )
 from pools import write_tar
 
-from conf.errors import UserError
-from conf.files import digest_file
+from poolbench.errors import UserError
+from poolbench.files import digest_file
 from tasks.readers import Bad, Example, MissingDataError, open_data, read_examples
 from tasks.registry import load_tasks
 

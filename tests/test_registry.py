@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from conf.errors import UserError
+from poolbench.errors import UserError
 from tasks.aggregates import AGGREGATES_VERSION, aggregates, members
 from tasks.listing import table
 from tasks.registry import GROUPS, KINDS, Task, load_tasks, read_task, select, suite_of

@@ -24,21 +24,21 @@ from hypothesis import strategies as st
 from PIL import Image
 from pools import sample, uid_of, write_pool, write_tar
 
-from conf.errors import UserError
-from conf.files import read_json, read_lines
-from conf.uids import find, write_subset
-from curate.resharding.copy import copy_shard
-from curate.resharding.folder import begin
-from curate.resharding.index import index_shard
-from curate.resharding.job import Job, pairs
-from curate.resharding.options import ReshardOptions
-from curate.resharding.plan import Order
-from curate.resharding.run import reshard
-from curate.resharding.tars import HeldTar, OpenTar, Stored, TarStream, header, scan
-from curate.resharding.work import Work
-from train.shards import Problem, Sample, read_samples, read_shard
-from train.sources import resolve
-from train.subset import Subset
+from curate.reshard.copy import copy_shard
+from curate.reshard.folder import begin
+from curate.reshard.index import index_shard
+from curate.reshard.job import Job, pairs
+from curate.reshard.options import ReshardOptions
+from curate.reshard.plan import Order
+from curate.reshard.run import reshard
+from curate.reshard.tars import HeldTar, OpenTar, Stored, TarStream, header, scan
+from curate.reshard.work import Work
+from poolbench.errors import UserError
+from poolbench.files import read_json, read_lines
+from poolbench.shards.samples import Problem, Sample, read_samples, read_shard
+from poolbench.shards.sources import resolve
+from poolbench.subset import Subset
+from poolbench.uids import find, write_subset
 
 Samples = list[tuple[str, dict[str, bytes]]]
 

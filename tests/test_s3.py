@@ -6,11 +6,11 @@ import fsspec
 import pytest
 from pools import write_pool
 
-from conf.command import compose
-from conf.files import read_json, read_lines
+from poolbench.command import compose
+from poolbench.files import read_json, read_lines
+from poolbench.shards.sources import resolve
 from train.config import TrainConfig
 from train.loop import train
-from train.sources import resolve
 
 
 @pytest.mark.slow

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from pools import uid_of, write_pool
 
-from conf.errors import UserError
-from conf.uids import DTYPE, write_subset
-from train.sources import resolve
-from train.subset import Subset
+from poolbench.errors import UserError
+from poolbench.shards.sources import resolve
+from poolbench.subset import Subset
+from poolbench.uids import DTYPE, write_subset
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import slurm_cluster
 from pools import write_pool
 from slurm_cluster import ROOT, Jobs
 
-from conf.files import read_json, read_lines
+from poolbench.files import read_json, read_lines
 
 
 @pytest.mark.slow

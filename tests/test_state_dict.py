@@ -15,8 +15,8 @@ import torch
 from evalsets import MODEL, write_checkpoint
 from safetensors.torch import save_file
 
-from conf.errors import UserError
-from train.model import load
+from poolbench.errors import UserError
+from poolbench.models.clip import load
 
 Weights = dict[str, torch.Tensor]
 WIDTH = 64  # of both towers of a small model of SigLIP's form

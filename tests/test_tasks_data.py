@@ -28,9 +28,9 @@ from evalsets import (
 )
 from hub_server import COMMIT, Hub, serving
 
-from conf.errors import UserError, status_of
-from conf.files import digest_file, read_json
 from poolbench import PACKAGES
+from poolbench.errors import UserError, status_of
+from poolbench.files import digest_file, read_json
 from tasks.command import main
 from tasks.lock import is_pinned, load_lock, pinned, unpinned
 from tasks.registry import load_tasks
@@ -98,7 +98,7 @@ class Command:
         return subprocess.CompletedProcess(words, process.returncode, output, errors)
 
     def started(self, *words: str, before: str = "", **variables: str) -> subprocess.Popen[str]:
-        code = f"import tasks.hub\ntasks.hub.FIRST_PAUSE = 0.01\n{before}\nimport runpy\n"
+        code = f"import poolbench.hub\npoolbench.hub.FIRST_PAUSE = 0.01\n{before}\nimport runpy\n"
         code += "runpy.run_module('tasks', run_name='__main__', alter_sys=True)"
         return subprocess.Popen(
             [sys.executable, "-c", code, *words],

@@ -18,10 +18,10 @@ import torch
 from pools import sample, uid_of, write_pool, write_tar
 from trained import losses, weights
 
-from conf.command import compose
-from conf.errors import UserError
-from conf.files import digest_file, read_json, read_lines
-from conf.uids import write_subset
+from poolbench.command import compose
+from poolbench.errors import UserError
+from poolbench.files import digest_file, read_json, read_lines
+from poolbench.uids import write_subset
 from train.config import Efficiency, TrainConfig
 from train.loop import train
 from train.step import Stepper

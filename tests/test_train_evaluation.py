@@ -18,18 +18,18 @@ from evalsets import classification_samples, retrieval_samples, write_classifica
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from pools import write_pool
 
-from conf.command import compose, quoted
-from conf.errors import UserError
-from conf.files import digest_file, read_json, read_lines
 from evaluate.config import EvaluateConfig
 from evaluate.results import FILE
 from evaluate.run import run as evaluate
+from poolbench.command import compose, quoted
+from poolbench.errors import UserError
+from poolbench.files import digest_file, read_json, read_lines
+from poolbench.processes.place import place
+from poolbench.processes.preemption import STOPPED
 from tasks.registry import load_tasks, select
 from train import evaluation
 from train.config import TrainConfig
 from train.loop import train
-from train.place import place
-from train.stop import STOPPED
 
 ROOT = Path(__file__).parent.parent
 EUROSAT, PETS = "vtab/eurosat", "vtab/pets"

@@ -13,9 +13,14 @@ from hypothesis import strategies as st
 from metadata import write_metadata
 from pools import write_pool
 
-from conf import uids
-from conf.errors import UserError
-from conf.uids import (
+from curate.inspect import InspectOptions, inspected
+from curate.reshard.options import ReshardOptions
+from curate.reshard.run import reshard
+from curate.selectors import build
+from poolbench import uids
+from poolbench.errors import UserError
+from poolbench.subset import Subset
+from poolbench.uids import (
     DTYPE,
     find,
     from_texts,
@@ -28,11 +33,6 @@ from conf.uids import (
     write_header,
     write_subset,
 )
-from curate.filters import build
-from curate.inspect import InspectOptions, inspected
-from curate.resharding.options import ReshardOptions
-from curate.resharding.run import reshard
-from train.subset import Subset
 
 PAIRS = st.tuples(*[st.sampled_from([0, 1, 2, 2**63, 2**64 - 1])] * 2)  # few, so that there are equals
 

@@ -6,9 +6,9 @@ import open_clip
 import pytest
 from evalsets import MODEL, write_checkpoint
 
-from conf.errors import UserError
-from conf.files import digest_file, write_json
-from train.weights import Trained, Weights, trained, weights_of
+from poolbench.errors import UserError
+from poolbench.files import digest_file, write_json
+from poolbench.models.weights import Trained, Weights, trained, weights_of
 
 
 def test_a_file_has_no_tag_and_a_tag_no_file_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch.utils.data import IterableDataset
 
-from train.messages import loader_of
-from train.workers import Iterated, readable_errors
+from poolbench.shards.messages import loader_of
+from poolbench.shards.workers import Iterated, readable_errors
 
 FORK = multiprocessing.get_context("fork")
 FAULTS = {

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from pools import write_pool
 
-from conf.files import read_json, read_lines
+from poolbench.files import read_json, read_lines
 
 STEPS = 60
 

@@ -1,6 +1,6 @@
 """Train a CLIP model: python -m train scale=<tiny|small|medium|large|xlarge> data=<shards> name=<run>."""
 
-from conf.command import hydra_command
+from poolbench.command import hydra_command
 from train.command import run
 from train.config import TrainConfig
 

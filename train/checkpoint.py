@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from conf.errors import UserError, first_line
-from conf.files import atomic, digest_file
+from poolbench.errors import UserError, first_line
+from poolbench.files import atomic, digest_file
 
 _PATTERN = "step_*.pt"
 

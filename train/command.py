@@ -2,10 +2,10 @@
 
 from functools import partial
 
-from conf.errors import UserError, status_of
+from poolbench.errors import UserError, status_of
+from poolbench.processes.world import launch
 from train.config import TrainConfig
-from train.distributed import launch
-from train.forecast import forecast
+from train.dry_run import forecast
 from train.loop import train
 
 
@@ -23,7 +23,7 @@ def run(config: TrainConfig) -> int:
             raise UserError(
                 f"scale={config.scale} needs data=<folder, tar or pattern>; only scale=tiny has a pool of its own"
             )
-        from curate.demo import build
+        from demodata.pool import build
 
         config.data = str(build().pool)
     return launch(_train, config)

@@ -6,9 +6,9 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from conf import recipes
-from conf.errors import UserError, nearest
-from conf.options import output, source
+from poolbench import recipes
+from poolbench.errors import UserError, nearest
+from poolbench.options import output, source
 
 PRECISIONS = ("fp32", "amp", "amp_bf16")
 EVALUATION_PRECISIONS = ("fp32", "amp_bf16")  # those that a finished model runs in

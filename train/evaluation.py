@@ -20,13 +20,13 @@ from typing import IO, NamedTuple
 
 import torch
 
-from conf.command import in_quotes
-from conf.errors import UserError
-from conf.files import digest_file, read_lines
+from poolbench.command import in_quotes
+from poolbench.errors import UserError
+from poolbench.files import digest_file, read_lines
+from poolbench.processes.preemption import SIGNALS
 from train.checkpoint import path_of
 from train.config import Evaluation, TrainConfig
-from train.record import say
-from train.stop import SIGNALS
+from train.run_log import say
 
 EVALUATE = (sys.executable, "-m", "evaluate")
 _SHOWN = 4  # tasks whose scores are told; metrics.jsonl has all
@@ -59,7 +59,7 @@ def check_tasks(options: Evaluation) -> None:
         others = [key for key in keys if key not in task_keys(("demo",))]
         if others:
             raise UserError(f"evaluate.data= is needed for {others[0]}: the folder that holds the tasks' folders")
-        from curate.demo import build
+        from demodata.pool import build
 
         build()
 

@@ -2,9 +2,9 @@
 
 import sys
 
-from conf.command import compose
-from conf.errors import exit_on_user_error
-from conf.usage import asked_for, composed_usage
+from poolbench.command import compose
+from poolbench.errors import exit_on_user_error
+from poolbench.usage import asked_for, composed_usage
 from train.config import TrainConfig
 
 

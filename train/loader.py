@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from conf.errors import UserError
-from conf.machine import cores
-from train.images import decode, draw_box, resized_crop
-from train.shards import Problem
-from train.stop import leave_stopping_to_parent
-from train.stream import CROP, SPARE, Cursor, Item, Plan, Stream, Taken, keyed
-from train.workers import Iterated, begin_worker
+from poolbench.errors import UserError
+from poolbench.machine import cores
+from poolbench.processes.preemption import leave_stopping_to_parent
+from poolbench.shards.samples import Problem
+from poolbench.shards.workers import Iterated, begin_worker
+from train.crop import decode, draw_box, resized_crop
+from train.order import CROP, SPARE, Cursor, Item, Plan, Stream, Taken, keyed
 
 WORDS = 500_000  # that the tokenizer of a worker remembers, some 100 MB
 MAX_WORKERS = 12  # more of them per process ask for more memory than they give speed

@@ -12,24 +12,24 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 
-from conf.errors import UserError
-from conf.files import claimed, digest_file, leftovers, write_json
-from conf.machine import slow_bfloat16
+from poolbench.errors import UserError
+from poolbench.files import claimed, digest_file, leftovers, write_json
+from poolbench.machine import slow_bfloat16
+from poolbench.models.clip import check_name, compile_blocks, compiling_failed, create, preprocess_of, tokenizer_of
+from poolbench.models.conventions import conventions_of
+from poolbench.processes.preemption import STOPPED, Late, Stop, stop_requests
+from poolbench.processes.world import World, gather, joined, on_first
+from poolbench.shards.samples import Reasons
+from poolbench.shards.sources import Data, resolve
+from poolbench.shards.workers import advice_on
+from poolbench.subset import Subset
 from train import checkpoint
 from train.config import SLOW_BFLOAT16, TrainConfig, check
-from train.conventions import conventions_of
-from train.distributed import World, gather, joined, on_first
 from train.evaluation import check_tasks, evaluate, how_to_repeat
 from train.loader import Batch, Share, batches, default_workers
-from train.model import check_name, compile_blocks, compiling_failed, create, preprocess_of, tokenizer_of
-from train.record import BadLog, Recorder, describe, differences, now, read_run, say
-from train.shards import Reasons
-from train.sources import Data, resolve
+from train.order import Cursor, Plan
+from train.run_log import BadLog, Recorder, describe, differences, now, read_run, say
 from train.step import Stepper, learning_rate, make_optimizer
-from train.stop import STOPPED, Late, Stop, stop_requests
-from train.stream import Cursor, Plan
-from train.subset import Subset
-from train.workers import advice_on
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 DATA_PATIENCE = 5.0  # seconds that a process goes on waiting for data once it is asked to stop

@@ -26,10 +26,10 @@ from typing import Any, NamedTuple
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from conf.command import compose
-from conf.errors import UserError, exit_on_user_error, nearest
-from conf.text import aligned
-from conf.usage import asked_for, usage
+from poolbench.command import compose
+from poolbench.errors import UserError, exit_on_user_error, nearest
+from poolbench.text import aligned
+from poolbench.usage import asked_for, usage
 from train.config import TrainConfig
 
 _OURS = ("name", "seed")  # keys that the manifest itself decides

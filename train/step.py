@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.parallel import DistributedDataParallel
 
+from poolbench.models.clip import Preprocess, encode_text, multiply_patches, text_lengths
 from train.config import Recipe
-from train.model import Preprocess, encode_text, multiply_patches, text_lengths
 
 MAX_LOGIT_SCALE = math.log(100)
 PARTS = 4  # of the captions of a batch, by length; smaller ones would not keep a GPU busy

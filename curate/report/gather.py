@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from conf.errors import UserError, first_line
-from conf.uids import malformed, uid_text
-from curate.pool import BadFile, File, Rows, read
+from curate.pool.files import BadFile, File, Rows, read
 from curate.report.members import Members
+from poolbench.errors import UserError, first_line
+from poolbench.uids import malformed, uid_text
 
 KEPT, DROPPED, OTHER = "kept", "dropped", "other"  # groups of rows; OTHER is what the second subset keeps
 ONLY, ONLY_OTHER = "only", "only other"

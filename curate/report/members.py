@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from conf.uids import find, mapped, pieces
-from train.subset import Subset
+from poolbench.subset import Subset
+from poolbench.uids import find, mapped, pieces
 
 
 class Overlap(NamedTuple):

@@ -10,12 +10,12 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from conf.uids import DTYPE, split_uid
 from curate.report.gather import DROPPED, KEPT, hashed
-from train.pictures import opened, rgb
-from train.shards import IMAGE_EXTENSIONS, Sample, read_shard
-from train.sources import Shard
-from train.subset import Subset
+from poolbench.shards.pictures import opened, rgb
+from poolbench.shards.samples import IMAGE_EXTENSIONS, Sample, read_shard
+from poolbench.shards.sources import Shard
+from poolbench.subset import Subset
+from poolbench.uids import DTYPE, split_uid
 
 SHARDS = 4  # read for a sheet, drawn at random
 CELLS = 24  # of each group

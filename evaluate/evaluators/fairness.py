@@ -6,13 +6,13 @@ from pathlib import Path
 import pyarrow as pa
 import torch
 
-from conf.errors import UserError
 from evaluate.encoder import Encoder
 from evaluate.evaluators.base import Evaluator, Result
 from evaluate.evaluators.classification import LOGIT_SCALE, in_order
 from evaluate.evaluators.groups import MetadataRows
 from evaluate.stream import Batch
 from evaluate.wilds_metrics import Metadata, Metrics, grouped_accuracy
+from poolbench.errors import UserError
 from tasks.readers import CLASSNAMES, TEMPLATES, TaskData
 from tasks.registry import Task
 

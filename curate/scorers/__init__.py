@@ -1,0 +1,1 @@
+"""What makes score columns: rows or pictures -> float32."""

@@ -1,0 +1,84 @@
+"""A random part of what another filter keeps, of a given size."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from curate.pool.files import File
+from curate.selectors.base import Composite, Filter, Passes, judged
+from poolbench.errors import UserError
+from poolbench.options import option
+
+
+@dataclass
+class Options:
+    """The options."""
+
+    of: Any = option("a filter, or a subset file")
+    size: int = option("uids")
+    seed: int = option("another one gives another sample", 0)
+
+
+class Sample(Composite):
+    """Keeps the `size` uids whose hashes are the smallest, without replacement.
+
+    A hash depends on the uid and the seed alone, so the sample does not depend on how the pool is cut into files, and a
+    smaller one is part of a larger one. All rows of one uid are kept or none is, so that a uid that stands several
+    times can make the sample larger by its repeats.
+    """
+
+    def __init__(self, options: Any) -> None:
+        super().__init__(options)
+        if options.size < 1:
+            raise UserError(f"filter.size={options.size} must be positive")
+
+    def prepare(self, passes: Passes) -> None:
+        super().prepare(passes)
+
+        def found() -> Iterator[np.ndarray]:
+            return (hashes for _, hashes in passes.map(kept_hashes, self.children[0], self.options.seed))
+
+        total = sum(map(len, found()))
+        if total < self.options.size:
+            raise UserError(f"filter.size={self.options.size:,} is more than the {total:,} there are to sample from")
+        self.state = {"largest_hash": nth_smallest(found, self.options.size - 1)}
+
+    def combine(self, counts: list[np.ndarray]) -> np.ndarray:
+        raise AssertionError("a sample depends on the uids")
+
+    def count(self, rows: pa.Table, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+        chosen = hashed(arrays["uid"], self.options.seed) <= np.uint64(self.state["largest_hash"])
+        return np.where(chosen, self.children[0].count(rows, arrays), 0)
+
+
+def kept_hashes(file: File, chosen: Filter, seed: int) -> np.ndarray:
+    """The hashes of the uids that a filter keeps of a file, as often as it keeps them."""
+    found = [np.repeat(hashed(rows.arrays["uid"], seed), counts) for rows, counts in judged(file, chosen)]
+    return np.concatenate(found) if found else np.zeros(0, np.uint64)
+
+
+def hashed(uids: np.ndarray, seed: int) -> np.ndarray:
+    """A number for each uid, uniform over u8 and unlike that of another seed."""
+    start = np.full(1, seed % 2**64, np.uint64)
+    return _mixed(uids["f0"] ^ _mixed(uids["f1"] ^ _mixed(start)))
+
+
+def _mixed(values: np.ndarray) -> np.ndarray:
+    """SplitMix64's finalizer: every bit of the input changes half of the output's."""
+    values = values + np.uint64(0x9E3779B97F4A7C15)
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    mixed: np.ndarray = values ^ (values >> np.uint64(31))
+    return mixed
+
+
+def nth_smallest(arrays: Callable[[], Iterator[np.ndarray]], place: int) -> int:
+    """The number at `place` of the ascending numbers of all arrays. They are uniform over u8, so that those which begin
+    with the same 16 bits fit into memory."""
+    counts = sum((np.bincount(one >> np.uint64(48), minlength=2**16) for one in arrays()), np.zeros(2**16, np.int64))
+    bucket = int(np.searchsorted(np.cumsum(counts), place, side="right"))
+    same = np.concatenate([one[one >> np.uint64(48) == np.uint64(bucket)] for one in arrays()])
+    return int(np.sort(same)[place - int(counts[:bucket].sum())])

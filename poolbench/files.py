@@ -1,0 +1,212 @@
+"""Files that matter are written whole or not at all, and known by their content."""
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import platformdirs
+
+from poolbench.errors import UserError
+from poolbench.options import Place, located
+
+
+@contextlib.contextmanager
+def atomic(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
+    """Open a temporary file beside `path`; it takes that name when the block ends well, else it disappears.
+
+    The data is on disk before the rename, so a crash leaves the old file or the new one, never a part.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o666 & ~umask())  # mkstemp makes files that only their owner can read
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def claimed(folder: Path | str, wait: float = 30.0) -> Iterator[None]:
+    """Be the only process that claims `folder`, which is made where it is missing.
+
+    Args:
+        wait: seconds to give another process that is about to end.
+
+    Raises:
+        UserError: another process keeps writing there.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a") as file:
+        end = time.monotonic() + wait
+        # A lock of this process alone, unlike flock's: data workers that outlive it by seconds do not hold it.
+        while not _locked(file):
+            if time.monotonic() > end:
+                raise UserError(
+                    f"{folder} is in use by another process; wait for its end, or choose another folder or name="
+                )
+            time.sleep(0.2)
+        yield
+
+
+def files_below(folder: Path | str) -> Iterator[Path]:
+    """Every file below a folder, in no order; links are followed, what is hidden (`.name`) is left out.
+
+    A link to a folder that it lies in ends there, and a link to nowhere that has an ending is given like a file.
+
+    Raises:
+        UserError: a folder that cannot be read, or a link to nowhere that may have been one.
+    """
+    open_: list[tuple[str, frozenset[tuple[int, int]]]] = [(str(folder), frozenset())]
+    while open_:
+        place, above = open_.pop()
+        try:
+            status = Path(place).stat()
+            if (status.st_dev, status.st_ino) in above:
+                continue
+            with os.scandir(place) as entries:
+                for entry in entries:
+                    if entry.name.startswith("."):
+                        continue
+                    if entry.is_dir():
+                        open_.append((entry.path, above | {(status.st_dev, status.st_ino)}))
+                    elif entry.is_symlink() and not Path(entry.name).suffix and not Path(entry.path).exists():
+                        raise UserError(f"{entry.path} is a link that leads nowhere; mend it or take it away")
+                    else:
+                        yield Path(entry.path)
+        except OSError as error:
+            raise UserError(f"{error.filename} cannot be read: {error.strerror}") from None
+
+
+def files_in(folder: Path, pattern: str) -> list[Path]:
+    """What a folder holds of a pattern, sorted, without what is hidden, such as the `._name` that macOS adds."""
+    return sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
+
+
+def cache() -> Path:
+    """$POOLBENCH_CACHE, else the user's cache folder: what is made or downloaded once.
+
+    Raises:
+        UserError: the variable names no local folder.
+    """
+    named = os.environ.get("POOLBENCH_CACHE")
+    if not named:
+        return Path(platformdirs.user_cache_dir("poolbench"))
+    return Path(located("POOLBENCH_CACHE", named, Place(writes=True, remote=False)))
+
+
+def leftovers(path: Path) -> list[Path]:
+    """The temporary files of writing `path` with `atomic`, which crashes left or which are being written."""
+    return list(path.parent.glob(f".{path.name}.????????"))
+
+
+def _locked(file: IO[str]) -> bool:
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in (errno.EACCES, errno.EAGAIN)  # some cluster file systems lock nothing
+    return True
+
+
+def umask() -> int:
+    """The process's umask, which can only be read by setting it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_json(path: Path | str, value: Any) -> None:
+    """Write `value` as indented JSON, atomically. NaN and infinity are refused: they are not JSON."""
+    with atomic(path) as file:
+        json.dump(value, file, indent=2, ensure_ascii=False, allow_nan=False)
+        file.write("\n")
+
+
+def read_json(path: Path | str) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        UserError: the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not JSON: {error}") from None
+
+
+def json_line(value: Any) -> str:
+    """`value` as one line of a JSON-lines file, its end included."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def append_line(path: Path | str, value: Any) -> None:
+    """Append one JSON line. Processes that append to one file at a time do not mix their lines.
+
+    What a crash left of a line is cut off first, else it would spoil this one.
+    """
+    with Path(path).open("ab+") as file:
+        with contextlib.suppress(OSError):  # some cluster file systems lock nothing; there a short append is atomic
+            fcntl.flock(file, fcntl.LOCK_EX)
+        end = file.seek(0, os.SEEK_END)
+        if end and os.pread(file.fileno(), 1, end - 1) != b"\n":
+            file.seek(0)
+            file.truncate(file.read().rfind(b"\n") + 1)
+        # A member of a tar whose name is not UTF-8 is text with lone surrogates, of which this makes JSON's escapes.
+        file.write(json_line(value).encode(errors="backslashreplace"))
+
+
+def read_lines(path: Path | str) -> list[Any]:
+    """The values of a JSON-lines file, [] where it does not exist.
+
+    Lines end with a line feed alone: texts in JSON hold U+2028 and its like as they are. A last line without an end is
+    what a crash left behind and is passed over; any other bad line raises.
+
+    Raises:
+        UserError: a finished line is not JSON.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except FileNotFoundError:
+        return []
+    *finished, rest = data.split(b"\n")
+    values = []
+    for number, line in enumerate(finished, start=1):
+        try:
+            values.append(json.loads(line.decode()))
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise UserError(f"{path}, line {number}, is not JSON: {error}") from None
+    with contextlib.suppress(json.JSONDecodeError, UnicodeDecodeError):
+        values.append(json.loads(rest.decode()))
+    return values
+
+
+def digest_bytes(data: bytes) -> str:
+    """SHA-256 of `data`, 64 hex digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def digest_json(value: Any) -> str:
+    """SHA-256 of the canonical JSON of `value` (sorted keys, no spaces), 64 hex digits."""
+    return digest_bytes(json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode())
+
+
+def digest_file(path: Path | str) -> str:
+    """SHA-256 of a file's content, 64 hex digits."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

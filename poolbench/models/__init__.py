@@ -1,0 +1,1 @@
+"""CLIP models: made, loaded and run, with all that their weights ask for."""

@@ -1,0 +1,55 @@
+"""The two towers of a finished CLIP model: pictures and texts to unit vectors."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from poolbench.errors import UserError
+from poolbench.models.clip import encode_text
+from poolbench.models.transforms import Scale, evaluation_transform
+
+
+class Towers:
+    """A model on a device. Vectors are float32 and of unit length whatever the precision of the towers.
+
+    Both methods raise UserError where the model gives embeddings that are not finite, as a diverged one does.
+    """
+
+    def __init__(self, model: torch.nn.Module, device: torch.device, precision: str) -> None:
+        if precision == "fp32":
+            # TensorFloat-32 keeps 10 bits of the mantissa; it would make fp32 on a GPU something else than on a CPU.
+            torch.set_float32_matmul_precision("highest")
+            torch.backends.cudnn.allow_tf32 = False
+        self._model: Any = model
+        self._device, self._precision = device, precision
+        self._scale = Scale(evaluation_transform(model)).to(device)
+
+    @torch.inference_mode()
+    def images(self, pictures: torch.Tensor) -> torch.Tensor:
+        """uint8 [n, 3, h, w] -> float32 [n, d] on the device."""
+        scaled = self._scale(pictures.to(self._device, non_blocking=True))
+        with self._autocast():
+            features = self._model.encode_image(scaled)
+        return _unit(features, "picture")
+
+    @torch.inference_mode()
+    def texts(self, parts: Iterable[torch.Tensor]) -> torch.Tensor:
+        """Tokens, n texts in parts of like length each -> float32 [n, d] on the device, in the parts' order."""
+        vectors = []
+        for tokens in parts:
+            with self._autocast():
+                features = encode_text(self._model, tokens.to(self._device, non_blocking=True))
+            vectors.append(_unit(features, "text"))
+        return torch.cat(vectors)
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=self._precision == "amp_bf16")
+
+
+def _unit(features: torch.Tensor, what: str) -> torch.Tensor:
+    vectors = functional.normalize(features.float(), dim=-1)
+    if not torch.isfinite(vectors).all():
+        raise UserError(f"the model gives {what} embeddings that are not finite numbers; did its training diverge?")
+    return vectors

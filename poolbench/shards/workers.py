@@ -1,0 +1,119 @@
+"""Data workers, the processes of a DataLoader: why one could not go on, in one line, and what to do about it."""
+
+import errno
+import multiprocessing
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from multiprocessing.process import BaseProcess
+from multiprocessing.queues import Queue
+from multiprocessing.sharedctypes import RawArray
+from typing import Any, TypeVar
+
+from torch.utils.data import DataLoader
+
+from poolbench.errors import UserError, first_line
+
+_SHARED = "shared memory (/dev/shm) is full: `docker run --shm-size=8g` gives more, and {option}=0 needs none"
+_NO_SHARED = (errno.ENOSPC, errno.ENOENT, errno.EACCES, errno.EROFS, errno.ENOSYS)  # of a /dev/shm that is no use
+
+Message = TypeVar("Message")
+
+_said: Any = None  # by a worker of this process, why it could not hand over what it read
+
+
+class StartError(RuntimeError):
+    """Workers cannot be started, for `reason`."""
+
+    def __init__(self, reason: OSError) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
+class Iterated(Iterator[Message]):
+    """The messages of a loader, its workers started.
+
+    Raises:
+        StartError: there is no room for what they share, or for them.
+    """
+
+    def __init__(self, loader: DataLoader[Message]) -> None:
+        global _said
+        try:
+            _said = RawArray("c", 400)
+            if loader.num_workers:  # tried before, as torch leaves half a loader behind where it fails in the middle
+                [multiprocessing.Queue() for _ in range(loader.num_workers + 1)]
+            self._messages: Any = iter(loader)
+        except OSError as error:
+            raise StartError(error) from None
+        self._workers: list[BaseProcess] = getattr(self._messages, "_workers", [])
+
+    def __next__(self) -> Message:
+        try:
+            message: Message = next(self._messages)
+        except (OSError, EOFError, RuntimeError) as error:
+            # A tensor is fetched from the worker, which may have died when the message is there.
+            lost = isinstance(error, ConnectionError | EOFError | FileNotFoundError) or "ancdata" in str(error)
+            if lost and self._workers and not first_line(error).startswith("Caught"):
+                raise RuntimeError("DataLoader worker died before all of its message was there") from None
+            raise
+        return message
+
+    def end(self) -> None:
+        """End the workers, whatever they do; they leave at SIGTERM if it is to go without a wait."""
+        for process in self._workers:
+            process.terminate()
+        if self._workers:
+            self._messages._shutdown_workers()  # behind which torch does not mind how they end
+        for process in self._workers:
+            process.kill()  # one that is suspended hears nothing else
+
+
+def begin_worker() -> None:
+    """In a worker: end it where a message cannot be handed over, which by default is dropped and waited for forever."""
+    Queue._on_queue_feeder_error = staticmethod(partial(_quit, _said))  # type: ignore[attr-defined]
+
+
+def _quit(said: Any, error: Exception, message: object) -> None:
+    said.value = first_line(error).encode()[:399]
+    os._exit(1)  # of which the process that started us hears
+
+
+@contextmanager
+def readable_errors(option: str) -> Iterator[None]:
+    """For whatever is done while there are workers: torch tells of one that died wherever their process happens to be.
+
+    `option` sets how many workers there are.
+
+    Raises:
+        UserError: a worker died, or none could be started.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, MemoryError) as error:
+        advice = advice_on(error, option)
+        if advice is None:
+            raise
+        raise UserError(advice) from error
+
+
+def advice_on(error: BaseException, option: str) -> str | None:
+    """What the user can do about a worker that died or could not be started; None for any other error."""
+    text, said = first_line(error), _said.value.decode(errors="replace") if _said is not None else ""
+    if isinstance(error, StartError):
+        hint = _SHARED if error.reason.errno in _NO_SHARED else "{option}=0 needs none"
+        return f"data workers cannot be started ({error}); {hint.format(option=option)}"
+    if isinstance(error, MemoryError) and "DataLoader worker" in text:
+        return f"the memory ran out in a data worker; fewer {option} need less of it"
+    if not isinstance(error, RuntimeError) or not text.startswith("DataLoader worker"):
+        return None
+    # torch's shared memory is a file /torch_<numbers>, which a limit on files (ulimit -f) holds for too.
+    if "Bus error" in text or ("</torch_" in said and "Too many open" not in said):
+        return f"{_SHARED.format(option=option)} ({said or text})"
+    if said:
+        return f"a data worker cannot hand over what it read: {said}; {option}=0 does without workers"
+    return (
+        f"{text.rstrip('.')}; if the memory ran out (dmesg tells), fewer {option} need less of it; if "
+        f"{_SHARED.format(option=option)}"
+    )
