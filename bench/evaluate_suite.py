@@ -37,8 +37,8 @@ from poolbench.errors import UserError, exit_on_user_error
 from poolbench.files import atomic, read_json, read_lines
 from poolbench.models.clip import create, tokenizer_of
 from poolbench.models.transforms import Pixels, Scale, evaluation_transform
+from poolbench.recipes import EVALUATION_PRECISIONS as PRECISIONS
 from tasks.registry import Task, select
-from train.config import EVALUATION_PRECISIONS as PRECISIONS
 
 ROOT = Path(__file__).resolve().parent.parent
 CASES = ("suite", "tower")

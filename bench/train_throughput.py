@@ -154,7 +154,7 @@ def step(options: argparse.Namespace, scene: Scene) -> list[str]:
 
 def both(options: argparse.Namespace, scene: Scene) -> list[str]:
     """Loader and step together: each case."""
-    from train.loader import default_workers  # in the function, as torchvision takes seconds to import
+    from poolbench.machine import default_workers
 
     cases = end_to_end.cases(options.precision or default_precision(), DEVICE == "cuda", default_workers(1))
     efficiency = [f"efficiency.compile={str(options.compile).lower()}", f"efficiency.accumulate={options.accumulate}"]

@@ -6,10 +6,18 @@ import platform
 import threading
 from pathlib import Path
 
+MAX_WORKERS = 12  # more data workers per process ask for more memory than they give speed
+
 
 def cores() -> int:
     """How many cores this process may run on, which batch systems and containers make fewer than there are."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def default_workers(world_size: int) -> int:
+    """Data workers for each of `world_size` processes on this machine: the cores there are, one left to each
+    process."""
+    return max(0, min(MAX_WORKERS, cores() // world_size - 1))
 
 
 def end_with_parent() -> None:

@@ -8,6 +8,8 @@ from poolbench import HOME
 from poolbench.errors import UserError, nearest
 from poolbench.files import digest_json
 
+EVALUATION_PRECISIONS = ("fp32", "amp_bf16")  # those that a finished model runs in
+
 _FOLDER = HOME / "conf" / "scale"
 
 

@@ -26,12 +26,12 @@ from poolbench.errors import UserError
 from poolbench.files import read_json, read_lines
 from poolbench.remote import Tally
 from poolbench.shards import sources
-from poolbench.shards.samples import Problem, Sample, read_shard
+from poolbench.shards.samples import CAPTION_LIMIT, Problem, Sample, read_shard
 from poolbench.shards.sources import Data, resolve
 from train import loop
 from train.config import TrainConfig
 from train.crop import decode
-from train.order import CAPTION_LIMIT, Item, Plan, Stream, keyed
+from train.order import Item, Plan, Stream, keyed
 
 ROOT = Path(__file__).parent.parent
 TAKEN = 100  # samples that a run here takes: the whole first block of its only stream

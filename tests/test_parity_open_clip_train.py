@@ -15,6 +15,7 @@ from open_clip_train.train import train_one_epoch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from poolbench.models import texts as captions
 from poolbench.models.clip import create, multiply_patches, preprocess_of
 from train import step
 from train.config import Recipe
@@ -163,7 +164,7 @@ def compare(accumulate: int, fused: bool, rank: int = 0, world: int = 1) -> None
 @pytest.mark.parametrize("accumulate", [1, 2, 4])
 def test_step_is_open_clips(accumulate: int, fused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bit by bit, but for the fused kernel, where all captions are padded and patches convolved; else to rounding."""
-    monkeypatch.setattr(step, "ROUNDED_TO", 4 if fused else 16)
+    monkeypatch.setattr(captions, "ROUNDED_TO", 4 if fused else 16)
     if not fused:
         monkeypatch.setattr(step, "multiply_patches", lambda model: None)
     torch.set_num_threads(1)
@@ -238,7 +239,7 @@ if __name__ == "__main__":  # one of the two processes
     open_clip.add_model_config(Path(__file__).parent / "models")
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
-    step.ROUNDED_TO = 4
+    captions.ROUNDED_TO = 4
     compare(int(sys.argv[1]), False, dist.get_rank(), dist.get_world_size())
     print("equal", flush=True)
     dist.destroy_process_group()

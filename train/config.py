@@ -9,9 +9,9 @@ from omegaconf import MISSING
 from poolbench import recipes
 from poolbench.errors import UserError, nearest
 from poolbench.options import output, source
+from poolbench.recipes import EVALUATION_PRECISIONS
 
 PRECISIONS = ("fp32", "amp", "amp_bf16")
-EVALUATION_PRECISIONS = ("fp32", "amp_bf16")  # those that a finished model runs in
 SLOW_BFLOAT16 = "amp_bf16 is 4 to 15 times slower than fp32 on a CPU without a unit for it, as this one; precision=fp32"
 WANDB_MODES = ("online", "offline", "disabled")
 

@@ -16,7 +16,7 @@ import torch
 
 from poolbench.errors import UserError, first_line
 from poolbench.files import digest_file, read_lines
-from poolbench.machine import slow_bfloat16
+from poolbench.machine import MAX_WORKERS, slow_bfloat16
 from poolbench.models.clip import check_name
 from poolbench.models.cost import Cost, cost_of
 from poolbench.shards.samples import BLOCK, Problem, Reasons, read_shard
@@ -25,7 +25,6 @@ from poolbench.subset import Subset
 from poolbench.text import aligned
 from train.config import SLOW_BFLOAT16, TrainConfig, problems
 from train.evaluation import task_keys
-from train.loader import MAX_WORKERS
 from train.run_log import describe, differences, read_run
 
 PEAKS = {"A100": 312e12, "H100": 989e12}  # FLOP/s, dense bfloat16

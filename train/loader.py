@@ -12,7 +12,6 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from poolbench.errors import UserError
-from poolbench.machine import cores
 from poolbench.processes.preemption import leave_stopping_to_parent
 from poolbench.shards.samples import Problem
 from poolbench.shards.workers import Iterated, begin_worker
@@ -20,7 +19,6 @@ from train.crop import decode, draw_box, resized_crop
 from train.order import CROP, SPARE, Cursor, Item, Plan, Stream, Taken, keyed
 
 WORDS = 500_000  # that the tokenizer of a worker remembers, some 100 MB
-MAX_WORKERS = 12  # more of them per process ask for more memory than they give speed
 
 
 class Share(NamedTuple):
@@ -221,9 +219,3 @@ def _join(parts: list[_Chunk], count: int, pin: bool) -> tuple[torch.Tensor, tor
         images[part.rows] = part.images
         texts[part.rows] = part.texts
     return images, texts
-
-
-def default_workers(world_size: int) -> int:
-    """Data workers for each of `world_size` processes on this machine: the cores there are, one left to each
-    process."""
-    return max(0, min(MAX_WORKERS, cores() // world_size - 1))

@@ -14,7 +14,7 @@ import torch.distributed as dist
 
 from poolbench.errors import UserError
 from poolbench.files import claimed, digest_file, leftovers, write_json
-from poolbench.machine import slow_bfloat16
+from poolbench.machine import default_workers, slow_bfloat16
 from poolbench.models.clip import check_name, compile_blocks, compiling_failed, create, preprocess_of, tokenizer_of
 from poolbench.models.conventions import conventions_of
 from poolbench.processes.preemption import STOPPED, Late, Stop, stop_requests
@@ -26,7 +26,7 @@ from poolbench.subset import Subset
 from train import checkpoint
 from train.config import SLOW_BFLOAT16, TrainConfig, check
 from train.evaluation import check_tasks, evaluate, how_to_repeat
-from train.loader import Batch, Share, batches, default_workers
+from train.loader import Batch, Share, batches
 from train.order import Cursor, Plan
 from train.run_log import BadLog, Recorder, describe, differences, now, read_run, say
 from train.step import Stepper, learning_rate, make_optimizer

@@ -14,7 +14,6 @@ import functools
 import hashlib
 import itertools
 import random
-import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,13 +21,12 @@ from typing import NamedTuple
 
 from poolbench.errors import UserError
 from poolbench.remote import Tally
-from poolbench.shards.samples import Problem, Reasons, Sample, read_shard
+from poolbench.shards.samples import Problem, Reasons, Sample, read_shard, shortened
 from poolbench.shards.sources import Shard
 from poolbench.subset import Subset
 
 FUTILE_DRAWS = 200  # shards in a row without one usable sample, after which more will not help
 UNREACHABLE = 2  # shards in a row that a store does not give after all our patience: it is down, not they
-CAPTION_LIMIT = 4096  # characters; no token has more than 32 bytes, so the 77 that a model reads lie well within
 RESERVE = 16  # samples of a block kept for those that turn out not to decode
 _SHARD, _SHUFFLE, CROP, SPARE = range(4)  # purposes of random numbers
 
@@ -241,10 +239,3 @@ def _item(shard: str, sample: Sample) -> Item | Problem:
         return Item(shard, sample.key, sample.picture(), shortened(sample.caption()))
     except ValueError as error:
         return Problem(shard, sample.key, str(error))
-
-
-def shortened(caption: str) -> str:
-    """What a model may read of a caption; the tokenizer takes minutes for a word of a million letters."""
-    if len(caption) <= CAPTION_LIMIT:
-        return caption
-    return re.sub(r"[ \t\r\n]+", " ", caption.strip())[:CAPTION_LIMIT]

@@ -3,7 +3,7 @@
 import contextlib
 import math
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import open_clip
 import torch
@@ -11,12 +11,11 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.parallel import DistributedDataParallel
 
-from poolbench.models.clip import Preprocess, encode_text, multiply_patches, text_lengths
+from poolbench.models.clip import Preprocess, multiply_patches
+from poolbench.models.texts import Texts, by_length, encode_text
 from train.config import Recipe
 
 MAX_LOGIT_SCALE = math.log(100)
-PARTS = 4  # of the captions of a batch, by length; smaller ones would not keep a GPU busy
-ROUNDED_TO = 8  # tokens
 
 
 def learning_rate(step: int, steps: int, recipe: Recipe) -> float:
@@ -38,35 +37,6 @@ def make_optimizer(model: nn.Module, recipe: Recipe, *, fused: bool = True) -> t
     return torch.optim.AdamW(
         groups, lr=recipe.learning_rate, betas=(recipe.beta1, recipe.beta2), eps=recipe.eps, fused=fused
     )
-
-
-class Texts(NamedTuple):
-    """The captions of a batch, those of like length together. Behind a causal mask padding changes nothing, so none is
-    computed: captions of a web pool have some 15 to 25 tokens of the 77."""
-
-    parts: tuple[Tensor, ...]  # int64 [n_i, length_i], the n_i adding up to n
-    places: Tensor  # int64 [n]: where among all of the parts the caption of each picture stands
-
-    def to(self, device: torch.device) -> "Texts":
-        """Copied to `device` without waiting for it."""
-        parts = tuple(part.to(device, non_blocking=True) for part in self.parts)
-        return Texts(parts, self.places.to(device, non_blocking=True))
-
-
-def by_length(model: nn.Module, tokens: Tensor) -> Texts:
-    """Sort captions [n, context length] into at most PARTS parts.
-
-    Lengths are rounded up to a multiple of ROUNDED_TO: few different shapes, and ones that fit the hardware.
-    """
-    lengths = (text_lengths(model, tokens) + ROUNDED_TO - 1) // ROUNDED_TO * ROUNDED_TO
-    lengths, order = lengths.clamp(max=tokens.shape[1]).sort(stable=True)
-    parts, first, least = [], 0, -(-len(order) // PARTS)
-    while first < len(order):
-        length = lengths[min(first + least, len(order)) - 1]
-        last = int(torch.searchsorted(lengths, length, right=True))
-        parts.append(tokens[order[first:last], : int(length)])
-        first = last
-    return Texts(tuple(parts), order.argsort())
 
 
 class _Towers(nn.Module):

@@ -9,9 +9,9 @@ from poolbench.errors import UserError
 from poolbench.models import towers
 from poolbench.models.clip import CONFIG, load, tokenizer_of
 from poolbench.models.conventions import conventions_of
+from poolbench.models.texts import by_length
 from poolbench.models.transforms import WebPixels, evaluation_transform
 from poolbench.models.weights import Weights, trained, weights_of
-from train.step import by_length
 
 
 def weights_named(checkpoint: str | None, model: str | None) -> Weights:

@@ -1,8 +1,8 @@
 """Find the samples of a tar without reading their pictures, and write their members under new names.
 
 What counts as a sample, and as damage, is what poolbench.shards.samples says; there every byte is read, here the
-headers, the captions and the .json members. Headers are written anew, the same for the same name and size whatever tool made
-the pool.
+headers, the captions and the .json members. Headers are written anew, the same for the same name and size whatever
+tool made the pool.
 """
 
 import os

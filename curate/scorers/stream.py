@@ -8,9 +8,8 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from curate.pool.scored import metadata_of
 from poolbench.remote import StoreError, Tally
-from poolbench.shards.samples import Problem, Sample, open_shard, read_samples, told_once
+from poolbench.shards.samples import Problem, Sample, open_shard, read_samples, shortened, told_once
 from poolbench.shards.sources import Shard
-from train.order import shortened
 
 
 class Batch(NamedTuple):

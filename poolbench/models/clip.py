@@ -11,7 +11,6 @@ import torch
 from open_clip.convert import convert_state_dict
 from open_clip.model import convert_to_custom_text_state_dict
 from open_clip.transformer import ResidualAttentionBlock
-from torch.func import functional_call
 
 from poolbench.errors import UserError, first_line, nearest
 from poolbench.files import read_json
@@ -181,35 +180,6 @@ def _misfit(state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) 
     parts = [f"it lacks {some(missing)}"] if missing else []
     parts += [f"it holds {some(surplus)}, which the model lacks"] if surplus else []
     return "; ".join(parts) or None
-
-
-def text_lengths(model: torch.nn.Module, tokens: torch.Tensor) -> torch.Tensor:
-    """How many of the tokens [n, context length] of each text decide its embedding, int64 [n].
-
-    Behind a causal mask a token sees only those before it, and CLIP reads the embedding off the end-of-text token, the
-    one of the highest number; what stands behind it is padding. Other towers get all tokens.
-    """
-    causal = (
-        type(model) is open_clip.CLIP
-        and getattr(model, "text_pool_type", None) == "argmax"
-        and getattr(model, "attn_mask", None) is not None
-    )
-    return tokens.argmax(dim=1) + 1 if causal else torch.full((len(tokens),), tokens.shape[1])
-
-
-def encode_text(model: Any, tokens: torch.Tensor) -> torch.Tensor:
-    """Embeddings [n, d] of unit length of texts [n, length], which may be shorter than the model's context."""
-    length = tokens.shape[1]
-    features: torch.Tensor
-    if length == model.context_length:
-        features = model.encode_text(tokens, normalize=True)
-    else:
-        shorter = {
-            "positional_embedding": model.positional_embedding[:length],
-            "attn_mask": model.attn_mask[:length, :length],
-        }
-        features = functional_call(model, shorter, kwargs={"text": tokens})["text_features"]
-    return features
 
 
 def compile_blocks(model: torch.nn.Module) -> None:

@@ -3,8 +3,8 @@
 import torch
 
 from poolbench.errors import UserError, nearest
-from train.config import EVALUATION_PRECISIONS
-from train.loader import default_workers
+from poolbench.machine import default_workers
+from poolbench.recipes import EVALUATION_PRECISIONS
 
 
 def check_options(precision: str, batch_size: int | None, workers: int | None) -> None:

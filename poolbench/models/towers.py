@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from poolbench.errors import UserError
-from poolbench.models.clip import encode_text
+from poolbench.models.texts import encode_text
 from poolbench.models.transforms import Scale, evaluation_transform
 
 

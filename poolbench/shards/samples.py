@@ -17,6 +17,7 @@ from poolbench.uids import split_uid
 
 BLOCK = 512
 IMAGE_EXTENSIONS = ("jpg", "png", "webp", "jpeg")  # of which a sample may have one
+CAPTION_LIMIT = 4096  # characters; no token has more than 32 bytes, so the 77 that a model reads lie well within
 MEMBER_LIMIT = 256 * 2**20  # bytes; a larger member is no image, caption or record, and would not fit a worker's memory
 APART = "its members are not adjacent"
 _META = re.compile(r"__[^/]*__($|/)")  # what webdataset takes for notes on the shard
@@ -374,3 +375,10 @@ def pax_path(data: bytes) -> str:
             return value.decode("utf-8", "surrogateescape")
         data = data[int(length) :]
     return ""
+
+
+def shortened(caption: str) -> str:
+    """What a model may read of a caption; the tokenizer takes minutes for a word of a million letters."""
+    if len(caption) <= CAPTION_LIMIT:
+        return caption
+    return re.sub(r"[ \t\r\n]+", " ", caption.strip())[:CAPTION_LIMIT]

@@ -1,0 +1,69 @@
+"""Captions as a CLIP model reads them: no longer than they are, those of like length together."""
+
+from typing import Any, NamedTuple
+
+import open_clip
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+PARTS = 4  # of the captions of a batch, by length; smaller ones would not keep a GPU busy
+ROUNDED_TO = 8  # tokens
+
+
+class Texts(NamedTuple):
+    """The captions of a batch, those of like length together. Behind a causal mask padding changes nothing, so none is
+    computed: captions of a web pool have some 15 to 25 tokens of the 77."""
+
+    parts: tuple[Tensor, ...]  # int64 [n_i, length_i], the n_i adding up to n
+    places: Tensor  # int64 [n]: where among all of the parts the caption of each picture stands
+
+    def to(self, device: torch.device) -> "Texts":
+        """Copied to `device` without waiting for it."""
+        parts = tuple(part.to(device, non_blocking=True) for part in self.parts)
+        return Texts(parts, self.places.to(device, non_blocking=True))
+
+
+def by_length(model: nn.Module, tokens: Tensor) -> Texts:
+    """Sort captions [n, context length] into at most PARTS parts.
+
+    Lengths are rounded up to a multiple of ROUNDED_TO: few different shapes, and ones that fit the hardware.
+    """
+    lengths = (text_lengths(model, tokens) + ROUNDED_TO - 1) // ROUNDED_TO * ROUNDED_TO
+    lengths, order = lengths.clamp(max=tokens.shape[1]).sort(stable=True)
+    parts, first, least = [], 0, -(-len(order) // PARTS)
+    while first < len(order):
+        length = lengths[min(first + least, len(order)) - 1]
+        last = int(torch.searchsorted(lengths, length, right=True))
+        parts.append(tokens[order[first:last], : int(length)])
+        first = last
+    return Texts(tuple(parts), order.argsort())
+
+
+def text_lengths(model: nn.Module, tokens: Tensor) -> Tensor:
+    """How many of the tokens [n, context length] of each text decide its embedding, int64 [n].
+
+    Behind a causal mask a token sees only those before it, and CLIP reads the embedding off the end-of-text token, the
+    one of the highest number; what stands behind it is padding. Other towers get all tokens.
+    """
+    causal = (
+        type(model) is open_clip.CLIP
+        and getattr(model, "text_pool_type", None) == "argmax"
+        and getattr(model, "attn_mask", None) is not None
+    )
+    return tokens.argmax(dim=1) + 1 if causal else torch.full((len(tokens),), tokens.shape[1])
+
+
+def encode_text(model: Any, tokens: Tensor) -> Tensor:
+    """Embeddings [n, d] of unit length of texts [n, length], which may be shorter than the model's context."""
+    length = tokens.shape[1]
+    features: Tensor
+    if length == model.context_length:
+        features = model.encode_text(tokens, normalize=True)
+    else:
+        shorter = {
+            "positional_embedding": model.positional_embedding[:length],
+            "attn_mask": model.attn_mask[:length, :length],
+        }
+        features = functional_call(model, shorter, kwargs={"text": tokens})["text_features"]
+    return features
