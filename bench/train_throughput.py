@@ -116,7 +116,7 @@ def write(options: argparse.Namespace) -> None:
 def prepare(folder: Path, options: argparse.Namespace) -> Scene:
     """Write the shards, and the configurations of models that open_clip has not."""
     scene = Scene(folder / "shards", folder / "models", folder / "work")
-    shutil.copytree(ROOT / "train" / "models", scene.models)
+    shutil.copytree(ROOT / "poolbench" / "models" / "configs", scene.models)
     (scene.models / "bench-loader.json").write_text(json.dumps(LOADER_MODEL))
     scene.work.mkdir()
     if options.part != "step":

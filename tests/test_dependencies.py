@@ -110,14 +110,14 @@ def test_what_the_packages_import_is_declared() -> None:
 def test_commands_start_without_any_extra() -> None:
     """What needs one imports it when it is asked for it, so that it can name the extra."""
     commands = {name for name in MODULES if '__name__ == "__main__"' in FILES[name].read_text(encoding="utf-8")}
-    assert {"train.__main__", "evaluate.__main__", "curate.__main__", "curate.download"} <= commands
+    assert {"train.__main__", "evaluate.__main__", "curate.__main__", "curate.download.__main__"} <= commands
     assert not commands & needs_an_extra()
 
 
 def test_modules_that_need_an_extra_are_found() -> None:
     """One that has its package on its first lines, one that imports that one, and none that does so late."""
     assert {"curate.download.resize", "curate.download.web", "curate.download.images"} <= needs_an_extra()
-    assert not {"curate.download", "poolbench.remote"} & needs_an_extra()
+    assert not {"curate.download.__main__", "poolbench.remote"} & needs_an_extra()
 
 
 @pytest.mark.parametrize("folder", ["tests", "bench"])
