@@ -18,7 +18,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -129,7 +129,8 @@ def suite(options: Options, root: Path, work: Path) -> Section:
     tasks = select(["all"])
     sets, classes = root / f"suite-{options.images}", "as many classes as the real tasks have"
     if options.classes is not None:
-        tasks = [replace(task, classes=task.classes and min(task.classes, options.classes)) for task in tasks]
+        least = {task.key: task.classes and min(task.classes, options.classes) for task in tasks}
+        tasks = [task.model_copy(update={"classes": least[task.key]}) for task in tasks]
         sets, classes = root / f"{sets.name}-{options.classes}", f"at most {options.classes} classes"
     write_sets(sets, tasks, Pictures(options.images, *SUITE_SIDES))
     scene = Scene(tasks, sets, options.model, checkpoint_of(options.model, root))

@@ -11,31 +11,76 @@ A new task is one new file named after its key ("/" becomes "-").
 import fnmatch
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    StrictInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from poolbench.errors import UserError, nearest
 from poolbench.files import files_in
+from poolbench.validation import first_problem
 
-SUITES = ("main", "demo")
-KINDS = ("classification", "retrieval", "winogavil", "iwildcam", "worst_group", "fmow", "fairness")
-GROUPS = ("imagenet", "imagenet_shifts", "vtab", "other", "retrieval", "wilds", "fairness", "demo")
+Suite = Literal["main", "demo"]
+Kind = Literal["classification", "retrieval", "winogavil", "iwildcam", "worst_group", "fmow", "fairness"]
+Group = Literal["imagenet", "imagenet_shifts", "vtab", "other", "retrieval", "wilds", "fairness", "demo"]
 
-_REQUIRED = {"key", "name", "kind", "samples", "groups", "source"}
-_OPTIONAL = {"classes", "main_metric", "citation", "metadata", "group_by", "top", "races", "cost"}
+SUITES: tuple[Suite, ...] = get_args(Suite)
+KINDS: tuple[Kind, ...] = get_args(Kind)
+GROUPS: tuple[Group, ...] = get_args(Group)
+
+# libyaml, where PyYAML was built with it, reads all files in the time that Python takes for three.
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-@dataclass(frozen=True)
-class Source:
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("it is blank")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_not_blank)]
+Count = Annotated[StrictInt, Field(gt=0)]
+
+
+class _Fields(BaseModel):
+    """A part of a task's file: no field but those that are known, and none without a value."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _given(cls, value: Any) -> Any:
+        if value is None:
+            raise ValueError("it has no value; leave the field out or give it one")
+        return value
+
+
+class Source(_Fields):
     """Where the data come from: a dataset repository of the Hugging Face Hub, or pip packages."""
 
-    repo: str | None = None
-    revision: str | None = None
-    packages: tuple[str, ...] = ()
+    repo: Text | None = None
+    revision: Text | None = None
+    packages: Annotated[tuple[Text, ...], Field(min_length=1)] = Field(default=())
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> "Source":
+        if self.packages and (self.repo or self.revision):
+            raise ValueError("it has packages, and then neither repo nor revision")
+        if not self.packages and not self.repo:
+            raise ValueError("the key 'repo' is missing, or packages")
+        return self
 
     def __str__(self) -> str:
         if self.repo is None:
@@ -43,9 +88,8 @@ class Source:
         return self.repo if self.revision is None else f"{self.repo}@{self.revision}"
 
 
-@dataclass(frozen=True)
-class Task:
-    """One evaluation task.
+class Task(_Fields):
+    """One evaluation task: what its file says, and the suite, which is the folder that the file lies in.
 
     Attributes:
         key: the public name that results files refer to, e.g. "vtab/cifar100".
@@ -57,7 +101,6 @@ class Task:
         groups: which of GROUPS it belongs to.
         source: where its data come from.
         citation: the paper behind the data, one line, None where not recorded.
-        suite: "main" or "demo".
         metadata: names of the fields of a sample's metadata vector, () for tasks without.
         group_by: the field whose worst group counts, None for tasks without.
         top: a sample is right when its class is among the `top` best ones (only with `group_by`).
@@ -66,21 +109,32 @@ class Task:
             task list states; WinoGAViL's are divided by 12, as its pictures are encoded once here.
     """
 
-    key: str
-    name: str
-    kind: str
-    samples: int
-    classes: int | None
-    main_metric: str | None
-    groups: tuple[str, ...]
+    key: Text
+    name: Text
+    kind: Kind
+    samples: Count
+    classes: Count | None = None
+    main_metric: Text | None = None
+    groups: Annotated[tuple[Group, ...], Field(min_length=1)]
     source: Source
-    citation: str | None
-    suite: str
+    citation: Text | None = None
     metadata: tuple[str, ...] = ()
-    group_by: str | None = None
-    top: int = 1
+    group_by: Text | None = None
+    top: Count = 1
     races: tuple[str, ...] = ()
-    cost: int = 1
+    cost: Count = 1
+    _suite: Suite = PrivateAttr(default="main")
+
+    @model_validator(mode="after")
+    def _grouped_by_a_field(self) -> "Task":
+        if self.group_by is not None and self.group_by not in self.metadata:
+            raise ValueError(f"group_by: {self.group_by!r} is not one of the names in metadata")
+        return self
+
+    @property
+    def suite(self) -> Suite:
+        """ "main" or "demo"."""
+        return self._suite
 
     @property
     def folder(self) -> str:
@@ -95,7 +149,7 @@ class Task:
         return f"wds_{name}_test"
 
 
-def suite_of(scale: str) -> str:
+def suite_of(scale: str) -> Suite:
     """The suite that a training scale is scored on: "demo" for the scale `tiny`, else "main"."""
     return "demo" if scale == "tiny" else "main"
 
@@ -143,37 +197,26 @@ def select(patterns: Sequence[str], suite_default: str = "main") -> list[Task]:
     return [task for key, task in tasks.items() if key in chosen]
 
 
-def read_task(path: Path, suite: str) -> Task:
+def read_task(path: Path, suite: Suite) -> Task:
     """Read one task file.
 
     Raises:
         ValueError: naming the file and what is wrong in it.
     """
     try:
-        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
+        fields = yaml.load(path.read_text(encoding="utf-8"), _LOADER)
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(fields, dict):
         raise ValueError(f"{path} is not a mapping of fields")
-    _check_keys(path, fields, _REQUIRED, _OPTIONAL)
-    _check_fields(path, fields)
-    return Task(
-        key=fields["key"],
-        name=fields["name"],
-        kind=fields["kind"],
-        samples=fields["samples"],
-        classes=fields.get("classes"),
-        main_metric=fields.get("main_metric"),
-        groups=tuple(fields["groups"]),
-        source=_source(path, fields["source"]),
-        citation=fields.get("citation"),
-        suite=suite,
-        metadata=tuple(fields.get("metadata", ())),
-        group_by=fields.get("group_by"),
-        top=fields.get("top", 1),
-        races=tuple(fields.get("races", ())),
-        cost=fields.get("cost", 1),
-    )
+    try:
+        task = Task.model_validate(fields)
+    except ValidationError as error:
+        raise ValueError(f"{path}: {first_problem(error, Task)}") from None
+    if path.stem != task.key.replace("/", "-"):
+        raise ValueError(f"{path}: the key {task.key!r} does not fit the file's name")
+    task._suite = suite
+    return task
 
 
 def _matches(pattern: str, tasks: Mapping[str, Task]) -> set[str]:
@@ -185,52 +228,3 @@ def _matches(pattern: str, tasks: Mapping[str, Task]) -> set[str]:
     if pattern in GROUPS:
         return {key for key, task in tasks.items() if pattern in task.groups}
     return set(fnmatch.filter(tasks, pattern))
-
-
-def _check_keys(where: Path | str, fields: Mapping[Any, Any], required: set[str], optional: set[str]) -> None:
-    for key in fields:
-        if key not in required | optional:
-            raise ValueError(f"{where}: unknown key {key!r}; {nearest(str(key), required | optional)}")
-    for key in sorted(required):
-        if key not in fields:
-            raise ValueError(f"{where}: the key {key!r} is missing")
-
-
-def _check_fields(path: Path, fields: Mapping[str, Any]) -> None:
-    for key in ("key", "name", "kind", "main_metric", "citation", "group_by"):
-        if key in fields and not (isinstance(fields[key], str) and fields[key].strip()):
-            raise ValueError(f"{path}: {key} is not text")
-    for key in ("metadata", "races"):
-        if key in fields and not (isinstance(fields[key], list) and all(isinstance(name, str) for name in fields[key])):
-            raise ValueError(f"{path}: {key} is not a list of names")
-    if "group_by" in fields and fields["group_by"] not in fields.get("metadata", ()):
-        raise ValueError(f"{path}: group_by is not one of the names in metadata")
-    for key in ("samples", "classes", "top", "cost"):
-        if key in fields and not (type(fields[key]) is int and fields[key] > 0):
-            raise ValueError(f"{path}: {key} is not a positive whole number")
-    if fields["kind"] not in KINDS:
-        raise ValueError(f"{path}: unknown kind {fields['kind']!r}; {nearest(fields['kind'], KINDS)}")
-    groups = fields["groups"]
-    if not isinstance(groups, list) or not groups:
-        raise ValueError(f"{path}: groups is not a list with at least one group")
-    for group in groups:
-        if group not in GROUPS:
-            raise ValueError(f"{path}: unknown group {group!r}; {nearest(str(group), GROUPS)}")
-    if path.stem != fields["key"].replace("/", "-"):
-        raise ValueError(f"{path}: the key {fields['key']!r} does not fit the file's name")
-
-
-def _source(path: Path, fields: Any) -> Source:
-    """`{repo}`, `{repo, revision}` or `{packages: [...]}`."""
-    if not isinstance(fields, dict):
-        raise ValueError(f"{path}: source is not a mapping")
-    if "packages" in fields:
-        _check_keys(f"{path}: source", fields, {"packages"}, set())
-        packages = fields["packages"]
-        if not isinstance(packages, list) or not packages or not all(isinstance(name, str) for name in packages):
-            raise ValueError(f"{path}: source.packages is not a list of package names")
-        return Source(packages=tuple(packages))
-    _check_keys(f"{path}: source", fields, {"repo"}, {"revision"})
-    if not all(isinstance(value, str) for value in fields.values()):
-        raise ValueError(f"{path}: source.repo and source.revision are text")
-    return Source(repo=fields["repo"], revision=fields.get("revision"))

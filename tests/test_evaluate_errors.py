@@ -1,6 +1,5 @@
 """Wrong input to an evaluation: one clear line each, an exit status that is not 0, and the other tasks go on."""
 
-import dataclasses
 import json
 import os
 from collections.abc import Callable
@@ -138,7 +137,7 @@ def test_a_task_whose_main_metric_is_not_measured_fails(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     write_two(tmp_path / "data")
-    wrong = dataclasses.replace(TASKS[EUROSAT], main_metric="acc")
+    wrong = TASKS[EUROSAT].model_copy(update={"main_metric": "acc"})
     monkeypatch.setitem(TASKS, EUROSAT, wrong)
     assert scored(checkpoint, tmp_path / "data", tmp_path / "out", [EUROSAT]).status == 1
     assert "there is no metric 'acc' for its main_metric; did you mean 'acc5'?" in capsys.readouterr().out

@@ -56,7 +56,7 @@ def test_all_seeds_of_a_method_come_together(
     [
         ("methods: {a: []}\nseed: [1]", "unknown key 'seed'; did you mean 'seeds'?"),
         ("method: {a: []}", "unknown key 'method'; did you mean 'methods'?"),
-        ("seeds: [1]", "methods: Field required"),
+        ("seeds: [1]", "the key 'methods' is missing"),
         ("methods: {}", "methods: Dictionary should have at least 1 item"),
         ("methods: {a: []}\nseeds: []", "seeds: List should have at least 1 item"),
         ("methods: {a: []}\nseeds: [1, x]", "seeds.1: Input should be a valid integer"),
@@ -70,7 +70,7 @@ def test_all_seeds_of_a_method_come_together(
         ("methods: {a: [out=x, out=y]}", "methods.a: out= is given twice"),
         ("methods: {a: []}\ncommon: [scale=small, sead=1]", "a-seed0: unknown key 'sead'; did you mean 'seed'?"),
         ("methods: [", "is not YAML"),
-        ("- a", "it has no key methods"),
+        ("- a", "it is not a mapping of fields"),
     ],
 )
 def test_a_bad_manifest_costs_one_line(path: Path, text: str, told: str) -> None:

@@ -1,12 +1,15 @@
 """The task registry, the selection of tasks, the aggregates, `python -m tasks list`."""
 
 import os
+import pickle
 import random
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
+from pydantic import ValidationError
 
 from poolbench.errors import UserError
 from tasks.aggregates import AGGREGATES_VERSION, aggregates, members
@@ -163,15 +166,15 @@ def test_every_file_is_loaded_from_any_folder(tmp_path: Path) -> None:
         (
             "kind: classification",
             "kind: clasification",
-            "unknown kind 'clasification'; did you mean 'class",
+            "kind: unknown 'clasification'; did you mean 'class",
         ),
-        ("groups: [other]", "groups: [vtap]", "unknown group 'vtap'"),
+        ("groups: [other]", "groups: [vtap]", "groups.0: unknown 'vtap'; did you mean 'vtab'?"),
         ("groups: [other]", "groups: other", "groups is not a list"),
-        ("groups: [other]", "groups: []", "groups is not a list with at least one group"),
-        ("samples: 10", "samples: 0", "samples is not a positive whole number"),
-        ("samples: 10", "samples: yes", "samples is not a positive whole number"),
-        ("classes: 5", "classes: five", "classes is not a positive whole number"),
-        ("main_metric: acc1", "main_metric:", "main_metric is not text"),
+        ("groups: [other]", "groups: []", "groups: Tuple should have at least 1 item"),
+        ("samples: 10", "samples: 0", "samples: Input should be greater than 0"),
+        ("samples: 10", "samples: yes", "samples: Input should be a valid integer"),
+        ("classes: 5", "classes: five", "classes: Input should be a valid integer"),
+        ("main_metric: acc1", "main_metric:", "main_metric: it has no value; leave the field out or give it one"),
         ("key: some/thing", "key: other/thing", "does not fit the file's name"),
         ("source: {repo: me/wds_some-thing_test}", "source: someone/thing", "source is not a mapping"),
         ("source: {repo: me/wds_some-thing_test}", "source: {url: x}", "source: unknown key 'url'"),
@@ -183,9 +186,14 @@ def test_every_file_is_loaded_from_any_folder(tmp_path: Path) -> None:
         (
             "source: {repo: me/wds_some-thing_test}",
             "source: {packages: x}",
-            "not a list of package names",
+            "source.packages is not a list",
         ),
+        ("name: Some Thing", "name: ' '", "name: it is blank"),
+        ("name: Some Thing", "name: 7", "name: Input should be a valid string"),
         ("name: Some Thing", "name: [", "is not YAML"),
+        ("groups: [other]", "groups: [other]\nsuite: demo", "unknown key 'suite'"),
+        ("groups: [other]", "groups: [other]\nmetadata: [a]\ngroup_by: b", "group_by: 'b' is not one of"),
+        ("repo: me/", "packages: [a], repo: me/", "source: it has packages, and then neither"),
         (VALID, "- key", "is not a mapping of fields"),
     ],
 )
@@ -196,6 +204,23 @@ def test_wrong_file_is_refused_by_name(tmp_path: Path, old: str, new: str, messa
         read_task(path, "main")
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_task_is_what_its_file_says_and_does_not_change(tmp_path: Path) -> None:
+    task = read_task(write_task(tmp_path, VALID), "demo")
+    assert task.model_dump(exclude_defaults=True) == yaml.safe_load(VALID) | {"groups": ("other",)}
+    assert pickle.loads(pickle.dumps(task)) == task and task != read_task(write_task(tmp_path, VALID), "main")
+    with pytest.raises(ValidationError):
+        task.samples = 11  # type: ignore[misc]
+
+
+def test_the_registry_is_quick_and_light() -> None:
+    """Every command reads it. What it imports may not grow; torch alone would take seconds."""
+    code = "import sys; from tasks.registry import load_tasks; load_tasks(); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    assert "pydantic" in loaded
+    assert not loaded & {"torch", "torchvision", "open_clip", "clip_benchmark", "webdataset", "numpy", "pyarrow"}
 
 
 def test_optional_fields_and_packages(tmp_path: Path) -> None:

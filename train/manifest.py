@@ -27,9 +27,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from poolbench.command import compose
-from poolbench.errors import UserError, exit_on_user_error, nearest
+from poolbench.errors import UserError, exit_on_user_error
 from poolbench.text import aligned
 from poolbench.usage import asked_for, usage
+from poolbench.validation import first_problem
 from train.config import TrainConfig
 
 _OURS = ("name", "seed")  # keys that the manifest itself decides
@@ -145,17 +146,7 @@ def _read(path: Path) -> Manifest:
     try:
         return Manifest.model_validate(loaded)
     except ValidationError as error:
-        raise UserError(f"manifest {path}: {_first_line(error)}") from None
-
-
-def _first_line(error: ValidationError) -> str:
-    """What is wrong first, and where: "seeds.1: Input should be a valid integer"."""
-    # A key that is written wrong is missing too, and the first of the two says what to do.
-    first = min(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
-    place = ".".join(map(str, first["loc"]))
-    if first["type"] == "extra_forbidden":
-        return f"unknown key {place!r}; {nearest(place, Manifest.model_fields)}"
-    return f"{place}: {first['msg']}" if place else "it has no key methods"
+        raise UserError(f"manifest {path}: {first_problem(error, Manifest)}") from None
 
 
 def _by_key(path: Path, place: str, words: Iterable[str]) -> dict[str, str]:
