@@ -1,27 +1,30 @@
 """The class names and templates that are known for a task, by digest: they decide a score as the pictures do.
 
-    python -m tasks names        # writes known_names.json anew, from clip_benchmark and open_clip as installed
+    python -m tasks names        # writes known_names.json anew, from clip_benchmark as installed
 
 The published sets were exported with the lists that clip_benchmark carries, which have been the same since November
-2022. known_names.json holds the digest of each list and is what counts: another version of a package changes no grade.
-Tasks whose names come with their data alone (CIFAR-100's, for one) are not in it, and nothing is said of them.
+2022; OpenAI's, of which open_clip has a copy, are among them. known_names.json holds the digest of each list and is
+what counts: another version of the package changes no grade. Tasks whose names come with their data alone (CIFAR-100's,
+for one) are not in it, and nothing is said of them.
 """
 
 import ast
 import json
 from collections.abc import Mapping, Sequence
 from functools import cache
-from importlib.util import find_spec
+from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
+from poolbench.errors import UserError
 from poolbench.files import digest_json, read_json, write_json
 from tasks.readers import CLASSNAMES, TEMPLATES
 
 KNOWN = Path(__file__).parent / "known_names.json"
 
 Names = tuple[str, ...]
-Lists = dict[str, dict[str, list[Names]]]  # task key -> "classnames" and "templates" -> the known variants
+Lists = dict[str, dict[str, Names]]  # task key -> "classnames" and "templates" -> the lines
 
 _FILES = {"classnames": CLASSNAMES, "templates": TEMPLATES}
 _IMAGENETS = ("imagenet1k", "imagenet_sketch", "imagenetv2", "imagenet-a", "imagenet-o", "imagenet-r")
@@ -70,9 +73,9 @@ def digest_of_names(lines: Sequence[str]) -> str:
 
 
 def write(path: Path = KNOWN) -> None:
-    """Write the digests of the packages' lists."""
+    """Write the digests of the package's lists; a file may hold several of one list, each of which is known."""
     digests = {
-        key: {what: [digest_of_names(lines) for lines in variants] for what, variants in sorted(lists.items())}
+        key: {what: [digest_of_names(lines)] for what, lines in sorted(lists.items())}
         for key, lists in sorted(packaged().items())
     }
     write_json(path, digests)
@@ -80,48 +83,62 @@ def write(path: Path = KNOWN) -> None:
 
 @cache
 def packaged() -> Lists:
-    """The lists of clip_benchmark and, for ImageNet, open_clip; without a package, without its lists.
+    """The lists of clip_benchmark; without the package, none.
 
-    Nothing of clip_benchmark is run: its lists are read from its files.
+    Nothing of its `datasets` is run, which would import torch: the lists are read from the files in the package.
     """
-    folder = _folder("clip_benchmark", "datasets")
-    if folder is None:
+    try:
+        folder = data_folder()
+    except UserError:
         return {}
-    names = _read(folder / "en_classnames.json")
-    prompts = _read(folder / "en_zeroshot_classification_templates.json")
+    names = read_packaged(folder / "en_classnames.json")
+    prompts = read_packaged(folder / "en_zeroshot_classification_templates.json")
     builder = _literals(folder / "builder.py")
-    lists: Lists = {key: {"templates": [tuple(prompts[name])]} for key, name in _TEMPLATES.items()}
+    lists: Lists = {key: {"templates": tuple(prompts[name])} for key, name in _TEMPLATES.items()}
     for key, name in _CLASSNAMES.items():
-        lists[key]["classnames"] = [tuple(names[name])]
-    lists["voc2007"]["classnames"] = [tuple(_literals(folder / "voc2007.py")["object_categories"])]
-    variants = [(tuple(names["imagenet1k"]), tuple(prompts["imagenet1k"])), *_open_clip()]
+        lists[key]["classnames"] = tuple(names[name])
+    lists["voc2007"]["classnames"] = tuple(_literals(folder / "voc2007.py")["object_categories"])
     for key in _IMAGENETS:
         kept = builder.get(f"{key.replace('-', '_')}_wnids")
-        rows = [kept is None or wnid in kept for wnid in builder["all_imagenet_wordnet_ids"]]
-        chosen = [tuple(name for name, row in zip(every, rows, strict=True) if row) for every, _ in variants]
-        lists[key]["classnames"] = list(dict.fromkeys(chosen))
-        lists[key]["templates"] = list(dict.fromkeys(templates for _, templates in variants))
+        pairs = zip(names["imagenet1k"], builder["all_imagenet_wordnet_ids"], strict=True)
+        lists[key]["classnames"] = tuple(name for name, wnid in pairs if kept is None or wnid in kept)
     return lists
 
 
+def data_folder() -> Traversable:
+    """Where clip_benchmark keeps its lists.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    try:
+        return files("clip_benchmark") / "datasets"
+    except ModuleNotFoundError:
+        raise UserError("the package clip_benchmark is not installed here") from None
+
+
+def read_packaged(path: Traversable) -> Any:
+    """A JSON file of a package."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
 def _difference(key: str, what: str, lines: Sequence[str]) -> str:
-    """The first line that is another one, beside the known text where a package that is here has it."""
-    here, variants = _normal(lines), _known_texts(key, what)
-    if not variants:
+    """The first line that is another one, beside the known text where the package that is here has it."""
+    here, known = _normal(lines), _known_text(key, what)
+    if known is None:
         return f"{_FILES[what]} does not hold what is known for the task"
-    # Of several variants, the one that is left last.
-    index, right = max(((_first_difference(here, one), one) for one in variants), key=lambda pair: pair[0])
-    found, wanted = (_shown(side[index]) if index < len(side) else "missing" for side in (here, right))
+    index = _first_difference(here, known)
+    found, wanted = (_shown(side[index]) if index < len(side) else "missing" for side in (here, known))
     return f"{_FILES[what]}, line {index + 1}, is {found}, known is {wanted}"
 
 
-def _known_texts(key: str, what: str) -> list[list[str]]:
-    """The known variants of a list, as far as the packages that are here have them; their versions may have others."""
+def _known_text(key: str, what: str) -> list[str] | None:
+    """The known list, as far as the package that is here has it; its version may have another one."""
     try:
-        variants = packaged()[key][what]
+        lines = packaged()[key][what]
     except (LookupError, OSError, SyntaxError, ValueError):
-        return []
-    return [_normal(lines) for lines in variants if digest_of_names(lines) in _digests()[key][what]]
+        return None
+    return _normal(lines) if digest_of_names(lines) in _digests()[key][what] else None
 
 
 def _shown(text: str) -> str:
@@ -144,28 +161,7 @@ def _digests() -> Mapping[str, Mapping[str, Sequence[str]]]:
     return digests
 
 
-def _open_clip() -> list[tuple[Names, Names]]:
-    """ImageNet's names and templates."""
-    try:
-        from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES, OPENAI_IMAGENET_TEMPLATES
-    except ImportError:
-        return []
-    return [(tuple(IMAGENET_CLASSNAMES), tuple(template("{c}") for template in OPENAI_IMAGENET_TEMPLATES))]
-
-
-def _folder(package: str, name: str) -> Path | None:
-    spec = find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        return None
-    return Path(next(iter(spec.submodule_search_locations))) / name
-
-
-def _read(path: Path) -> dict[str, list[str]]:
-    content: dict[str, list[str]] = json.loads(path.read_text(encoding="utf-8"))
-    return content
-
-
-def _literals(path: Path) -> dict[str, Any]:
+def _literals(path: Traversable) -> dict[str, Any]:
     """Names that a module or its functions bind to a list or a set written out, with their values."""
     found: dict[str, Any] = {}
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

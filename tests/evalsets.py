@@ -107,7 +107,7 @@ def write_classification(
     names: Sequence[str] = [f"thing {index}" for index in range(classes or task.classes or 0)]
     if known:
         lists = packaged()[task.key]
-        names, templates = lists["classnames"][0], lists["templates"][0]
+        names, templates = lists["classnames"], lists["templates"]
     (folder / "classnames.txt").write_text("\n".join(names) + "\n")
     (folder / "zeroshot_classification_templates.txt").write_text("\n".join(f"{line} " for line in templates))
     return folder
