@@ -6,6 +6,7 @@ python -m tasks verify data=<folder> [tasks=...] [images=true]
 python -m tasks lock [tasks=...]
 python -m tasks lock tasks=demo data=<folder>
 python -m tasks names [file=<json>]
+python -m tasks export dataset=<name in clip_benchmark> root=<its data> out=<folder> [split=test] [task=<key>]
 """
 
 from poolbench.errors import exit_on_user_error

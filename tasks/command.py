@@ -11,8 +11,8 @@ from poolbench.errors import UserError
 from poolbench.hub import forbidden
 from poolbench.machine import cores
 from poolbench.options import option, output, source
+from tasks import datasets, export, names
 from tasks import lock as locking
-from tasks import names
 from tasks.download import download
 from tasks.listing import table
 from tasks.registry import Task, select, words_of
@@ -64,6 +64,20 @@ class NamesOptions:
     """The options of `names`, which writes the digests of the class names and templates that are known."""
 
     file: str | None = output("JSON file to write; null: the one that the other commands read", None)
+
+
+@dataclass
+class ExportOptions:
+    """The options of `export`, which writes a data set that clip_benchmark can build as an evaluation folder."""
+
+    dataset: str = option("clip_benchmark's name of it, such as cifar10, vtab/pets, mscoco_captions")
+    root: str = source("folder where its data lie, as clip_benchmark expects them")
+    out: str = output("folder of the evaluation sets, below which the task's folder is written")
+    split: str = option("which samples: test, or train, or what else the data set has", "test")
+    task: str | None = option("key of the task that is to read it; null: the one that the data set fits", None)
+    language: str = option("of class names and templates, or of captions", "en")
+    prompts: str | None = source("JSON of templates by data set, a file or one in clip_benchmark; null: its own", None)
+    download: bool = option("true: clip_benchmark may fetch into root= what is missing", False)
 
 
 def main() -> int:
@@ -125,12 +139,38 @@ def _names(options: NamesOptions) -> int:
     return 0
 
 
+def _export(options: ExportOptions) -> int:
+    task = export.task_named(options.dataset, options.task, datasets.task_of(options.dataset), options.language)
+    folder = Path(options.out) / export.folder_of(options.dataset, task, options.language)
+    found = export.here(folder, options.split)
+    if found is not None:
+        print(found)
+        return 0
+    if not Path(options.root).is_dir() and not options.download:
+        raise UserError(f"root={options.root} is not a folder; download=true lets clip_benchmark fetch the data there")
+    data = datasets.build(
+        options.dataset,
+        Path(options.root),
+        options.split,
+        language=options.language,
+        prompts=options.prompts,
+        download=options.download,
+    )
+    written = export.export(data, folder)
+    kept = f"{written.untouched:,} pictures as they were, {written.samples - written.untouched:,} as PNG"
+    print(f"{folder}: {written.samples:,} samples of split={options.split} in {written.shards} shards, {kept}")
+    for note in export.notes(export.key_of(options.dataset, options.language), task, data, written):
+        print(f"note: {note}")
+    return 0
+
+
 COMMANDS: dict[str, tuple[type[Any], Callable[[Any], int]]] = {
     "list": (ListOptions, _list),
     "download": (DownloadOptions, _download),
     "verify": (VerifyOptions, _verify),
     "lock": (LockOptions, _lock),
     "names": (NamesOptions, _names),
+    "export": (ExportOptions, _export),
 }
 
 
