@@ -168,6 +168,8 @@ def build(
         if retrieval:
             return Dataset(name, split, (), (), built)
         _check_folders(built)
+        if isinstance(found := getattr(built, "fnames", None), list):  # imagenetv2's, in the file system's order
+            found.sort()
         return Dataset(name, split, _lines("class name", built.classes), _lines("template", built.templates), built)
 
 
@@ -175,6 +177,7 @@ def _encoded(image: Any, opened: list[tuple[Path, Image.Image]]) -> tuple[str, b
     """The file that the picture came from, where it shows nothing else than the picture, or a PNG of it."""
     if not isinstance(image, Image.Image):
         raise UserError(f"it is no picture but a {type(image).__name__}")
+    image.load()  # one that is opened alone may be damaged, and keeps its file open
     for path, source in opened:
         if source.format in _EXTENSIONS and _same(image, source):
             return _EXTENSIONS[source.format], path.read_bytes(), True

@@ -99,6 +99,18 @@ def imagenet_a(root: Path, patch: pytest.MonkeyPatch) -> None:
         (root / wnid / f"0.000{number}_x.jpg").write_bytes(encoded(RGB[number % 12], "JPEG"))
 
 
+def imagenetv2(root: Path, patch: pytest.MonkeyPatch) -> None:
+    """A folder a label; clip_benchmark counts the pictures, and takes them as the file system has them."""
+    from clip_benchmark.datasets import imagenetv2
+
+    patch.setattr(imagenetv2, "V2_DATASET_SIZE", 16)
+    for label in (7, 70, 8, 999, 0, 123, 500, 31):
+        folder = root / "ImageNetV2-matched-frequency" / str(label)
+        folder.mkdir(parents=True)
+        for number in range(2):
+            (folder / f"{label}{number}.jpeg").write_bytes(encoded(RGB[label % 11 + number], "JPEG"))
+
+
 def gtsrb(root: Path, patch: pytest.MonkeyPatch) -> None:
     """Portable pixmaps, and a table of labels beside them."""
     folder = root / "gtsrb" / "GTSRB" / "Final_Test" / "Images"
@@ -167,6 +179,7 @@ PUBLISHED = {
     "eurosat": Published(eurosat, "wds_eurosat_test", 20, 20),
     "fer2013": Published(fer2013, "wds_fer2013_test", 7, 5),
     "imagenet-a": Published(imagenet_a, "wds_imagenet-a_test", 200, 200),
+    "imagenetv2": Published(imagenetv2, "wds_imagenetv2_test", 16, 16),
     "gtsrb": Published(gtsrb, "wds_gtsrb_test", 9, 0),
     "voc2007": Published(voc2007, "wds_voc2007_test", 3, 1),
     "flickr30k": Published(flickr30k, "flickr_1k_test_image_text_retrieval", 12, 12),
