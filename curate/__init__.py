@@ -1,1 +1,1 @@
-"""From a pool to the samples that are trained on: filters, scores, resharding, and the embedded demo pool."""
+"""From a pool to the samples that are trained on: download, scores, selections, resharding, and reports on them."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from curate.config import CurateConfig, parsed
 from curate.pool.files import do_without_pandas
 from curate.select import select
-from curate.selectors import options_by_filter
+from curate.selectors.registry import options_by_filter
 from poolbench.usage import asked_for, titled, usage
 
 

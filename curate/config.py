@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from curate.selectors import text_options
+from curate.selectors.registry import text_options
 from poolbench.command import parse
 from poolbench.errors import UserError, first_line
 from poolbench.options import option, output, source

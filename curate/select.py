@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import importlib.metadata
-import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -13,15 +12,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from curate.config import CurateConfig
+from curate.pool.chosen import judged
 from curate.pool.files import File, list_pool, spans
 from curate.pool.merge import Run, merge, sort_uids
-from curate.pool.passes import WHOLE, Part, Pass, Passes, result
-from curate.selectors import build, described
-from curate.selectors.base import Composite, Filter, judged
+from curate.pool.passes import WHOLE, Part, Pass, Passes, result, work_folder
+from curate.selectors.base import Filter, tallied
+from curate.selectors.registry import build, described
 from curate.selectors.subset import Subset
 from poolbench.command import part_of
 from poolbench.errors import UserError
-from poolbench.files import atomic, claimed, digest_file, digest_json, read_json, write_json
+from poolbench.files import atomic, digest_file, digest_json, read_json, write_json
 from poolbench.machine import cores
 from poolbench.uids import DTYPE, malformed
 
@@ -67,20 +67,18 @@ def select(config: CurateConfig, spec: dict[str, Any]) -> int:
         raise UserError(f"out={config.out} must end in .npy")
     if out.exists() and not config.overwrite:
         return _found(out, inputs.identity)
-    work = Path(config.work).expanduser() if config.work else out.with_name(f"{out.name}.work")
     # Two runs that merge would take each other's results away; parts share them.
-    with claimed(work) if part is WHOLE else contextlib.nullcontext():
-        with Passes(inputs.files, work, config.workers or cores(), part) as passes:
+    with work_folder(out, config.work, shared=part is not WHOLE) as work:
+        with Passes(inputs.files, work.path, config.workers or cores(), part) as passes:
             inputs.chosen.prepare(passes)
             step = passes.prepared(judge, inputs.chosen, spills=True)
-            if found := passes.found(step):
-                print(f"continuing: {found} of {len(inputs.files)} files are done", file=sys.stderr)
+            passes.tell_found(step)
             passes.do(step, part.own(inputs.files))
         if part is not WHOLE:
             return _tell_part(part, passes, step)
         status = _finish(config, inputs, passes, step, out)
-        if not status and not config.work:
-            shutil.rmtree(work)
+        if not status:
+            work.remove()
     return status
 
 
@@ -104,7 +102,7 @@ def judge(file: File, chosen: Filter, spill: Path) -> dict[str, Any]:
             wrong += len(piece.malformed)
             examples += [f"{file.name}, {one}" for one in piece.malformed[: _SHOWN - len(examples)]]
             kept += int((counts > 0).sum())
-            tallies.update(chosen.tallies(piece.table, piece.arrays))
+            tallies.update(tallied(chosen, piece.table, piece.arrays))
             pending.append(np.repeat(piece.arrays["uid"], counts))
             if sum(map(len, pending)) >= RUN:
                 flush()
@@ -119,7 +117,7 @@ def _inputs(spec: dict[str, Any], pool: str | None) -> Inputs:
         files = list_pool(pool)
     else:
         leaves = _subsets(chosen)
-        if not leaves or chosen.columns or chosen.arrays:
+        if not leaves or any(chosen.needs):
             raise UserError("pool= is needed; only subset files can be combined without one")
         for leaf in leaves:
             leaf.repeats = True
@@ -141,9 +139,8 @@ def _stamps(described_: Any) -> Iterator[list[int]]:
 
 def _subsets(chosen: Filter) -> list[Subset]:
     """The subset files within a filter."""
-    if isinstance(chosen, Composite):
-        return [leaf for child in chosen.children for leaf in _subsets(child)]
-    return [chosen] if isinstance(chosen, Subset) else []
+    own = [chosen] if isinstance(chosen, Subset) else []
+    return [*own, *(leaf for child in chosen.children for leaf in _subsets(child))]
 
 
 def _found(out: Path, identity: str) -> int:
@@ -270,7 +267,7 @@ def _not_in_pool(chosen: Filter, tallies: Counter[str]) -> dict[str, int]:
 
 def _states(chosen: Filter) -> Any:
     """What each filter found out about the pool, as they are nested."""
-    if isinstance(chosen, Composite):
+    if chosen.children:
         return {**chosen.state, "of": [_states(child) for child in chosen.children]}
     return chosen.state
 

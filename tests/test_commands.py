@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 
 import poolbench.usage
 from curate.config import parsed
-from curate.selectors import build, options_by_filter
+from curate.selectors.registry import build, options_by_filter
 from evaluate.config import EvaluateConfig, patterns
 from leaderboard.command import COMMANDS as OF_LEADERBOARD
 from poolbench import HOME

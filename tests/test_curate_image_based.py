@@ -14,12 +14,16 @@ import pytest
 import torch
 from metadata import write_metadata
 
-from curate import centroids as clustering
-from curate.centroids import CentroidsConfig, as_npy, k_means, load_matrix, longest_of, main, nearest, usable_captions
+from curate.centroids import CentroidsConfig, main, sample
+from curate.models import clusters as clustering
+from curate.models.captions import usable_captions
+from curate.models.clusters import k_means, longest_of, nearest
 from curate.models.languages import detector
+from curate.models.matrices import as_npy, load_matrix
+from curate.pool.chosen import judged
 from curate.pool.files import BadFile, list_pool
-from curate.selectors import build
-from curate.selectors.base import Filter, judged
+from curate.selectors.base import Filter
+from curate.selectors.registry import build
 from poolbench.errors import UserError
 
 WIDTH, CLUSTERS = 8, 40
@@ -283,7 +287,7 @@ def test_the_command_clusters_the_rows_with_usable_captions(tmp_path: Path, pool
         parts.append(np.load(path.with_suffix(".npz"))["l14_img"][kept])
     points = np.concatenate(parts).astype(np.float32)
     assert (np.load(out) == k_means(points, 5, 20, 0)).all()
-    half = clustering.sample(list_pool(str(pool)), CentroidsConfig(str(pool), str(out), 5, 0.5, SMALL))
+    half = sample(list_pool(str(pool)), CentroidsConfig(str(pool), str(out), 5, 0.5, SMALL), tmp_path / "work")
     assert len(half) == sum(len(part) // 2 for part in parts)
     known = {tuple(row) for row in points.tolist()}
     assert all(tuple(row) in known for row in half.tolist()), "rows of the pool, whole"

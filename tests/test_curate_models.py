@@ -19,9 +19,10 @@ import curate.models.languages
 import curate.models.wordnet
 import poolbench.remote
 from curate.models.assets import LID_176, WORDNET, Asset, fetched
-from curate.models.languages import check_detector, detector, token_counts
+from curate.models.captions import token_counts
+from curate.models.languages import check_detector, detector
 from curate.models.wordnet import FILES, WordNet, find_wordnet
-from curate.selectors import build
+from curate.selectors.registry import build
 from curate.selectors.text_based import imagenet_offsets
 from poolbench.errors import UserError
 

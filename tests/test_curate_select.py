@@ -25,13 +25,13 @@ from small_wordnet import DEBIAN, editions, needs_wordnet, write_wordnet
 from curate.command import run
 from curate.inspect import InspectOptions, inspected
 from curate.models import wordnet
+from curate.models.captions import long_enough
 from curate.models.languages import detector
 from curate.pool.files import list_pool
 from curate.pool.merge import Run, merge, sort_uids
 from curate.pool.passes import Passes
 from curate.pool.quantile import nth_largest
-from curate.selectors import names
-from curate.selectors.basic import long_enough
+from curate.selectors.registry import names
 from poolbench.errors import UserError, status_of
 from poolbench.files import read_json
 from poolbench.subset import Subset

@@ -16,7 +16,7 @@ from pools import write_pool
 from curate.inspect import InspectOptions, inspected
 from curate.reshard.options import ReshardOptions
 from curate.reshard.run import reshard
-from curate.selectors import build
+from curate.selectors.registry import build
 from poolbench import uids
 from poolbench.errors import UserError
 from poolbench.subset import Subset

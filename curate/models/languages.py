@@ -12,10 +12,6 @@ import importlib.util
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from curate.models.assets import LID_176, fetched
 from poolbench.errors import UserError, nearest
 
@@ -24,7 +20,6 @@ Detector = Callable[[Sequence[str]], list[str]]
 PUBLISHED = "fasttext"
 _EXTRA = "pip install -e '.[curate]'"
 _LABEL = len("__label__")
-_TOKEN = r"[^ \n\r\t\v\f\x00]+"
 
 
 def check_detector(name: str) -> None:
@@ -36,13 +31,6 @@ def check_detector(name: str) -> None:
     if name not in _DETECTORS:
         raise UserError(f"filter.language={name} is not known; {nearest(name, _DETECTORS)}")
     detector(name)
-
-
-def token_counts(texts: pa.ChunkedArray) -> np.ndarray:
-    """How many tokens `fasttext.tokenize` makes of each text, which counts every line end as one."""
-    words, ends = pc.count_substring_regex(texts, _TOKEN), pc.count_substring(texts, "\n")
-    counts: np.ndarray = pc.add(words, ends).to_numpy()
-    return counts
 
 
 @functools.cache

@@ -39,6 +39,7 @@ class File(NamedTuple):
         arrays: path of the npz, "" where there is none.
         subsets: of a span, the subset files.
         span: of a span, its number and of how many.
+        number: its place among the pool's files.
     """
 
     name: str
@@ -49,6 +50,7 @@ class File(NamedTuple):
     arrays_size: int = 0
     subsets: tuple[str, ...] = ()
     span: tuple[int, int] = (0, 1)
+    number: int = 0
 
 
 class Rows(NamedTuple):
@@ -58,11 +60,13 @@ class Rows(NamedTuple):
         table: the columns asked for.
         arrays: the arrays asked for, and "uid" as u8,u8.
         malformed: the uids that are none, of rows that are left out.
+        good: which rows of the piece these are, bool; it is False for those that are left out.
     """
 
     table: pa.Table
     arrays: dict[str, np.ndarray]
     malformed: list[str]
+    good: np.ndarray
 
 
 class BadFile(Exception):  # noqa: N818 (what is bad is the file)
@@ -77,14 +81,14 @@ def list_pool(spec: str) -> list[File]:
     """
     entries = _remote_entries(spec) if "://" in spec else _local_entries(spec)
     found = {name: entry for name, entry in entries.items() if not name.startswith(".")}
-    files = []
+    files: list[File] = []
     for name in sorted(found):
         if name.endswith(".parquet"):
             stem = name.removesuffix(".parquet")
             path, size, written = found[name]
             arrays, arrays_size, arrays_written = found.get(f"{stem}.npz", ("", 0, ""))
             stamp = digest_json([size, written, arrays_size, arrays_written])[:16]
-            files.append(File(stem, path, size, stamp, arrays, arrays_size))
+            files.append(File(stem, path, size, stamp, arrays, arrays_size, number=len(files)))
     if not files:
         raise UserError(f"pool={spec}: no .parquet in it; pool= is the folder in which the metadata lie")
     return files
@@ -152,7 +156,7 @@ def read(file: File, columns: Sequence[str] = (), arrays: Sequence[str] = ()) ->
         if malformed:
             table = table.filter(pa.array(good))
             pieces = {name: piece[good] for name, piece in pieces.items()}
-        yield Rows(table, {**pieces, "uid": uids}, malformed)
+        yield Rows(table, {**pieces, "uid": uids}, malformed, good)
 
 
 def read_columns(
@@ -234,6 +238,7 @@ def spans(subsets: Sequence[str]) -> list[File]:
             0,
             tuple(subsets),
             (number, count),
+            number,
         )
         for number in range(count)
     ]
@@ -255,7 +260,7 @@ def _read_span(file: File, needed: Sequence[str]) -> Iterator[Rows]:
     uids = np.unique(np.concatenate(parts))
     for row in range(0, len(uids), ROWS):
         piece = uids[row : row + ROWS]
-        yield Rows(pa.table({}), {"uid": piece}, [])
+        yield Rows(pa.table({}), {"uid": piece}, [], np.ones(len(piece), dtype=bool))
 
 
 class _Refusal:

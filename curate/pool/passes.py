@@ -1,25 +1,33 @@
-"""Passes over all files of a pool: in parallel, each file's result kept, so that a second run and the parts of an array
-find it."""
+"""Passes over all files of a pool: in processes, each file's result kept, so that a second run and the parts of an
+array find it; or, where finding it again is of no use, handed on as it comes.
+
+How results are kept and found again stands in curate/pool/__init__.py.
+"""
 
 import concurrent.futures
 import contextlib
+import functools
 import multiprocessing
+import shutil
 import signal
-from collections.abc import Callable, Iterable, Iterator
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
 from tqdm import tqdm
 
 from curate.pool.files import BadFile, File, do_without_pandas
-from curate.selectors.base import Filter
 from poolbench.errors import UserError, first_line
-from poolbench.files import atomic, digest_json, read_json, write_json
+from poolbench.files import atomic, claimed, digest_json, read_json, write_json
 from poolbench.machine import end_with_parent
+
+_AHEAD = 2  # results for each worker that wait, at most, to be taken where none is kept
 
 
 class Part(NamedTuple):
@@ -33,6 +41,15 @@ class Part(NamedTuple):
 
 
 WHOLE = Part(1, 1)
+
+
+@runtime_checkable
+class Identified(Protocol):
+    """An argument of a pass that JSON does not hold."""
+
+    def identity(self) -> Any:
+        """All that tells it from another one, JSON-able."""
+        ...
 
 
 class Pass(NamedTuple):
@@ -57,6 +74,17 @@ class Pass(NamedTuple):
     def spill(self, file: File) -> Path:
         return self.mark(file).with_suffix(".uids")
 
+    def identity(self) -> str:
+        """The name of the folder, in which function and arguments are."""
+        return self.folder.name
+
+
+class Outcome(NamedTuple):
+    """What a function made of a file, or why the file is left out, "" where it is not."""
+
+    value: Any
+    why: str
+
 
 class Passes:
     """Does passes with a pool of processes, which lives as long as the `with` block.
@@ -67,11 +95,18 @@ class Passes:
         done: how many results had to be made, the others were found.
     """
 
-    def __init__(self, files: list[File], work: Path, workers: int, part: Part = WHOLE) -> None:
+    def __init__(
+        self, files: list[File], work: Path | None, workers: int, part: Part = WHOLE, whole: bool = False
+    ) -> None:
+        """
+        Args:
+            work: folder of the results; None: they are handed on, a few at a time in memory, and not kept.
+            whole: whether a file that cannot be used is a mistake, as the result would be another one without it.
+        """
         self.files = files
         self.bad: dict[str, str] = {}
         self.done = 0
-        self._work, self._workers, self._part = work, workers, part
+        self._work, self._workers, self._part, self._whole = work, workers, part, whole
         self._complete: set[Path] = set()
         self._executor: concurrent.futures.ProcessPoolExecutor | None = None
 
@@ -85,47 +120,82 @@ class Passes:
             self._executor.shutdown(wait=error is None, cancel_futures=True)
 
     def map(self, function: Callable[..., Any], *arguments: Any) -> Iterator[tuple[File, Any]]:
-        """See curate.selectors.base.Passes. A part does its own files first, and then what the others have not done
-        yet: nobody waits for a part that was killed or has not begun."""
+        """`function(file, *arguments)` of every readable file, in parallel; results come in the order of the files.
+
+        Args:
+            function: of a module, picklable; raises BadFile for a file that has to be left out. Where results are kept,
+                it returns an array, which comes back memory-mapped, or something that JSON can hold.
+            arguments: JSON-able or Identified; where results are not kept, whatever can be pickled.
+
+        Raises:
+            UserError: a worker died, or no file of the pool can be read.
+        """
+        if self._work is None:
+            call = functools.partial(attempt, function, arguments)
+            yield from self._made(call, function.__name__, self._usable(), _AHEAD * self._workers)
+            return
+        step = self.made(function, *arguments)
+        for file in self._usable():
+            yield file, result(step, file)
+
+    def made(self, function: Callable[..., Any], *arguments: Any) -> Pass:
+        """A pass whose results are all there, but for those of bad files, for `result` to read.
+
+        A part does its own files first, and then what the others have not done yet: nobody waits for a part that was
+        killed or has not begun.
+        """
         step = self.prepared(function, *arguments)
         if step.folder not in self._complete:
             number, of = self._part
             parts = [Part((number + turn - 1) % of + 1, of) for turn in range(of)]
             self.do(step, [file for part in parts for file in part.own(self.files)])
             self._complete.add(step.folder)
-        for file in self.files:
-            if file.name not in self.bad:
-                yield file, result(step, file)
+        return step
 
     def prepared(self, function: Callable[..., Any], *arguments: Any, spills: bool = False) -> Pass:
         """The pass that calls a function with these arguments, its results in a folder of their own."""
-        described = [argument.identity() if isinstance(argument, Filter) else argument for argument in arguments]
+        assert self._work is not None
+        described = [argument.identity() if isinstance(argument, Identified) else argument for argument in arguments]
         name = f"{function.__module__}.{function.__qualname__}"
         folder = self._work / f"{function.__name__}-{digest_json([name, described])[:16]}"
         with self._writing():
             folder.mkdir(parents=True, exist_ok=True)
         return Pass(function, arguments, folder, spills)
 
-    def found(self, step: Pass) -> int:
-        """How many results are there."""
-        return sum(step.mark(file).exists() for file in self.files)
+    def tell_found(self, step: Pass) -> None:
+        """Say how many results are there, where any is."""
+        if found := sum(step.mark(file).exists() for file in self.files):
+            print(f"continuing: {found} of {len(self.files)} files are done", file=sys.stderr)
 
     def do(self, step: Pass, files: list[File]) -> None:
         """Make the results that are missing. Files that cannot be read are noted in `bad`, and tried again by the next
         run.
 
         Raises:
-            UserError: a worker died, or no file of the pool can be read.
+            UserError: see `map`.
         """
         wanted = [file for file in files if file.name not in self.bad and not step.mark(file).exists()]
-        bar = tqdm(total=len(wanted), desc=step.function.__name__, unit="file", disable=None, leave=False)
-        with bar, self._writing():  # errors of reading are BadFile
-            for file, why in self._outcomes(step, wanted):
+        with self._writing():  # errors of reading are BadFile
+            deque(self._made(functools.partial(make, step), step.function.__name__, wanted, len(wanted)), maxlen=0)
+
+    def _usable(self) -> list[File]:
+        return [file for file in self.files if file.name not in self.bad]
+
+    def _made(
+        self, call: Callable[[File], Outcome], name: str, files: list[File], ahead: int
+    ) -> Iterator[tuple[File, Any]]:
+        """What a call makes of each file that it can use, in their order; the others are noted."""
+        with tqdm(total=len(files), desc=name, unit="file", disable=None, leave=False) as bar:
+            for file, outcome in self._outcomes(call, files, ahead):
                 bar.update()
                 self.done += 1
-                if why:
-                    self.bad[file.name] = why
-        if len(self.bad) == len(self.files):
+                if not outcome.why:
+                    yield file, outcome.value
+                    continue
+                if self._whole:
+                    raise UserError(outcome.why)
+                self.bad[file.name] = outcome.why
+        if self.bad and len(self.bad) == len(self.files):
             raise UserError(f"no file of the pool can be used; {next(iter(self.bad.values()))}")
 
     @contextlib.contextmanager
@@ -138,45 +208,86 @@ class Passes:
                 "again, which continues, or choose another folder by work="
             ) from None
 
-    def _outcomes(self, step: Pass, wanted: list[File]) -> Iterable[tuple[File, str]]:
-        if self._workers == 1 or len(wanted) < 2:
-            return ((file, make(step, file)) for file in wanted)
-        return self._outcomes_of_workers(step, wanted)
+    def _outcomes(
+        self, call: Callable[[File], Outcome], files: list[File], ahead: int
+    ) -> Iterator[tuple[File, Outcome]]:
+        """The calls, in the order of the files, of which at most `ahead` are begun before the first is taken."""
+        if self._workers == 1 or len(files) < 2:
+            for file in files:
+                yield file, call(file)
+            return
+        waiting: deque[tuple[File, concurrent.futures.Future[Outcome]]] = deque()
+        try:
+            for file in files:
+                waiting.append((file, self._started().submit(call, file)))
+                if len(waiting) > ahead:
+                    first, future = waiting.popleft()
+                    yield first, future.result()
+            while waiting:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        except BrokenProcessPool:
+            again = "give fewer" if self._work is None else "the same command continues, with fewer"
+            raise UserError(f"a worker died, for want of memory most likely; {again} workers= if so") from None
 
-    def _outcomes_of_workers(self, step: Pass, wanted: list[File]) -> Iterator[tuple[File, str]]:
+    def _started(self) -> concurrent.futures.ProcessPoolExecutor:
         if self._executor is None:
             # Arrow's threads do not survive a fork.
             context = multiprocessing.get_context("spawn")
             self._executor = concurrent.futures.ProcessPoolExecutor(self._workers, context, _begin_worker)
-        futures = {self._executor.submit(make, step, file): file for file in wanted}
-        try:
-            for future in concurrent.futures.as_completed(futures):
-                yield futures[future], future.result()
-        except BrokenProcessPool:
-            raise UserError(
-                "a worker died, for want of memory most likely; the same command continues, with fewer workers= if so"
-            ) from None
+        return self._executor
 
 
-def make(step: Pass, file: File) -> str:
-    """Make one result, unless another part has in the meantime; why the file is left out, "" where it is not."""
-    if step.mark(file).exists():
-        return ""
+class WorkFolder(NamedTuple):
+    """Where a command keeps what it found of each file, until what it makes of all of it is written."""
+
+    path: Path
+    named: bool  # by the user, who keeps it
+
+    def remove(self) -> None:
+        """Take it away, as its work is done, unless the user named it."""
+        if not self.named:
+            shutil.rmtree(self.path)
+
+
+@contextlib.contextmanager
+def work_folder(out: Path, named: str | None, shared: bool = False) -> Iterator[WorkFolder]:
+    """The folder that `named` names, else `<out>.work`, for this process alone unless it is shared, as by parts.
+
+    Raises:
+        UserError: another process works there.
+    """
+    path = Path(named).expanduser() if named else out.with_name(f"{out.name}.work")
+    with contextlib.nullcontext() if shared else claimed(path):
+        yield WorkFolder(path, bool(named))
+
+
+def attempt(function: Callable[..., Any], arguments: tuple[Any, ...], file: File) -> Outcome:
+    """Call a function of a file; what is wrong with the file is told with its path."""
     try:
-        value = step.function(file, *step.arguments, *([step.spill(file)] if step.spills else []))
+        return Outcome(function(file, *arguments), "")
     except (pa.ArrowException, UnicodeDecodeError) as error:
-        return f"{file.path}: {first_line(error)}"
+        return Outcome(None, f"{file.path}: {first_line(error)}")
     except BadFile as error:
         named = any(path and path in str(error) for path in (file.path, file.arrays))
-        return str(error) if named else f"{file.path}: {error}"
+        return Outcome(None, str(error) if named else f"{file.path}: {error}")
     finally:
         pa.default_memory_pool().release_unused()  # what Arrow keeps of each file would add up over the first few
+
+
+def make(step: Pass, file: File) -> Outcome:
+    """Make and keep one result, unless another part has in the meantime; its value stays where it is kept."""
+    if step.mark(file).exists():
+        return Outcome(None, "")
+    value, why = attempt(step.function, (*step.arguments, *([step.spill(file)] if step.spills else [])), file)
+    if why:
+        return Outcome(None, why)
     if isinstance(value, np.ndarray):
         with atomic(step.array(file), "wb") as stream:
             np.save(stream, value)
         value = None
     write_json(step.mark(file), {"value": value})
-    return ""
+    return Outcome(None, "")
 
 
 def _begin_worker() -> None:

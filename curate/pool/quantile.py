@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from curate.pool.chosen import Chooser, bits_of, kept_bits
 from curate.pool.files import BadFile, File, read_columns
-from curate.selectors.base import Passes
+from curate.pool.passes import Pass, Passes, result
 from poolbench.errors import UserError
 
 # Bits of each digit. The first two are all that a float32 has once it is a float64, so that it needs two passes.
@@ -31,20 +32,25 @@ def scores(column: pa.ChunkedArray) -> np.ndarray:
     return values
 
 
-def nth_largest(passes: Passes, column: str, fraction: float) -> float:
+def nth_largest(passes: Passes, column: str, fraction: float, among: Chooser | None = None) -> float:
     """The score at place n, counted from 0, of the descending scores of N rows, where n = int(N * fraction).
 
     NaN are the last of the order. -inf where n is N or where a NaN stands there: then all scores are kept.
 
+    Args:
+        among: ranks only rows that it keeps, each once; N is still all rows of the pool. -inf where they are n or
+            fewer. It judges each row once, in a pass before, and is asked no more.
+
     Raises:
         UserError: the pool has no rows.
     """
+    ranked = [] if among is None else [passes.made(kept_bits, among)]
     prefix = done = 0
     place: int | None = None
     for level, bits in enumerate(_DIGITS):
         counts: Counter[int] = Counter()
         rows, single = 0, True
-        for _, found in passes.map(count_digits, column, level, prefix):
+        for _, found in passes.map(count_digits, column, level, prefix, *ranked):
             counts.update(dict(zip(found["digits"], found["counts"], strict=True)))
             rows, single = rows + found["rows"], single and found["single"]
         if place is None:
@@ -62,17 +68,21 @@ def nth_largest(passes: Passes, column: str, fraction: float) -> float:
     return _float(key if key >> 63 else key | (1 << left) - 1)
 
 
-def count_digits(file: File, column: str, level: int, prefix: int) -> dict[str, Any]:
+def count_digits(file: File, column: str, level: int, prefix: int, ranked: Pass | None = None) -> dict[str, Any]:
     """How often each digit at `level` stands in the scores of a file that begin with `prefix`.
 
-    `rows` counts all rows, NaN too; `single` says whether two digits hold all of a score.
+    `rows` counts all rows, NaN too; `single` says whether two digits hold all of a score. With `ranked`, a pass of
+    `kept_bits`, only its rows' scores are looked at.
     """
     done, bits = sum(_DIGITS[:level]), _DIGITS[level]
+    kept = None if ranked is None else result(ranked, file)
     counts: Counter[int] = Counter()
     rows, single = 0, True
     for table, _ in read_columns(file, [column]):
         values = scores(table[column])
-        rows, single = rows + len(values), single and values.dtype in (np.float16, np.float32)
+        start, rows = rows, rows + len(values)
+        single = single and values.dtype in (np.float16, np.float32)
+        values = values if kept is None else values[bits_of(kept, start, rows)]
         keys = ordered(values[~np.isnan(values)])
         if level:
             keys = keys[keys >> np.uint64(64 - done) == np.uint64(prefix)]

@@ -2,45 +2,37 @@
 
 A filter is one module of this package, found by its name. It has a dataclass `Options` (`filter.<option>=` on the
 command line) and one subclass of `Filter`. Docs: docs/curate.md.
+
+One whose options have `of: Any = option(AMONG, None)` chooses among what another filter keeps, and needs no further
+code: a row is kept as often as that filter keeps it, and `nth_largest` ranks only rows that it keeps.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 
-from curate.pool.files import File, Rows, read
+from curate.pool import quantile
+from curate.pool.chosen import Needs
+from curate.pool.passes import Passes
 from poolbench.errors import UserError
 
-
-class Passes(Protocol):
-    """Whole passes over a pool, for what a filter has to know before it can judge a single row."""
-
-    def map(self, function: Callable[..., Any], *arguments: Any) -> Iterator[tuple[File, Any]]:
-        """`function(file, *arguments)` of every readable file, in parallel; results come in the order of the files.
-
-        A result is kept in the work folder and found again by a later run and by the other parts of an array, as long
-        as the function's name, the arguments and the file are the same.
-
-        Args:
-            function: of a module, picklable; raises BadFile for a file that has to be left out. Returns an array,
-                which comes back memory-mapped, or something that JSON can hold.
-            arguments: JSON-able values and filters.
-        """
-        ...
+AMONG = "a filter, or a subset file: choose among what it keeps; a fraction is still one of the whole pool"
 
 
 class Filter(ABC):
     """One criterion. Instances are pickled to workers, after `prepare`.
 
     Attributes:
-        columns: of the parquet, besides uid.
+        columns: of the parquet, besides uid, that it reads itself.
         arrays: of the npz, row-aligned.
         options: an instance of the module's `Options`.
-        state: what `prepare` found out, JSON-able (thresholds, paths and digests of files). All that `keep` depends on
+        of: the filters that the option `of` describes; none where it is not given.
+        children: those that it asks, most often these.
+        state: what `learn` found out, JSON-able (thresholds, paths and digests of files). All that `keep` depends on
             besides the options has to be in it: results that are kept for a later run are told apart by it. It is
             written into the summary beside the subset, too.
     """
@@ -49,58 +41,66 @@ class Filter(ABC):
     arrays: tuple[str, ...] = ()
     version: ClassVar[int] = 1  # raised by a change that keeps other rows, so that older results are not found again
 
-    def __init__(self, options: Any) -> None:
+    def __init__(self, options: Any, of: Sequence["Filter"] = ()) -> None:
         self.options = options
+        self.of = self.children = list(of)
         self.state: dict[str, Any] = {}
 
-    def prepare(self, passes: Passes) -> None:  # noqa: B027 (most filters judge a row by itself)
-        """Learn what takes whole passes over the pool, into `state`."""
+    def learn(self, passes: Passes) -> None:  # noqa: B027 (most filters judge a row by itself)
+        """Learn what takes whole passes over the pool, into `state`. The children know theirs."""
 
     @abstractmethod
     def keep(self, rows: pa.Table, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Which rows are kept, bool [rows].
+        """Which rows are kept by its own rule, whatever `of` keeps, bool [rows].
 
         Args:
             rows: some rows of one file, with `columns`, never empty.
             arrays: `arrays` of the same rows, and "uid", their uids as u8,u8.
         """
 
-    def count(self, rows: pa.Table, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
-        """How often each row is kept, int64 [rows]; more than once only where repeats are asked for."""
-        return self.keep(rows, arrays).astype(np.int64)
-
-    def identity(self) -> Any:
-        """All that the kept rows depend on, JSON-able."""
-        return [type(self).__module__, self.version, asdict(self.options), self.state]
-
     def tallies(self, rows: pa.Table, arrays: Mapping[str, np.ndarray]) -> dict[str, int]:
         """Counts of these rows for the summary, such as scores that are NaN."""
         return {}
 
+    def prepare(self, passes: Passes) -> None:
+        """Let the children, and then itself, learn what `count` needs."""
+        for child in self.children:
+            child.prepare(passes)
+        self.learn(passes)
+
+    def count(self, rows: pa.Table, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+        """How often each row is kept, int64 [rows]; more than once only where repeats are asked for."""
+        kept = self.keep(rows, arrays)
+        return kept.astype(np.int64) if self.among is None else counted(self.among, kept, rows, arrays)
+
+    @property
+    def among(self) -> "Filter | None":
+        """The filter among whose rows this one chooses."""
+        return self.of[0] if self.of else None
+
+    @property
+    def needs(self) -> Needs:
+        """All columns and arrays that `count` and `tallied` read, each once."""
+        every = [Needs(self.columns, self.arrays), *(child.needs for child in self.children)]
+        columns, arrays = ([name for one in every for name in one[place]] for place in (0, 1))
+        return Needs(tuple(dict.fromkeys(columns)), tuple(dict.fromkeys(arrays)))
+
+    def identity(self) -> Any:
+        """All that the kept rows depend on, JSON-able."""
+        options = asdict(self.options)
+        if not self.of:
+            options.pop("of", None)  # so that what older versions kept is found
+        own = [type(self).__module__, self.version, options, self.state]
+        return [own, [child.identity() for child in self.children]] if self.children else own
+
+    def nth_largest(self, passes: Passes, column: str, fraction: float) -> float:
+        """The score that the best `fraction` of the pool's rows reaches, among the rows that `of` keeps; see
+        curate.pool.quantile."""
+        return quantile.nth_largest(passes, column, fraction, self.among)
+
 
 class Composite(Filter):
     """A filter made of others. A subclass says how their counts combine; columns and passes are the children's."""
-
-    def __init__(self, options: Any, children: list[Filter] | None = None) -> None:
-        """`children` are by default what the option `of` describes, one filter or a list of them."""
-        super().__init__(options)
-        self.children: list[Filter] = self._described() if children is None else children
-        self.columns = tuple(dict.fromkeys(column for child in self.children for column in child.columns))
-        self.arrays = tuple(dict.fromkeys(array for child in self.children for array in child.arrays))
-
-    def prepare(self, passes: Passes) -> None:
-        for child in self.children:
-            child.prepare(passes)
-
-    def _described(self) -> list[Filter]:
-        from curate.selectors import build  # which needs this module
-
-        of = self.options.of
-        if not isinstance(of, list):
-            return [build(of, "filter.of")]
-        if not of:
-            raise UserError("filter.of=[] is empty; name at least one filter or subset file")
-        return [build(spec, f"filter.of.{place}") for place, spec in enumerate(of)]
 
     @abstractmethod
     def combine(self, counts: list[np.ndarray]) -> np.ndarray:
@@ -113,25 +113,20 @@ class Composite(Filter):
         kept: np.ndarray = self.count(rows, arrays) > 0
         return kept
 
-    def identity(self) -> Any:
-        own = [type(self).__module__, self.version, asdict(self.options), self.state]
-        return [own, [child.identity() for child in self.children]]
 
-    def tallies(self, rows: pa.Table, arrays: Mapping[str, np.ndarray]) -> dict[str, int]:
-        return {name: value for child in self.children for name, value in child.tallies(rows, arrays).items()}
+def counted(chosen: Filter, kept: np.ndarray, rows: pa.Table, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+    """How often a filter keeps the rows of a mask, bool [rows]; 0 for the others, about which it is not asked."""
+    counts = np.zeros(len(kept), np.int64)
+    if kept.any():
+        table = rows.filter(pa.array(kept)) if rows.num_columns else rows
+        counts[kept] = chosen.count(table, {name: array[kept] for name, array in arrays.items()})
+    return counts
 
 
-def judged(file: File, chosen: Filter) -> Iterator[tuple[Rows, np.ndarray]]:
-    """The rows of a file piece by piece, with how often each is kept.
-
-    Raises:
-        BadFile: it cannot be read, or lacks what the filter needs.
-    """
-    for rows in read(file, chosen.columns, chosen.arrays):
-        if len(rows.arrays["uid"]):
-            yield rows, chosen.count(rows.table, rows.arrays)
-        else:
-            yield rows, np.zeros(0, np.int64)
+def tallied(chosen: Filter, rows: pa.Table, arrays: Mapping[str, np.ndarray]) -> dict[str, int]:
+    """What a filter and all below it count of these rows."""
+    below = [tallied(child, rows, arrays) for child in chosen.children]
+    return {name: value for one in (*below, chosen.tallies(rows, arrays)) for name, value in one.items()}
 
 
 def in_range(name: str, value: float, low: float, high: float) -> None:

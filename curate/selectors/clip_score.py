@@ -1,14 +1,16 @@
-"""The pairs that a CLIP model finds most alike: by a threshold, or the best fraction of the pool."""
+"""The pairs that a CLIP model finds most alike: by a threshold, or the best fraction of the pool, of all its pairs or
+among those that another filter keeps."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from curate.pool.quantile import nth_largest, scores
-from curate.selectors.base import Filter, Passes, in_range
+from curate.pool.passes import Passes
+from curate.pool.quantile import scores
+from curate.selectors.base import AMONG, Filter, in_range
 from poolbench.errors import UserError, nearest
 from poolbench.options import option
 
@@ -22,13 +24,14 @@ class Options:
     arch: str = option("b32 | l14, or the name of a column of scores", "l14")
     fraction: float | None = option("of the pool, 0 to 1", None)
     threshold: float | None = option("the lowest score that is kept", None)
+    of: Any = option(AMONG, None)
 
 
 class ClipScore(Filter):
     """Keeps scores at or above the threshold. NaN never is, but counts as a row of the pool for a fraction."""
 
-    def __init__(self, options: Any) -> None:
-        super().__init__(options)
+    def __init__(self, options: Any, of: Sequence[Filter] = ()) -> None:
+        super().__init__(options, of)
         if (options.fraction is None) == (options.threshold is None):
             raise UserError("filter=clip_score needs either filter.fraction= or filter.threshold=")
         if options.fraction is not None:
@@ -39,10 +42,10 @@ class ClipScore(Filter):
             raise UserError(f"filter.arch={options.arch} is not known; {nearest(options.arch, COLUMNS)}")
         self.columns = (COLUMNS.get(options.arch, options.arch),)
 
-    def prepare(self, passes: Passes) -> None:
+    def learn(self, passes: Passes) -> None:
         threshold = self.options.threshold
         if threshold is None:
-            threshold = nth_largest(passes, self.columns[0], self.options.fraction)
+            threshold = self.nth_largest(passes, self.columns[0], self.options.fraction)
         self.state = {"threshold": str(threshold) if np.isinf(threshold) else threshold}
 
     def keep(self, rows: pa.Table, arrays: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from curate.models.captions import is_english
 from curate.models.languages import check_detector
+from curate.pool.passes import Passes
 from curate.pool.quantile import scores
-from curate.selectors.base import Filter, Passes
-from curate.selectors.basic import is_english
+from curate.selectors.base import Filter
 from curate.selectors.clip_score import COLUMNS
 from poolbench.options import option
 
@@ -28,7 +29,7 @@ class Laion2b(Filter):
 
     columns = ("text", COLUMNS["b32"])
 
-    def prepare(self, passes: Passes) -> None:
+    def learn(self, passes: Passes) -> None:
         check_detector(self.options.language)
 
     def keep(self, rows: pa.Table, arrays: Mapping[str, np.ndarray]) -> np.ndarray:

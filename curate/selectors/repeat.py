@@ -1,11 +1,12 @@
 """What another filter keeps, several times."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from curate.selectors.base import Composite
+from curate.selectors.base import Composite, Filter
 from poolbench.errors import UserError
 from poolbench.options import option
 
@@ -23,8 +24,8 @@ class Options:
 class Repeat(Composite):
     """Keeps what its filter keeps, `times` times."""
 
-    def __init__(self, options: Any) -> None:
-        super().__init__(options)
+    def __init__(self, options: Any, of: Sequence[Filter] = ()) -> None:
+        super().__init__(options, of)
         if not 1 <= options.times <= MOST:
             raise UserError(f"filter.times={options.times} must lie from 1 to {MOST}")
 

@@ -1,14 +1,17 @@
 """A random part of what another filter keeps, of a given size."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from curate.pool.chosen import Chooser, judged
 from curate.pool.files import File
-from curate.selectors.base import Composite, Filter, Passes, judged
+from curate.pool.hashes import mixed
+from curate.pool.passes import Passes
+from curate.selectors.base import Filter
 from poolbench.errors import UserError
 from poolbench.options import option
 
@@ -22,7 +25,7 @@ class Options:
     seed: int = option("another one gives another sample", 0)
 
 
-class Sample(Composite):
+class Sample(Filter):
     """Keeps the `size` uids whose hashes are the smallest, without replacement.
 
     A hash depends on the uid and the seed alone, so the sample does not depend on how the pool is cut into files, and a
@@ -30,31 +33,26 @@ class Sample(Composite):
     times can make the sample larger by its repeats.
     """
 
-    def __init__(self, options: Any) -> None:
-        super().__init__(options)
+    def __init__(self, options: Any, of: Sequence[Filter] = ()) -> None:
+        super().__init__(options, of)
         if options.size < 1:
             raise UserError(f"filter.size={options.size} must be positive")
 
-    def prepare(self, passes: Passes) -> None:
-        super().prepare(passes)
-
+    def learn(self, passes: Passes) -> None:
         def found() -> Iterator[np.ndarray]:
-            return (hashes for _, hashes in passes.map(kept_hashes, self.children[0], self.options.seed))
+            return (hashes for _, hashes in passes.map(kept_hashes, self.among, self.options.seed))
 
         total = sum(map(len, found()))
         if total < self.options.size:
             raise UserError(f"filter.size={self.options.size:,} is more than the {total:,} there are to sample from")
         self.state = {"largest_hash": nth_smallest(found, self.options.size - 1)}
 
-    def combine(self, counts: list[np.ndarray]) -> np.ndarray:
-        raise AssertionError("a sample depends on the uids")
-
-    def count(self, rows: pa.Table, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
-        chosen = hashed(arrays["uid"], self.options.seed) <= np.uint64(self.state["largest_hash"])
-        return np.where(chosen, self.children[0].count(rows, arrays), 0)
+    def keep(self, rows: pa.Table, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+        kept: np.ndarray = hashed(arrays["uid"], self.options.seed) <= np.uint64(self.state["largest_hash"])
+        return kept
 
 
-def kept_hashes(file: File, chosen: Filter, seed: int) -> np.ndarray:
+def kept_hashes(file: File, chosen: Chooser, seed: int) -> np.ndarray:
     """The hashes of the uids that a filter keeps of a file, as often as it keeps them."""
     found = [np.repeat(hashed(rows.arrays["uid"], seed), counts) for rows, counts in judged(file, chosen)]
     return np.concatenate(found) if found else np.zeros(0, np.uint64)
@@ -63,16 +61,7 @@ def kept_hashes(file: File, chosen: Filter, seed: int) -> np.ndarray:
 def hashed(uids: np.ndarray, seed: int) -> np.ndarray:
     """A number for each uid, uniform over u8 and unlike that of another seed."""
     start = np.full(1, seed % 2**64, np.uint64)
-    return _mixed(uids["f0"] ^ _mixed(uids["f1"] ^ _mixed(start)))
-
-
-def _mixed(values: np.ndarray) -> np.ndarray:
-    """SplitMix64's finalizer: every bit of the input changes half of the output's."""
-    values = values + np.uint64(0x9E3779B97F4A7C15)
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    mixed: np.ndarray = values ^ (values >> np.uint64(31))
-    return mixed
+    return mixed(uids["f0"] ^ mixed(uids["f1"] ^ mixed(start)))
 
 
 def nth_smallest(arrays: Callable[[], Iterator[np.ndarray]], place: int) -> int:

@@ -1,14 +1,15 @@
 """The uids of a subset file, made by anything."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from curate.selectors.base import Filter, Passes
+from curate.pool.passes import Passes
+from curate.selectors.base import Filter
 from poolbench.files import digest_file
 from poolbench.options import source
 from poolbench.subset import Subset as SubsetFile
@@ -26,13 +27,13 @@ class Subset(Filter):
     """Keeps the rows whose uids stand in a subset file: once each in a pool, which has repeats of its own; without a
     pool, as often as they stand in the file."""
 
-    def __init__(self, options: Any) -> None:
-        super().__init__(options)
+    def __init__(self, options: Any, of: Sequence[Filter] = ()) -> None:
+        super().__init__(options, of)
         self.files = SubsetFile(options.path)
         self.repeats = False  # set where there is no pool
         self.found = f"rows in {options.path}"  # a tally
 
-    def prepare(self, passes: Passes) -> None:
+    def learn(self, passes: Passes) -> None:
         self.files.check_sorted()
         digest = digest_file(self.options.path)
         self.state = {

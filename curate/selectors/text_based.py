@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from curate.models.captions import is_english
 from curate.models.languages import check_detector
 from curate.models.wordnet import WordNet, find_wordnet
-from curate.selectors.base import Filter, Passes
-from curate.selectors.basic import is_english
+from curate.pool.passes import Passes
+from curate.selectors.base import Filter
 from poolbench.errors import UserError
 from poolbench.files import digest_bytes
 from poolbench.options import option, source
@@ -39,7 +40,7 @@ class TextBased(Filter):
 
     columns = ("text",)
 
-    def prepare(self, passes: Passes) -> None:
+    def learn(self, passes: Passes) -> None:
         check_detector(self.options.language)
         entity_test(self.options.wordnet)
 

@@ -1,0 +1,119 @@
+"""The filters by their names, and a built one from what describes it."""
+
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+import curate.selectors
+from curate.selectors.base import Filter
+from poolbench.errors import UserError, first_line, nearest
+from poolbench.options import Option, located, options_of
+
+_PACKAGE = curate.selectors.__name__
+_NO_FILTERS = {"base", "registry"}  # modules of the package that are none
+
+
+def names() -> list[str]:
+    """Every filter's name."""
+    return sorted({module.name for module in pkgutil.iter_modules(curate.selectors.__path__)} - _NO_FILTERS)
+
+
+def build(spec: Any, where: str = "filter") -> Filter:
+    """The filter that `spec` describes.
+
+    Args:
+        spec: a name; a subset file's path, which ends in .npy; or a mapping {"filter": name, option: value, ...}. What
+            its option `of` describes, one or a list of them, is built with it.
+        where: how messages call it.
+
+    Raises:
+        UserError: an unknown name or option, or a value that the filter refuses.
+    """
+    if isinstance(spec, str):
+        is_file = spec.endswith(".npy") or (Path(spec).suffix != "" and Path(spec).is_file())
+        spec = {"filter": "subset", "path": spec} if is_file else {"filter": spec}
+    if not isinstance(spec, Mapping) or not isinstance(spec.get("filter"), str):
+        raise UserError(
+            f"{where}: {spec!r} is no filter; give a name, a subset file or {{filter: name, option: value}}"
+        )
+    name = spec["filter"]
+    if name not in names():
+        raise UserError(f"{where}={name} is not known; {nearest(name, names())}")
+    module = importlib.import_module(f"{_PACKAGE}.{name}")
+    options = _options(module.Options, {key: value for key, value in spec.items() if key != "filter"}, where)
+    found: list[type[Filter]] = [
+        kind
+        for kind in vars(module).values()
+        if isinstance(kind, type) and issubclass(kind, Filter) and kind.__module__ == module.__name__
+    ]
+    return found[0](options, _described_by(options, where))
+
+
+def options_by_filter() -> dict[str, list[Option]]:
+    """The options of each filter, for those who ask for help."""
+    return {name: list(options_of(_schema(name))) for name in names()}
+
+
+def text_options(name: Any) -> set[str]:
+    """The options of a filter that are texts; none where there is no such filter."""
+    return {option.name for option in options_of(_schema(name)) if option.text} if name in names() else set()
+
+
+def described(spec: Filter) -> dict[str, Any]:
+    """A built filter as a mapping that `build` takes, every option in it; of `of`, only where it is given."""
+    options = {field.name: getattr(spec.options, field.name) for field in fields(spec.options)}
+    of = options.pop("of", None)
+    if of is not None:
+        children = [described(child) for child in spec.of]
+        options["of"] = children if isinstance(of, list) else children[0]
+    return {"filter": type(spec).__module__.rpartition(".")[2], **options}
+
+
+def _schema(name: str) -> type[Any]:
+    schema: type[Any] = importlib.import_module(f"{_PACKAGE}.{name}").Options
+    return schema
+
+
+def _described_by(options: Any, where: str) -> list[Filter]:
+    """What the option `of` describes, where a filter has it and it is given."""
+    of = getattr(options, "of", None)
+    if of is None:
+        return []
+    if not isinstance(of, list):
+        return [build(of, f"{where}.of")]
+    if get_type_hints(type(options))["of"] is Any:
+        raise UserError(f"{where}.of={of} is a list; one filter is asked, which may be a union or an intersection")
+    if not of:
+        raise UserError(f"{where}.of=[] is empty; name at least one filter or subset file")
+    return [build(spec, f"{where}.of.{place}") for place, spec in enumerate(of)]
+
+
+def _options(schema: type[Any], given: dict[str, Any], where: str) -> Any:
+    known = {option.name: option for option in options_of(schema)}
+    for key in given:
+        if key not in known:
+            raise UserError(f"{where}: unknown option {key!r}; {nearest(key, known) if known else 'it has none'}")
+    texts = {key: _text(value, known[key], f"{where}.{key}") for key, value in given.items() if known[key].text}
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(schema), given | dict.fromkeys(texts, ""))
+        missing = [key for key in known if OmegaConf.is_missing(merged, key)]
+        if missing:
+            raise UserError(f"{where}: {missing[0]}= is needed")
+        options = OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:
+        raise UserError(f"{where}.{error.full_key}: {first_line(error)}") from None
+    for key, text in texts.items():  # in which OmegaConf might have seen something else
+        setattr(options, key, text)
+    return options
+
+
+def _text(value: Any, option: Option, where: str) -> str:
+    if not isinstance(value, str):
+        raise UserError(f"{where}={value} is not a text; put it in quotes")
+    return value if option.place is None else located(where, value, option.place)
