@@ -1,6 +1,7 @@
 """The report on a subset: its numbers against plain Python's, and its page in a real browser."""
 
 import json
+import pickle
 import re
 import shutil
 import sys
@@ -20,10 +21,13 @@ from selenium.webdriver.chrome.service import Service
 
 from curate import inspect
 from curate.pool import files as pool
-from curate.pool.files import list_pool
-from curate.report.gather import DROPPED, KEPT, Histogram, Question, gather, hashed
+from curate.pool.files import File, list_pool
+from curate.pool.passes import Passes
+from curate.report.gather import Findings, Question
+from curate.report.gather import gather as gathered
 from curate.report.members import Members, Overlap, Runs
 from curate.report.page import percent
+from curate.report.statistics import DROPPED, KEPT, Histogram, hashed
 from curate.report.words import contrasts, host_of, words_of
 from poolbench import uids
 from poolbench.errors import UserError
@@ -44,8 +48,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def gather(files: list[File], question: Question) -> Findings:
+    with Passes(files, None, 1) as passes:
+        return gathered(passes, question)
+
+
 def run(subset: Path, **options: Any) -> int:
-    """`python -m curate.inspect` in this process; mistakes raise."""
+    """`python -m curate.inspect` in this process, with one worker unless the options say otherwise; mistakes raise."""
+    options.setdefault("workers", 1)
     before, sys.argv = sys.argv, ["inspect", str(subset), *(f"{key}={value}" for key, value in options.items())]
     try:
         return inspect.main()
@@ -68,7 +78,13 @@ def test_lookups_are_those_of_a_counter(tmp_path: Path, monkeypatch: pytest.Monk
         subset = Members(str(tmp_path / "s.npy"))
         counter = Counter(pairs)
         asked = [(2**63 + high, low) for high in range(7) for low in range(7)] + [(0, 0), (2**64 - 1, 2**64 - 1)]
-        assert subset.times(np.array(asked, DTYPE)).tolist() == [counter[pair] for pair in asked]
+        places, times = subset.find(np.array(asked, DTYPE))
+        assert times.tolist() == [counter[pair] for pair in asked]
+        assert subset.seen() == 0
+        elsewhere = pickle.loads(pickle.dumps(subset)).find(np.array(asked, DTYPE))  # as in another process
+        assert [one.tolist() for one in elsewhere] == [places.tolist(), times.tolist()]
+        for some in (places[times > 0][:9], np.unique(places[times > 0])):
+            subset.note(some)
         assert subset.runs() == Runs(len(counter), max(counter.values()))
         assert subset.seen() == len(counter)
 
@@ -179,6 +195,9 @@ def test_the_same_inputs_give_the_same_page(data: Path, tmp_path: Path, monkeypa
     assert run(data / "kept.npy", **options, out=tmp_path / "c.html", seed=1) == 0
     first, second, third = ((tmp_path / f"{name}.html").read_bytes() for name in "abc")
     assert first == second != third
+    monkeypatch.undo()
+    assert run(data / "kept.npy", **options, out=tmp_path / "a.html", workers=2) == 0
+    assert (tmp_path / "a.html").read_bytes() == first
 
 
 def test_two_subsets_side_by_side(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -238,6 +257,7 @@ def test_a_pool_of_uids_alone_will_do(data: Path, tmp_path: Path) -> None:
         ("kept.npy", {"pool": "/nowhere"}, "pool=/nowhere does not exist"),
         ("kept.npy", {"texts": 0}, "texts=0: at least 1"),
         ("kept.npy", {"seed": -1}, "seed=-1: 0 or more"),
+        ("kept.npy", {"workers": 0}, "workers=0 must be positive"),
         ("kept.npy", {"out": "report.pdf"}, "out=report.pdf: the report is a page"),
         ("kept.npy", {"samples": "/nowhere"}, "samples=/nowhere does not exist"),
         ("kept.npy", {"againts": "x"}, r"unknown key 'againts': did you mean 'against'\?"),

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import vl_convert
 
-from curate.report.gather import DROPPED, KEPT, OTHER, Histogram, Measure
+from curate.report.statistics import DROPPED, KEPT, OTHER, Histogram, Measure
 
 VERSION = "6.4"  # of Vega-Lite
 COLOURS = {KEPT: "#0a84d0", DROPPED: "#d9730d", OTHER: "#2e9e6b"}  # seen on white and on black

@@ -1,12 +1,12 @@
 """One pass over a pool: how many rows a subset keeps, the distributions of numbers, and samples of texts.
 
 Numbers are counted over all rows, in bins. Words, languages and hosts are counted over samples: the rows of each group
-whose uids have the least hashes, so that they depend on the seed and on nothing else.
+whose uids have the least hashes, so that they depend on the seed and on nothing else. Each file is counted by itself,
+in any process; what was found is then joined in the order of the files.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import fsspec
 import numpy as np
@@ -15,132 +15,25 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curate.pool.files import BadFile, File, Rows, read
+from curate.pool.passes import Passes
 from curate.report.members import Members
+from curate.report.statistics import (
+    DROPPED,
+    KEPT,
+    MEASURES,
+    ONLY,
+    ONLY_OTHER,
+    OTHER,
+    SCORE_EDGES,
+    Histogram,
+    Sample,
+    hashed,
+)
 from poolbench.errors import UserError, first_line
 from poolbench.uids import malformed, uid_text
 
-KEPT, DROPPED, OTHER = "kept", "dropped", "other"  # groups of rows; OTHER is what the second subset keeps
-ONLY, ONLY_OTHER = "only", "only other"
 _SCORE = ("clip_", "_similarity_score")
 _OTHERS = ("url", "text", "original_width", "original_height")
-
-
-class Measure(NamedTuple):
-    """A number that each row has: what it is called, its bins, and whether an axis of it is logarithmic."""
-
-    title: str
-    edges: np.ndarray
-    logarithmic: bool = False
-
-
-MEASURES = {
-    "words": Measure("Words of a caption", np.arange(0, 61, dtype=float)),
-    "side": Measure("Shorter side, pixels", np.round(np.geomspace(16, 8192, 55), 3), logarithmic=True),
-    "ratio": Measure("Longer side / shorter side", np.round(np.arange(1, 5.05, 0.1), 2)),
-}
-
-
-@dataclass
-class Histogram:
-    """Counts of one group's numbers; what lies beyond the first or last edge is counted in the first or last bin."""
-
-    edges: np.ndarray
-    counts: np.ndarray
-    total: float = 0.0
-    missing: int = 0  # null or NaN
-
-    @classmethod
-    def of(cls, edges: np.ndarray) -> "Histogram":
-        return cls(edges, np.zeros(len(edges) - 1, np.int64))
-
-    def add(self, values: np.ndarray) -> None:
-        """float64 [n], NaN where a row has none."""
-        known = values[np.isfinite(values)]
-        places = np.clip(np.searchsorted(self.edges, known, side="right") - 1, 0, len(self.counts) - 1)
-        self.counts += np.bincount(places, minlength=len(self.counts))
-        self.total += float(known.sum())
-        self.missing += len(values) - len(known)
-
-    @property
-    def size(self) -> int:
-        return int(self.counts.sum())
-
-    @property
-    def mean(self) -> float | None:
-        return self.total / self.size if self.size else None
-
-    def quantile(self, share: float) -> float | None:
-        """The lower edge of the bin in which that share of the numbers is reached, None where there are none."""
-        if not self.size:
-            return None
-        place = int(np.searchsorted(np.cumsum(self.counts), share * self.size, side="left"))
-        return float(self.edges[place])
-
-
-@dataclass
-class Sample:
-    """The rows of one group with the least hashes, at most `limit`."""
-
-    limit: int
-    hashes: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))
-    texts: pa.Table | None = None
-    of: int = 0  # rows of the group
-
-    def add(self, chosen: np.ndarray, hashes: np.ndarray, table: pa.Table) -> None:
-        """Take in the chosen ones of some rows, bool [n] and uint64 [n], with their texts."""
-        self.of += int(chosen.sum())
-        near = chosen & (hashes < self.hashes[-1]) if len(self.hashes) == self.limit else chosen
-        if not near.any():
-            return
-        hashes, new = np.concatenate([self.hashes, hashes[near]]), table.filter(pa.array(near))
-        joined = new if self.texts is None else pa.concat_tables([self.texts, new])
-        order = np.argsort(hashes, kind="stable")[: self.limit]
-        # Combined, as a chunk from which a single row is left would keep all of its memory.
-        self.hashes, self.texts = hashes[order], joined.take(pa.array(order)).combine_chunks()
-
-    def column(self, name: str) -> list[str | None]:
-        """The texts, or the addresses, of the sampled rows."""
-        values: list[str | None] = [] if self.texts is None else self.texts[name].to_pylist()
-        return values
-
-
-@dataclass
-class Findings:
-    """What the pass has found.
-
-    Attributes:
-        rows: of each group.
-        histograms: measure or score column -> group -> its histogram.
-        samples: group -> its sample.
-        scores: uid -> its scores by column, of the uids that were asked for.
-        malformed: rows with uids that are none.
-        first_malformed: of them.
-        unreadable: why files were left out.
-        absent: columns that no file has.
-    """
-
-    rows: dict[str, int]
-    histograms: dict[str, dict[str, Histogram]]
-    samples: dict[str, Sample]
-    scores: dict[str, dict[str, float]] = field(default_factory=dict)
-    malformed: int = 0
-    first_malformed: str = ""
-    unreadable: list[str] = field(default_factory=list)
-    absent: list[str] = field(default_factory=list)
-
-    @property
-    def pool(self) -> int:
-        """Rows with a good uid."""
-        return self.rows[KEPT] + self.rows[DROPPED]
-
-    @property
-    def score_columns(self) -> list[str]:
-        """The score columns that hold a score at all."""
-        return [
-            name
-            for name in sorted(self.histograms)
-            if name not in MEASURES and any(one.size for one in self.histograms[name].values())
-        ]
 
 
 @dataclass(frozen=True)
@@ -158,29 +51,102 @@ class Question:
         return (KEPT, DROPPED) if self.other is None else (KEPT, DROPPED, OTHER, ONLY, ONLY_OTHER)
 
 
-def gather(files: Iterable[File], question: Question) -> Findings:
+@dataclass
+class Findings:
+    """What was found in a file, or in all so far.
+
+    Attributes:
+        rows: of each group.
+        histograms: measure or score column -> group -> its histogram.
+        samples: group -> its sample.
+        scores: uid -> its scores by column, of the uids that were asked for.
+        malformed: rows with uids that are none.
+        first_malformed: of them.
+        columns: those that a report is made of and that a file has.
+        places: of a file, where in the subset its uids stand, each once, int64.
+        unreadable: why files were left out.
+    """
+
+    rows: dict[str, int]
+    samples: dict[str, Sample]
+    histograms: dict[str, dict[str, Histogram]] = field(default_factory=dict)
+    scores: dict[str, dict[str, float]] = field(default_factory=dict)
+    malformed: int = 0
+    first_malformed: str = ""
+    columns: set[str] = field(default_factory=set)
+    places: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    unreadable: list[str] = field(default_factory=list)
+
+    @classmethod
+    def none(cls, question: Question) -> "Findings":
+        """Of no rows yet."""
+        groups = question.groups
+        return cls(dict.fromkeys(groups, 0), {name: Sample(question.texts) for name in groups})
+
+    @property
+    def pool(self) -> int:
+        """Rows with a good uid."""
+        return self.rows[KEPT] + self.rows[DROPPED]
+
+    @property
+    def absent(self) -> list[str]:
+        """Columns that no file has."""
+        return [name for name in _OTHERS if name not in self.columns]
+
+    @property
+    def score_columns(self) -> list[str]:
+        """The score columns that hold a score at all."""
+        return [
+            name
+            for name in sorted(self.histograms)
+            if name not in MEASURES and any(one.size for one in self.histograms[name].values())
+        ]
+
+    def merge(self, other: "Findings") -> None:
+        """Take in what was found in the file that comes after these."""
+        for group, rows in other.rows.items():
+            self.rows[group] += rows
+            self.samples[group].merge(other.samples[group])
+        for name, histograms in other.histograms.items():
+            if name in self.histograms:
+                for group, histogram in histograms.items():
+                    self.histograms[name][group].merge(histogram)
+            else:
+                self.histograms[name] = histograms
+        self.scores |= other.scores
+        self.malformed += other.malformed
+        self.first_malformed = self.first_malformed or other.first_malformed
+        self.columns |= other.columns
+
+
+def gather(passes: Passes, question: Question) -> Findings:
     """Read the whole pool once. Files that cannot be read are left out and named.
 
     Raises:
-        UserError: none of them can be read.
+        UserError: none of them can be read, or they have no rows.
     """
-    groups = question.groups
-    found = Findings(dict.fromkeys(groups, 0), {}, {name: Sample(question.texts) for name in groups})
-    seen: set[str] = set()
-    for file in files:
-        try:
-            columns = columns_of(file)
-            seen |= set(columns)
-            for rows in read(file, columns):
-                _take(rows, question, found)
-        except BadFile as error:
-            found.unreadable.append(str(error))
-        except pa.ArrowException as error:  # as for a text that is no UTF-8, or a number that is a text
-            found.unreadable.append(f"{file.path} holds what it should not: {first_line(error)}")
-    found.absent = [name for name in _OTHERS if name not in seen]
+    found = Findings.none(question)
+    for _, one in passes.map(found_in, question):
+        question.subset.note(one.places)
+        found.merge(one)
+    found.unreadable = [passes.bad[file.name] for file in passes.files if file.name in passes.bad]
     if not found.pool:
         wrong = f": {malformed(found.malformed, found.first_malformed)}" if found.malformed else ""
         raise UserError(found.unreadable[0] if found.unreadable else f"the pool has no rows with a uid{wrong}")
+    return found
+
+
+def found_in(file: File, question: Question) -> Findings:
+    """What there is to find in one file.
+
+    Raises:
+        BadFile: it cannot be read.
+    """
+    columns = columns_of(file)
+    found = Findings.none(question)
+    found.columns |= set(columns)
+    places = [_take(rows, question, found) for rows in read(file, columns)]
+    found.places = np.unique(np.concatenate(places)) if places else found.places
     return found
 
 
@@ -202,11 +168,13 @@ def _is_score(column: str) -> bool:
     return column.startswith(_SCORE[0]) and column.endswith(_SCORE[1])
 
 
-def _take(rows: Rows, question: Question, found: Findings) -> None:
+def _take(rows: Rows, question: Question, found: Findings) -> np.ndarray:
+    """Count some rows; where in the subset their uids stand."""
     uids, table = rows.arrays["uid"], rows.table
     found.malformed += len(rows.malformed)
     found.first_malformed = found.first_malformed or (rows.malformed[0] if rows.malformed else "")
-    groups = dict(_groups(uids, question))
+    places, times = question.subset.find(uids)
+    groups = dict(_groups(uids, times > 0, question.other))
     hashes = hashed(uids, question.seed)
     texts = pa.table({name: _strings(table, name) for name in ("text", "url")})
     for group, chosen in groups.items():
@@ -219,19 +187,17 @@ def _take(rows: Rows, question: Question, found: Findings) -> None:
         for group, chosen in groups.items():
             histograms[group].add(values[chosen])
     _look_up(uids, numbers, question.wanted, found)
+    kept_places: np.ndarray = places[times > 0]
+    return kept_places
 
 
-def _groups(uids: np.ndarray, question: Question) -> Iterator[tuple[str, np.ndarray]]:
+def _groups(uids: np.ndarray, kept: np.ndarray, second: Members | None) -> Iterator[tuple[str, np.ndarray]]:
     """Which rows are of which group, bool [rows]."""
-    kept = question.subset.times(uids) > 0
     yield KEPT, kept
     yield DROPPED, ~kept
-    if question.other is not None:
-        other = question.other.times(uids) > 0
+    if second is not None:
+        other = second.find(uids)[1] > 0
         yield from ((OTHER, other), (ONLY, kept & ~other), (ONLY_OTHER, other & ~kept))
-
-
-SCORE_EDGES = np.round(np.arange(-1, 1.0025, 0.005), 3)
 
 
 def _numbers(table: pa.Table) -> Iterator[tuple[str, np.ndarray]]:
@@ -265,20 +231,6 @@ def _strings(table: pa.Table, name: str) -> pa.ChunkedArray:
     if name not in table.column_names:
         return pa.chunked_array([pa.nulls(len(table), pa.string())])
     return table[name].cast(pa.string())
-
-
-def hashed(uids: np.ndarray, seed: int) -> np.ndarray:
-    """A number for each uid that looks random and depends on uid and seed alone, uint64 [n].
-
-    The mixing is splitmix64's (Steele, Lea and Flood 2014), over both halves.
-    """
-    state = np.full(len(uids), seed, np.uint64)
-    for half in ("f0", "f1"):
-        state = (state ^ uids[half]) + np.uint64(0x9E3779B97F4A7C15)
-        state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        state ^= state >> np.uint64(31)
-    return state
 
 
 def _look_up(uids: np.ndarray, numbers: Mapping[str, np.ndarray], wanted: Sequence[str], found: Findings) -> None:

@@ -1,6 +1,6 @@
 """Which samples a subset file holds, many looked up at a time in the memory-mapped file."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -40,18 +40,23 @@ class Members:
         subset.check_sorted()
         self.path, self.size = path, subset.size
         self._uids = mapped(path)
-        self._seen = np.zeros(-(-self.size // 8), np.uint8)  # a bit for each place whose uid has been looked up
+        self._seen = np.zeros(-(-self.size // 8), np.uint8)  # a bit for each place that was noted
 
-    def times(self, uids: np.ndarray) -> np.ndarray:
-        """How often the subset holds each uid of u8,u8 [n], int64 [n]; remembers which of its own it was asked for."""
-        first, count = find(self._uids, uids)
-        places = first[count > 0]
+    def __reduce__(self) -> Any:
+        """In another process it is the file alone, which is known to be good."""
+        return _known, (self.path, self.size)
+
+    def find(self, uids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Of each uid of u8,u8 [n] its first place in the file, and how often it stands there; int64 [n] both."""
+        return find(self._uids, uids)
+
+    def note(self, places: np.ndarray) -> None:
+        """Remember that the uids at these places, first ones, are in the pool."""
         for bit in range(8):  # no two places of one bit share a byte, but for the same place twice
             self._seen[places[places % 8 == bit] // 8] |= np.uint8(1 << bit)
-        return count
 
     def seen(self) -> int:
-        """How many different uids were found by `times` so far."""
+        """How many different uids were noted so far."""
         return int(np.bitwise_count(self._seen).sum())
 
     def runs(self) -> Runs:
@@ -66,5 +71,12 @@ class Members:
 
     def overlap(self, other: "Members") -> Overlap:
         """What this subset has in common with another one."""
-        both = sum(int((other.times(uids[new]) > 0).sum()) for _, uids, new in pieces(self._uids))
+        both = sum(int((other.find(uids[new])[1] > 0).sum()) for _, uids, new in pieces(self._uids))
         return Overlap(both, self.runs().distinct - both, other.runs().distinct - both)
+
+
+def _known(path: str, size: int) -> Members:
+    """Members of a file that was looked through before."""
+    found = Members.__new__(Members)
+    found.path, found.size, found._uids, found._seen = path, size, mapped(path), np.empty(0, np.uint8)
+    return found

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from curate.report.gather import DROPPED, KEPT, hashed
+from curate.report.statistics import DROPPED, KEPT, hashed
 from poolbench.shards.pictures import opened, rgb
 from poolbench.shards.samples import IMAGE_EXTENSIONS, Sample, read_shard
 from poolbench.shards.sources import Shard
