@@ -14,7 +14,7 @@ import numpy as np
 from curate.config import CurateConfig
 from curate.pool.chosen import judged
 from curate.pool.files import File, list_pool, spans
-from curate.pool.merge import Run, merge, sort_uids
+from curate.pool.merge import Run, RunWriter, merge, runs_in
 from curate.pool.passes import WHOLE, Part, Pass, Passes, result, work_folder
 from curate.selectors.base import Filter, tallied
 from curate.selectors.registry import build, described
@@ -25,7 +25,6 @@ from poolbench.files import atomic, digest_file, digest_json, read_json, write_j
 from poolbench.machine import cores
 from poolbench.uids import DTYPE, malformed
 
-RUN = 2**20  # uids that are sorted at a time
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _SHOWN = 20  # malformed uids that the summary lists
 _PACKAGES = ("poolbench", "numpy", "pyarrow")
@@ -87,28 +86,17 @@ def judge(file: File, chosen: Filter, spill: Path) -> dict[str, Any]:
     rows = kept = wrong = 0
     examples: list[str] = []
     tallies: Counter[str] = Counter()
-    runs: list[int] = []
-    pending: list[np.ndarray] = []
     with atomic(spill, "wb") as stream:
-
-        def flush() -> None:
-            uids = sort_uids(np.concatenate(pending))
-            stream.write(uids.tobytes())
-            runs.append(len(uids))
-            pending.clear()
-
+        runs = RunWriter(stream)
         for piece, counts in judged(file, chosen):
             rows += len(counts) + len(piece.malformed)
             wrong += len(piece.malformed)
             examples += [f"{file.name}, {one}" for one in piece.malformed[: _SHOWN - len(examples)]]
             kept += int((counts > 0).sum())
             tallies.update(tallied(chosen, piece.table, piece.arrays))
-            pending.append(np.repeat(piece.arrays["uid"], counts))
-            if sum(map(len, pending)) >= RUN:
-                flush()
-        if pending:
-            flush()
-    return Judged(rows, kept, sum(runs), wrong, examples, dict(tallies), runs)._asdict()
+            runs.add(np.repeat(piece.arrays["uid"], counts))
+        runs.end()
+    return Judged(rows, kept, runs.uids, wrong, examples, dict(tallies), runs.lengths)._asdict()
 
 
 def _inputs(spec: dict[str, Any], pool: str | None) -> Inputs:
@@ -187,10 +175,8 @@ def _finish(config: CurateConfig, inputs: Inputs, passes: Passes, step: Pass, ou
         wrong = summary["malformed_uids"]
         counts += f"; {malformed(wrong, summary['malformed_examples'][0])}" if wrong else ""
         raise UserError(f"filter={name} keeps none of {summary['rows']:,} rows{counts}; {out} is not written")
-    runs = []
-    for file, one in zip(good, judged_, strict=True):
-        firsts = np.cumsum([0, *one.runs]).tolist()
-        runs += [Run(step.spill(file), first, rows) for first, rows in zip(firsts, one.runs, strict=False)]
+    pairs = zip(good, judged_, strict=True)
+    runs = [run for file, one in pairs for run in runs_in(step.spill(file), one.runs)]
     _write(runs, out, config.memory, summary)
     print(f"{out}: {summary['uids']:,} uids, {summary['kept']:,} of {summary['rows']:,} rows", file=sys.stderr)
     _warn(list(passes.bad.values()), summary["malformed_uids"], summary["malformed_examples"])

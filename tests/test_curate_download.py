@@ -158,7 +158,9 @@ def test_what_arrived_is_a_subset_file_and_a_pool(tmp_path: Path, hosts: Web, mo
     behaviours = ["good" if number % 3 else "html" for number in range(40)]
     urls = [hosts.url(name, number) for number, name in enumerate(behaviours)]
     write_metadata(tmp_path / "metadata/a.parquet", hosts, urls)
-    monkeypatch.setattr(arrived, "_AT_ONCE", 5)  # so that it does not fit into memory
+    monkeypatch.setattr(arrived, "_MEMORY", 64 * 5)  # so that it does not fit into memory
+    monkeypatch.setattr("curate.pool.merge.RUN", 7)
+    monkeypatch.setattr(arrived, "_FEW", 1)  # so that processes read them
     assert download(tmp_path, "shard_size=15") == 0
     expected = [uid_of(number) for number, name in enumerate(behaviours) if name == "good"]
     write_subset(tmp_path / "expected.npy", expected)

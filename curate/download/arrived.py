@@ -1,41 +1,58 @@
 """Which share of a pool arrived, why the rest did not, and the uids of what there is: results depend on it."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curate.download.images import Shard, Stats, name_of, stats_of
 from curate.download.processes import told
-from poolbench.errors import UserError
-from poolbench.files import atomic, digest_file, write_json
-from poolbench.uids import DTYPE, from_texts, write_header
+from curate.pool.files import BadFile, File
+from curate.pool.merge import RunWriter, merge, runs_in
+from curate.pool.passes import Passes
+from poolbench.files import digest_file, write_json
+from poolbench.uids import Uids, from_texts
 
 REPORT = "arrived.json"
 UIDS = "arrived_uids.npy"
 _FORMAT = 1
-_AT_ONCE = 2**25  # uids in memory, 512 MiB; and about as much to sort them
+_MEMORY = 2**30  # bytes that merging may take
+_FEW = 64  # shards' lists that are read before another process would have begun
+
+
+class _Sum(NamedTuple):
+    """What became of all finished shards' rows, and how many uids are listed as arrived."""
+
+    stats: Stats
+    uids: int
 
 
 def report(
-    out: Path, folder: Path, shards: Sequence[Shard], problems: Mapping[int, str], about: Mapping[str, Any]
+    out: Path,
+    folder: Path,
+    shards: Sequence[Shard],
+    problems: Mapping[int, str],
+    about: Mapping[str, Any],
+    workers: int = 1,
 ) -> None:
     """Write the report and the list of uids, and print the sum.
 
     Args:
         about: what is known of the pool, for the report.
+        workers: processes that read the shards' lists, at most.
+
+    Raises:
+        UserError: a shard's list or counts cannot be read.
     """
-    finished = {shard.number: stats for shard in shards if (stats := stats_of(folder, shard.number)) is not None}
-    total = _sum(finished.values())
+    finished = [shard.number for shard in shards if (folder / f"{name_of(shard.number)}_stats.json").exists()]
+    total, uids = _summed(folder, finished, out / UIDS, min(workers, 1 + len(finished) // _FEW))
     pool = sum(shard.stop - shard.start for shard in shards)
-    uids = write_uids(out / UIDS, [folder / f"{name_of(number)}.parquet" for number in finished], total.arrived)
-    missing = [shard.number for shard in shards if shard.number not in finished]
+    missing = sorted({shard.number for shard in shards} - set(finished))
     write_json(
         out / REPORT,
         {
@@ -58,55 +75,44 @@ def report(
     print(f"{share:.1f} % of the pool's {pool:,} samples are here; their uids: {out / UIDS if uids else 'none'}")
 
 
-def write_uids(path: Path, lists: Sequence[Path], count: int) -> int:
-    """Write the uids of the lists' arrived rows as a subset file; none at all leave no file.
+def _summed(folder: Path, finished: Sequence[int], path: Path, workers: int) -> _Sum:
+    """Add up the finished shards, and write the uids of their arrived rows as a subset file; none at all leave no file.
 
-    They are cast into as many parts as fit into memory one at a time, by their first digits, which are those of a hash
-    and so equally frequent.
-
-    Returns:
-        How many there are.
+    Nothing is kept for the next run: it would take as much room again as the subset.
     """
     path.unlink(missing_ok=True)
-    if not count:
-        return 0
-    parts = -(-count // _AT_ONCE)
+    files = [File(name_of(number), str(folder / f"{name_of(number)}.parquet"), 0, "") for number in finished]
+    every = []
     with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as scratch:
-        names = [Path(scratch) / str(part) for part in range(parts)]
-        files = [name.open("wb") for name in names]
-        written = 0
-        for uids in _arrived(lists):
-            written += len(uids)
-            part = (uids["f0"] >> np.uint64(32)) * np.uint64(parts) >> np.uint64(32)
-            for number, file in enumerate(files):
-                file.write(uids[part == number].tobytes())
-        for file in files:
-            file.close()
-        with atomic(path, "wb") as target:
-            write_header(target, written)
-            for name in names:
-                uids = np.fromfile(name, DTYPE)
-                target.write(uids[np.lexsort((uids["f1"], uids["f0"]))].tobytes())
-    return written
+        with Passes(files, None, workers, whole=True) as passes, Path(scratch, "runs").open("wb") as file:
+            runs = RunWriter(file)
+            for _, (stats, uids) in passes.map(arrived_in):
+                every.append(stats)
+                runs.add(uids)
+            runs.end()
+        if runs.uids:
+            merge(runs_in(Path(scratch, "runs"), runs.lengths), path, _MEMORY)
+    return _Sum(_total(every), runs.uids)
 
 
-def _arrived(lists: Sequence[Path]) -> Iterator[np.ndarray]:
-    """The uids of each list's rows that arrived.
+def arrived_in(file: File) -> tuple[Stats, Uids]:
+    """The counts of a finished shard, and the uids of its rows that arrived.
 
     Raises:
-        UserError: a list cannot be read.
+        BadFile: its list cannot be read.
+        UserError: its counts cannot be read.
     """
-    for path in lists:
-        try:
-            table = pq.read_table(path, columns=["uid", "status"])
-            uids = table.filter(pc.equal(table["status"], "success"))["uid"].to_pylist()
-            found = from_texts(uids)
-        except (OSError, pa.ArrowException, ValueError, TypeError) as error:
-            raise UserError(f"{path} cannot be read: {error}; delete the shard's files, and it is made again") from None
-        yield found
+    stats = stats_of(Path(file.path).parent, int(file.name))
+    assert stats is not None
+    try:
+        table = pq.read_table(file.path, columns=["uid", "status"])
+        return stats, from_texts(table.filter(pc.equal(table["status"], "success"))["uid"].to_pylist())
+    except (OSError, pa.ArrowException, ValueError, TypeError) as error:
+        again = "delete the shard's files, and it is made again"
+        raise BadFile(f"{file.path} cannot be read: {error}; {again}") from None
 
 
-def _sum(every: Any) -> Stats:
+def _total(every: Iterable[Stats]) -> Stats:
     failures: Counter[str] = Counter()
     rows = arrived = changed = 0
     seconds = 0.0

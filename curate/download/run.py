@@ -91,7 +91,7 @@ def _images(options: DownloadOptions, out: Path) -> int:
     source = recorded(out / METADATA)
     about: dict[str, Any] = {"scale": options.scale, "repository": source.repo if source else None}
     about |= {"commit": source.commit if source else None, "settings": asdict(settings)}
-    report(out, folder, shards, problems, about)
+    report(out, folder, shards, problems, about, options.processes)
     return int(bool(problems))
 
 

@@ -3,15 +3,16 @@
 The uids are cut into ranges small enough for memory; each range is read from all runs, sorted and appended.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 
 from poolbench.files import atomic
-from poolbench.uids import DTYPE, write_header
+from poolbench.uids import DTYPE, Uids, write_header
 
+RUN = 2**20  # uids that are sorted at a time
 _SAMPLES = 2**20  # leading halves, over all runs, that the ranges are cut by
 _BYTES = 64  # that sorting takes for each uid
 # A range does not fill the memory that there is, as larger ones are no faster. Only many runs ask for larger ones: each
@@ -35,6 +36,44 @@ class Run(NamedTuple):
         """The leading halves, memory-mapped."""
         mapped = np.memmap(self.path, "u8", "r", self.first * DTYPE.itemsize, (self.rows, 2))
         return np.asarray(mapped[:, 0])
+
+
+class RunWriter:
+    """Writes uids, as they come, as sorted runs of about RUN, one behind the other.
+
+    Attributes:
+        lengths: uids of each run so far.
+    """
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self.lengths: list[int] = []
+        self._stream = stream
+        self._pending: list[Uids] = []
+
+    @property
+    def uids(self) -> int:
+        """How many were written."""
+        return sum(self.lengths)
+
+    def add(self, uids: Uids) -> None:
+        """Take uids in any order."""
+        self._pending.append(uids)
+        if sum(map(len, self._pending)) >= RUN:
+            self.end()
+
+    def end(self) -> None:
+        """Write what is not written yet."""
+        if self._pending:
+            uids = sort_uids(np.concatenate(self._pending))
+            self._stream.write(uids.tobytes())
+            self.lengths.append(len(uids))
+            self._pending.clear()
+
+
+def runs_in(path: Path, lengths: Sequence[int]) -> list[Run]:
+    """The runs that a RunWriter wrote into a file."""
+    firsts = np.cumsum([0, *lengths]).tolist()
+    return [Run(path, first, rows) for first, rows in zip(firsts, lengths, strict=False)]
 
 
 def merge(runs: list[Run], out: Path, memory: int) -> int:
