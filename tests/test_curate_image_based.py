@@ -294,6 +294,45 @@ def test_the_command_clusters_the_rows_with_usable_captions(tmp_path: Path, pool
     assert len(np.unique(half, axis=0)) < len(half), "drawn with replacement"
 
 
+def test_what_is_clustered_is_that_of_the_files_one_by_one(tmp_path: Path, pool: Path) -> None:
+    """For any number of workers, with draws by the place of a file, and found again by a run that was cut short."""
+    files, parts = list_pool(str(pool)), []
+    for number, path in enumerate(sorted(pool.glob("*.parquet"))):
+        kept = usable_captions(pq.read_table(path)["text"], SMALL)
+        part = np.load(path.with_suffix(".npz"))["l14_img"][kept]
+        parts.append(part[np.random.default_rng([3, number]).integers(len(part), size=int(len(part) * 0.4))])
+    expected = np.concatenate(parts).astype(np.float32)
+    for workers in (1, 2):
+        config = CentroidsConfig(str(pool), "", 5, 0.4, SMALL, seed=3, workers=workers)
+        work = tmp_path / str(workers)
+        assert np.array_equal(sample(files, config, work), expected)
+    arrays = sorted(work.glob("drawn-*/*.npy"))
+    before = [path.stat().st_mtime_ns for path in arrays]
+    assert np.array_equal(sample(files, config, work), expected) and len(arrays) == len(files)
+    assert [path.stat().st_mtime_ns for path in arrays] == before
+    later = [file._replace(number=number) for number, file in enumerate(files[1:])]  # other places, other draws
+    assert not np.isin(sample(later, config, work), expected[len(parts[0]) :]).all()
+
+
+def test_a_killed_clustering_continues(
+    tmp_path: Path, pool: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "centroids.npy"
+    given = [f"pool={pool}", f"out={out}", f"language={SMALL}", "clusters=5", "workers=1"]
+
+    def killed(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("curate.centroids.k_means", killed)
+        with pytest.raises(KeyboardInterrupt):
+            main(given)
+    assert not out.exists() and out.with_name("centroids.npy.work").exists()
+    assert main(given) == 0
+    assert "continuing: 3 of 3 files are done" in capsys.readouterr().err
+    assert out.exists() and not out.with_name("centroids.npy.work").exists()
+
+
 def test_a_pool_without_embeddings_and_wrong_keys_are_one_line(tmp_path: Path) -> None:
     bare = write_metadata(tmp_path / "bare", files=1, rows=20, npz=False)
     given = [f"pool={bare}", f"out={tmp_path}/c.npy", f"language={SMALL}"]
@@ -301,6 +340,8 @@ def test_a_pool_without_embeddings_and_wrong_keys_are_one_line(tmp_path: Path) -
         main(given)
     with pytest.raises(UserError, match="ratio= is above 0 and at most 1"):
         main([*given, "ratio=0"])
+    with pytest.raises(UserError, match="workers=0 must be positive"):
+        main([*given, "workers=0"])
     with pytest.raises(UserError, match="'small' is not key=value"):
         main(["small", *given])
     assert not (tmp_path / "c.npy").exists()

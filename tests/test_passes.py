@@ -1,0 +1,121 @@
+"""Passes over a pool's files: in order, in processes, kept or handed on, and what one file can do to the others."""
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from metadata import rows_or_death, write_metadata
+
+from curate.pool.files import BadFile, File, list_pool
+from curate.pool.passes import Part, Passes, work_folder
+from poolbench.errors import UserError
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[File]:
+    """Six of 20 rows."""
+    return list_pool(str(write_metadata(tmp_path / "pool", 6, 20, npz=False)))
+
+
+def name_of(file: File, number: int) -> dict[str, Any]:
+    """Something that JSON can hold; the third file is bad."""
+    if file.name == "0002":
+        raise BadFile("it is the third")
+    return {"name": file.name, "number": number, "process": os.getpid()}
+
+
+def squares(file: File, power: "Power") -> np.ndarray:
+    return np.arange(file.number + 1) ** power.power
+
+
+class Power:
+    """An argument that JSON does not hold."""
+
+    def __init__(self, power: int) -> None:
+        self.power = power
+
+    def identity(self) -> Any:
+        return ["power", self.power]
+
+
+@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_results_come_in_the_order_of_the_files(files: list[File], tmp_path: Path, kept: bool, workers: int) -> None:
+    with Passes(files, tmp_path / "work" if kept else None, workers) as passes:
+        found = dict(passes.map(name_of, 7))
+        assert [file.name for file in found] == [f"{n:04d}" for n in range(6) if n != 2]
+        assert [one["name"] for one in found.values()] == [file.name for file in found]
+        assert {one["number"] for one in found.values()} == {7}
+        assert passes.bad == {"0002": f"{files[2].path}: it is the third"}
+        assert (os.getpid() in {one["process"] for one in found.values()}) == (workers == 1)
+        powers = [array.tolist() for _, array in passes.map(squares, Power(2))]
+        assert powers == [[n**2 for n in range(file.number + 1)] for file in files if file.name != "0002"]
+    assert (tmp_path / "work").exists() == kept
+
+
+def noted(file: File, folder: str) -> int:
+    Path(folder, file.name).touch()
+    return file.number
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_is_not_kept_does_not_pile_up(tmp_path: Path, workers: int) -> None:
+    """Results that nobody takes hold up those behind them."""
+    files = [File(str(number), "", 0, "", number=number) for number in range(40)]
+    with Passes(files, None, workers) as passes:
+        found = passes.map(noted, str(tmp_path))
+        taken = [next(found)[1] for _ in range(20)]
+        time.sleep(0.2)
+        assert 20 <= len(list(tmp_path.iterdir())) <= 20 + 2 * workers
+        taken += [number for _, number in found]
+    assert taken == list(range(40))
+
+
+def test_arguments_tell_results_apart(files: list[File], tmp_path: Path) -> None:
+    for number, (power, made) in enumerate(((2, 6), (3, 6), (2, 0))):
+        with Passes(files, tmp_path, 1) as passes:
+            sums = [int(array.sum()) for _, array in passes.map(squares, Power(power))]
+            assert sums == [sum(n**power for n in range(k + 1)) for k in range(6)] and passes.done == made, number
+
+
+def test_a_whole_pool_is_asked_for(files: list[File], tmp_path: Path) -> None:
+    """The first bad file ends the pass; those that were done stay."""
+    with (
+        pytest.raises(UserError, match=r"0002.parquet: it is the third"),
+        Passes(files, tmp_path, 1, whole=True) as one,
+    ):
+        list(one.map(name_of, 1))
+    assert len(list(tmp_path.glob("name_of-*/*.json"))) == 2
+
+
+def test_no_file_that_can_be_used_is_a_mistake(files: list[File]) -> None:
+    with pytest.raises(UserError, match=r"no file of the pool can be used; .*0002"), Passes(files[2:3], None, 1) as one:
+        list(one.map(name_of, 1))
+
+
+def test_a_worker_that_dies_where_nothing_is_kept(files: list[File], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"a worker died, .*; give fewer workers= if so"), Passes(files, None, 2) as one:
+        list(one.map(rows_or_death, str(tmp_path / "marker")))
+
+
+def test_a_part_does_its_own_files_first_and_then_the_others(files: list[File], tmp_path: Path) -> None:
+    assert [file.number for file in Part(2, 3).own(files)] == [1, 4]
+    with Passes(files, tmp_path, 1, Part(2, 3)) as passes:
+        step = passes.prepared(squares, Power(2))
+        passes.do(step, Part(2, 3).own(files))
+        assert passes.done == 2
+        assert len(list(passes.map(squares, Power(2)))) == 6 and passes.done == 6
+
+
+def test_a_work_folder_is_claimed_and_removed_but_where_it_was_named(tmp_path: Path) -> None:
+    out = tmp_path / "out.npy"
+    for named in (None, str(tmp_path / "mine")):
+        with work_folder(out, named) as work:
+            assert work.path == (tmp_path / "mine" if named else tmp_path / "out.npy.work") and work.path.is_dir()
+            with work_folder(out, named, shared=True) as other:
+                assert other.path == work.path
+            work.remove()
+            assert work.path.exists() == bool(named)
