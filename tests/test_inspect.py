@@ -241,6 +241,22 @@ def test_what_cannot_be_read_is_said(data: Path, tmp_path: Path, capsys: pytest.
     assert "of 751 rows kept" in said.out
 
 
+def test_a_file_that_breaks_off_half_way_counts_for_nothing(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(pool, "ROWS", 50)
+    shutil.copytree(data / "metadata", tmp_path / "metadata")
+    path = tmp_path / "metadata" / "0001.parquet"
+    second = pq.read_metadata(path).row_group(1).column(0)  # of three; the first has been read by then
+    with path.open("r+b") as file:
+        file.seek(second.dictionary_page_offset or second.data_page_offset)
+        file.write(b"\xff" * second.total_compressed_size)
+    assert sum(1 for _ in pool.read_columns(list_pool(str(data / "metadata"))[1], ["uid"])) == 5
+    assert run(data / "kept.npy", pool=tmp_path / "metadata", out=tmp_path / "r.html") == 1
+    said = capsys.readouterr()
+    assert "0001.parquet cannot be read" in said.err and "of 750 rows kept" in said.out
+
+
 def test_a_pool_of_uids_alone_will_do(data: Path, tmp_path: Path) -> None:
     pq.write_table(pa.table({"uid": [uid_of(n) for n in range(10)]}), tmp_path / "u.parquet")
     assert run(data / "kept.npy", pool=tmp_path, out=tmp_path / "r.html") == 0
