@@ -22,6 +22,7 @@ from curate.models.languages import detector
 from curate.models.matrices import as_npy, load_matrix
 from curate.pool.chosen import judged
 from curate.pool.files import BadFile, list_pool
+from curate.pool.passes import Passes
 from curate.selectors.base import Filter
 from curate.selectors.registry import build
 from poolbench.errors import UserError
@@ -86,7 +87,7 @@ def test_the_command_keeps_what_ten_lines_of_numpy_keep(tmp_path: Path, pool: Pa
 def test_the_intersection_keeps_what_both_keep(pool: Path, files: tuple[Path, Path]) -> None:
     given = {"centroids": str(files[0]), "targets": str(files[1]), "language": SMALL}
     both = build({"filter": "image_based_intersect_clip_score", **given, "arch": "l14", "threshold": 0.25})
-    both.prepare(_Passes(pool))
+    both.prepare(passes_over(pool))
     kept = expected(pool, *files, threshold=0.25)
     assert uids_kept(both, pool) == kept and 5 < len(kept) < len(expected(pool, *files))
 
@@ -98,11 +99,18 @@ def test_the_fraction_is_one_of_the_whole_pool(pool: Path, files: tuple[Path, Pa
     scores = np.concatenate(
         [pq.read_table(path)["clip_l14_similarity_score"].to_numpy() for path in sorted(pool.glob("*.parquet"))]
     )
-    both.prepare(_Passes(pool))
+    both.prepare(passes_over(pool))
     threshold = np.sort(np.nan_to_num(scores, nan=-np.inf))[::-1][int(len(scores) * 0.3)]
-    assert both.children[0].state == {"threshold": float(threshold)}  # type: ignore[attr-defined]
+    assert both.children[0].state == {"threshold": float(threshold)}
     with pytest.raises(UserError, match=r"needs either filter.fraction= or filter.threshold="):
         build({"filter": "image_based_intersect_clip_score", **given})
+
+
+def passes_over(pool: Path) -> Passes:
+    return Passes(list_pool(str(pool)), None, 1)
+
+
+NONE = Passes([], None, 1)  # for filters that ask for no pass
 
 
 def uids_kept(chosen: Filter, pool: Path) -> list[str]:
@@ -112,16 +120,6 @@ def uids_kept(chosen: Filter, pool: Path) -> list[str]:
         for rows, counts in judged(file, chosen):
             found += rows.arrays["uid"][counts > 0].tolist()
     return sorted(f"{high:016x}{low:016x}" for high, low in found)
-
-
-class _Passes:
-    """Whole passes over a pool, one file after the other."""
-
-    def __init__(self, pool: Path) -> None:
-        self.files = list_pool(str(pool))
-
-    def map(self, function: Any, *arguments: Any) -> Any:
-        return ((file, function(file, *arguments)) for file in self.files)
 
 
 def test_the_first_of_equal_centroids_is_the_nearest() -> None:
@@ -167,7 +165,7 @@ def test_captions_that_the_clustering_looks_at() -> None:
 
 def test_rows_whose_embedding_is_no_number_are_counted(files: tuple[Path, Path]) -> None:
     spec = build({"filter": "image_based", "centroids": str(files[0]), "targets": str(files[1]), "language": SMALL})
-    spec.prepare(_Passes)  # type: ignore[arg-type]  (asks for no pass)
+    spec.prepare(NONE)
     rows = pa.table({"text": ["a photo of a dog on the beach"] * 3})
     features = np.repeat(np.load(files[1])[:1], 3, axis=0)
     features[1, 2] = np.nan
@@ -180,12 +178,12 @@ def test_rows_whose_embedding_is_no_number_are_counted(files: tuple[Path, Path])
 def test_clusters_of_targets_are_found_once(files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     spec = {"filter": "image_based", "centroids": str(files[0]), "targets": str(files[1]), "language": SMALL}
     first, second = build(spec), build(spec)
-    first.prepare(_Passes)  # type: ignore[arg-type]
+    first.prepare(NONE)
     monkeypatch.setattr(clustering, "nearest", None)
-    second.prepare(_Passes)  # type: ignore[arg-type]
+    second.prepare(NONE)
     assert first.state == second.state and first.state["clusters_wanted"] > 1
     third = build({**spec, "clusters": first.state["clusters"], "targets": "not looked at"})
-    third.prepare(_Passes)  # type: ignore[arg-type]
+    third.prepare(NONE)
     assert third.state == first.state
 
 
@@ -217,7 +215,7 @@ def test_wrong_files_are_named(
     np.save("nan.npy", np.full((2, WIDTH), np.nan, np.float32))
     np.save("large.npy", np.array([0, CLUSTERS]))
     with pytest.raises(UserError) as caught:
-        build({"filter": "image_based", "language": SMALL, **options}).prepare(_Passes)  # type: ignore[arg-type]
+        build({"filter": "image_based", "language": SMALL, **options}).prepare(NONE)
     assert says in str(caught.value) and "\n" not in str(caught.value)
 
 
