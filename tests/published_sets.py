@@ -138,6 +138,48 @@ def voc2007(root: Path, patch: pytest.MonkeyPatch) -> None:
     (base / "ImageSets" / "Main" / "aeroplane_test.txt").write_text("000001 -1\n000002 -1\n")
 
 
+def pets(root: Path, patch: pytest.MonkeyPatch) -> None:
+    """Lists of names and labels, one a split; among the files that end in .jpg a GIF and a PNG."""
+    base = root / "oxford-iiit-pet"
+    for name in ("images", "annotations"):
+        (base / name).mkdir(parents=True)
+    for split, count in (("test", 6), ("trainval", 4)):
+        rows = []
+        for number in range(count):
+            name, form = f"breed_{number % 3}_{split}", ("JPEG", "GIF", "PNG", "JPEG", "JPEG", "JPEG")[number]
+            (base / "images" / f"{name}_{number}.jpg").write_bytes(encoded(RGB[number], form))
+            rows.append(f"{name}_{number} {number % 3 + 1} 1 1")
+        (base / "annotations" / f"{split}.txt").write_text("\n".join(rows) + "\n")
+
+
+def caltech101(root: Path, patch: pytest.MonkeyPatch) -> None:
+    """A folder for each of 102 categories, of which pictures are opened and no more."""
+    listed = json.loads((files("clip_benchmark") / "datasets" / "en_classnames.json").read_text(encoding="utf-8"))
+    for number in range(len(listed["caltech101"])):
+        folder = root / "caltech101" / "101_ObjectCategories" / f"category_{number:03}"
+        folder.mkdir(parents=True)
+        picture = RGB[number % 12].convert("L" if number % 2 else "RGB")
+        (folder / "image_0001.jpg").write_bytes(encoded(picture, "JPEG"))
+
+
+def objectnet(root: Path, patch: pytest.MonkeyPatch) -> None:
+    """A folder a thing, of which those count that four tables lead to classes of ImageNet."""
+    things = {"chair_f": "Chair", "air_f": "Air freshener", "mug_f": "Mug"}
+    for number, name in enumerate(things):
+        (root / "objectnet-1.0" / "images" / name).mkdir(parents=True)
+        for count in range(2):
+            picture = encoded(RGB[3 * number + count], "PNG")
+            (root / "objectnet-1.0" / "images" / name / f"{count}.png").write_bytes(picture)
+    tables = {
+        "folder_to_objectnet_label.json": json.dumps(things),
+        "objectnet_to_imagenet_1k.json": json.dumps({"Mug": "coffee mug", "Chair": "folding chair; rocking chair"}),
+        "pytorch_to_imagenet_2012_id.json": json.dumps({"559": 0, "765": 1, "504": 2}),
+        "imagenet_to_label_2012_v2": "folding chair\nrocking chair\ncoffee mug\n",
+    }
+    for name, text in tables.items():
+        (root / name).write_text(text)
+
+
 def flickr30k(root: Path, patch: pytest.MonkeyPatch) -> None:
     """Pictures in one folder, and lines of a picture's name and a caption."""
     root.mkdir(parents=True)
@@ -182,6 +224,9 @@ PUBLISHED = {
     "imagenetv2": Published(imagenetv2, "wds_imagenetv2_test", 16, 16),
     "gtsrb": Published(gtsrb, "wds_gtsrb_test", 9, 0),
     "voc2007": Published(voc2007, "wds_voc2007_test", 3, 1),
+    "pets": Published(pets, "wds_vtab-pets_test", 6, 5),
+    "caltech101": Published(caltech101, "wds_caltech101_test", 102, 102),
+    "objectnet": Published(objectnet, "wds_objectnet_test", 4, 4),
     "flickr30k": Published(flickr30k, "flickr_1k_test_image_text_retrieval", 12, 12),
     "mscoco_captions": Published(mscoco_captions, "mscoco_2014_5k_test_image_text_retrieval", 12, 12),
     "crossmodal3600": Published(crossmodal3600, "wds_crossmodal3600-de_test", 5, 5, "de"),
