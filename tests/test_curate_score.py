@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -25,16 +26,18 @@ import torch
 from evalsets import MODEL, write_checkpoint
 from PIL import Image
 from pools import sample, uid_of, write_pool, write_tar
+from test_dependencies import FILES, MODULES
 
-from curate import score
-from curate.pool import scored
+import curate.scorers.run
+from curate import score, scorers
+from curate.pool.columns import Conditions, Made, Record, ScoredShard, Scores
 from curate.pool.files import list_pool, read
-from curate.pool.scored import Conditions, Record, ScoredShard, Scores
 from poolbench.errors import UserError, status_of
 from poolbench.files import read_lines, write_json
 from poolbench.models.clip import create
 
 ROOT = Path(__file__).parent.parent
+B32 = Made("b32", ("clip_b32_similarity_score",), ("b32_img", "b32_txt"))
 REAL = "ViT-Ti-32-64"  # a model that processes of their own know, too
 
 
@@ -56,7 +59,7 @@ def varied(number: int) -> dict[str, bytes]:
     return members | {"txt": b", ".join([members["txt"]] * (4 - number % 4))}
 
 
-def run(pool: Path | str, checkpoint: Path | str, out: Path, **options: Any) -> int:
+def run(pool: Path | str, checkpoint: Path | str | None, out: Path, **options: Any) -> int:
     """`python -m curate.score` in this process; mistakes raise."""
     known = {"checkpoint": checkpoint, "shards": pool, "out": out, "model": MODEL, "arch": "b32", "workers": 0}
     words = [f"{key}={value}" for key, value in {**known, **options}.items() if value is not None]
@@ -282,14 +285,15 @@ def test_a_crash_between_the_two_files_leaves_nothing_that_looks_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def write(seed: int) -> Record:
-        vectors = np.random.default_rng(seed).normal(size=(2, 3, 4)).astype(np.float32)
-        record = Record(Conditions("m", None, str(seed), "fp32", 7), 3, [])
-        ScoredShard(tmp_path, "x").write("b32", rows, Scores(vectors[0], vectors[1]), record)
+        images, texts = np.random.default_rng(seed).normal(size=(2, 3, 4)).astype(np.float32)
+        record = Record(conditions=conditions(sha256=str(seed)), rows=3, bad=[])
+        scores = Scores({B32.columns[0]: (images * texts).sum(1)}, {"b32_img": images, "b32_txt": texts})
+        ScoredShard(tmp_path, "x").write(B32, rows, scores, record)
         return record
 
     rows = [{"uid": uid_of(number), "text": "t"} for number in range(3)]
     files = ScoredShard(tmp_path, "x")
-    assert write(1) == files.record("b32")
+    assert write(1) == files.record(B32)
     vectors = np.load(files.npz)["b32_img"]
     replace = ScoredShard._replace
     calls: list[int] = []
@@ -300,14 +304,129 @@ def test_a_crash_between_the_two_files_leaves_nothing_that_looks_whole(
             raise OSError("power cut")
         replace(self, table, records)
 
-    monkeypatch.setattr(scored.ScoredShard, "_replace", second_fails)
+    monkeypatch.setattr(ScoredShard, "_replace", second_fails)
     with pytest.raises(OSError, match="power cut"):
         write(2)
     assert (np.load(files.npz)["b32_img"] != vectors).any()  # the new vectors are there, and no old score beside them
-    assert files.record("b32") is None
+    assert files.record(B32) is None
     assert pq.read_table(files.parquet)["clip_b32_similarity_score"].null_count == 3
     monkeypatch.undo()
-    assert write(2) == files.record("b32")
+    assert write(2) == files.record(B32)
+
+
+def conditions(**changes: Any) -> Conditions:
+    return Conditions(**{"model": "m", "tag": None, "sha256": "0", "precision": "fp32", "size": 7, **changes})
+
+
+def test_what_differs_is_named_and_a_record_of_another_version_is_refused(tmp_path: Path) -> None:
+    """The oldest records have no conventions, and no record has options where there are none."""
+    files = ScoredShard(tmp_path, "x")
+    stored = {
+        "conditions": {"model": "m", "tag": None, "sha256": "0", "precision": "fp32", "size": 7},
+        "rows": 1,
+        "bad": [["", "cut"]],
+    }
+    table = pa.table({"uid": [uid_of(0)], B32.columns[0]: pa.array([0.5], pa.float32())})
+
+    def store(record: dict[str, Any]) -> None:
+        metadata = {b"poolbench.scores": json.dumps({"b32": record}).encode()}
+        pq.write_table(table.replace_schema_metadata(metadata), files.parquet)
+
+    store(stored)
+    np.savez(files.npz, b32_img=np.zeros((1, 2), np.float16), b32_txt=np.zeros((1, 2), np.float16))
+    assert files.record(B32) == Record(conditions=conditions(), rows=1, bad=[("", "cut")])
+    assert files.in_the_way(B32, conditions()) == ""
+    changed = conditions(options={"mask": "text"}, precision="amp_bf16")
+    assert files.in_the_way(B32, changed) == "scores of another precision and options"
+    assert files.in_the_way(B32, conditions(size=8)) == "scores of another content of the shard"
+    for broken in ({**stored, "shards": 1}, {**stored, "rows": "many"}, {"rows": 1}):
+        store(broken)
+        with pytest.raises(
+            UserError, match=r"x\.parquet: its record of the scores b32 is of another version"
+        ) as caught:
+            files.record(B32)
+        assert "\n" not in str(caught.value)
+
+
+BRIGHTNESS = '''
+"""How bright a picture is."""
+from dataclasses import dataclass
+import numpy as np
+import torch
+from curate.pool.columns import Identity, Made, Scores
+from curate.scorers.base import Scorer, ScorerOptions
+from poolbench.models.transforms import WebPixels
+from poolbench.options import option
+from torchvision.transforms import CenterCrop, Compose, Normalize, ToTensor
+
+@dataclass
+class Options(ScorerOptions):
+    """The options."""
+    side: int = option("pixels", 8)
+
+class Brightness(Scorer):
+    def __init__(self, options):
+        super().__init__(options)
+        self.made = Made("brightness", ("brightness", "longest"), ("colour",))
+        self.identity = Identity(model="none", tag=None, sha256="", precision="fp32", options={"side": options.side})
+
+    def load(self, device):
+        self.pixels = WebPixels(Compose([CenterCrop(self.options.side), ToTensor(), Normalize([0] * 3, [1] * 3)]))
+        self.tokenizer = lambda captions: torch.tensor([[len(caption)] for caption in captions])
+
+    def score(self, batch, clock):
+        with clock.on("counting"):
+            colour = batch.pictures.double().mean((2, 3)).float().numpy()
+        columns = {"brightness": colour.mean(1), "longest": batch.tokens[:, 0].float().numpy()}
+        return Scores(columns, {"colour": colour})
+'''
+
+
+def test_a_scorer_is_one_file(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules" / "brightness.py").write_text(BRIGHTNESS)
+    monkeypatch.setattr(scorers, "__path__", [*scorers.__path__, str(tmp_path / "modules")])
+    assert scorers.names() == ["brightness", "clip_similarity"]
+    own: dict[str, Any] = {"scorer": "brightness", "model": None, "arch": None}
+    out = tmp_path / "out"
+    shutil.copytree(root / "scores", out)
+    assert run(root / "pool", None, out, **own, side=4, batch_size=5) == 0
+    assert "none as brightness: 3 of 3 shards to score, cpu" in capsys.readouterr().out
+    before, after = table_of(root / "scores"), table_of(out)
+    for number in range(42):
+        members = varied(number)
+        data = next(members[kind] for kind in ("png", "jpg", "webp") if kind in members)
+        picture = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(np.float64)
+        top, left = (round((side - 4) / 2) for side in picture.shape[:2])
+        colour = picture[top : top + 4, left : left + 4].mean((0, 1))
+        row = after[uid_of(number)]
+        np.testing.assert_allclose(row.pop("colour"), colour, rtol=1e-3)
+        assert row.pop("brightness") == pytest.approx(colour.mean(), rel=1e-6)
+        assert row.pop("longest") == len(members["txt"])
+        assert row.keys() == before[uid_of(number)].keys()
+        assert all(np.array_equal(row[name], value) for name, value in before[uid_of(number)].items())
+    assert run(root / "pool", None, out, **own, side=4) == 0
+    assert "0 of 3 shards to score" in capsys.readouterr().out
+    with pytest.raises(UserError, match="holds scores of another options"):
+        run(root / "pool", None, out, **own)
+    assert run(root / "pool", root / "model.pt", out) == 0
+    assert "0 of 3 shards to score" in capsys.readouterr().out
+    with pytest.raises(UserError, match="unknown key 'side'"):
+        run(root / "pool", root / "model.pt", out, side=4)
+
+
+def test_one_module_writes_a_pools_columns() -> None:
+    """What else of curate writes parquet files, and why they are no pool's."""
+    others = {"curate.download.images": "the list of what became of each url, beside its shard"}
+    writing = re.compile(r"\b(write_table|ParquetWriter|write_dataset|to_parquet)\b")
+    found = {
+        module
+        for module in MODULES
+        if module.startswith("curate") and writing.search(FILES[module].read_text(encoding="utf-8"))
+    }
+    assert found == {"curate.pool.columns", *others}
 
 
 def test_the_model_of_a_run_need_not_be_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -348,6 +467,7 @@ def test_the_model_of_a_run_need_not_be_named(tmp_path: Path, capsys: pytest.Cap
         ({"model": None, "checkpoint": "runs/nowhere"}, "checkpoint=runs/nowhere is no file and no run"),
         ({"shards": "/nowhere"}, "shards=/nowhere does not exist"),
         ({"checkpoint": None}, "checkpoint= is needed"),
+        ({"scorer": "clip_similarty"}, r"scorer=clip_similarty is not known; did you mean 'clip_similarity'\?"),
     ],
 )
 def test_wrong_commands_get_one_line(root: Path, tmp_path: Path, options: dict[str, Any], message: str) -> None:
@@ -412,7 +532,7 @@ def command(real: Path, out: Path, *words: str) -> list[str]:
 def test_a_process_for_each_device(
     real: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(score, "subprocess", SimpleNamespace(Popen=forked.popen))
+    monkeypatch.setattr(curate.scorers.run, "subprocess", SimpleNamespace(Popen=forked.popen))
     assert run(real / "pool", real / "model.pt", tmp_path, model=REAL, device="cpu,cpu") == 0
     assert capfd.readouterr().out.count("6 of 6 shards to score, cpu") == 2
     assert scores_of(tmp_path) == pytest.approx(scores_of(real / "scores"), abs=1e-6)

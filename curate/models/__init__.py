@@ -1,1 +1,1 @@
-"""What scorers and selectors ask of models and word lists: languages, WordNet, towers."""
+"""What scorers and selectors ask of models and word lists: languages, WordNet."""

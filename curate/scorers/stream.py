@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
-from curate.pool.scored import metadata_of
+from curate.pool.columns import metadata_of
 from poolbench.remote import StoreError, Tally
 from poolbench.shards.samples import Problem, Sample, open_shard, read_samples, shortened, told_once
 from poolbench.shards.sources import Shard

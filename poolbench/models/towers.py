@@ -1,4 +1,4 @@
-"""The two towers of a finished CLIP model: pictures and texts to unit vectors."""
+"""The two towers of a finished CLIP model: pictures and texts to embeddings of unit length."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -7,14 +7,14 @@ import torch
 from torch.nn import functional
 
 from poolbench.errors import UserError
-from poolbench.models.texts import encode_text
+from poolbench.models.texts import by_length, encode_text
 from poolbench.models.transforms import Scale, evaluation_transform
 
 
 class Towers:
-    """A model on a device. Vectors are float32 and of unit length whatever the precision of the towers.
+    """A model on a device. Embeddings are float32 and of unit length whatever the precision of the towers.
 
-    Both methods raise UserError where the model gives embeddings that are not finite, as a diverged one does.
+    All methods raise UserError where the model gives embeddings that are not finite, as a diverged one does.
     """
 
     def __init__(self, model: torch.nn.Module, device: torch.device, precision: str) -> None:
@@ -37,19 +37,24 @@ class Towers:
     @torch.inference_mode()
     def texts(self, parts: Iterable[torch.Tensor]) -> torch.Tensor:
         """Tokens, n texts in parts of like length each -> float32 [n, d] on the device, in the parts' order."""
-        vectors = []
+        embeddings = []
         for tokens in parts:
             with self._autocast():
                 features = encode_text(self._model, tokens.to(self._device, non_blocking=True))
-            vectors.append(_unit(features, "text"))
-        return torch.cat(vectors)
+            embeddings.append(_unit(features, "text"))
+        return torch.cat(embeddings)
+
+    def captions(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Tokens of a batch of texts, int64 [n, context length] -> float32 [n, d] on the device, row for row."""
+        parts, places = by_length(self._model, tokens)
+        return self.texts(parts)[places.to(self._device)]
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self._device.type, torch.bfloat16, enabled=self._precision == "amp_bf16")
 
 
 def _unit(features: torch.Tensor, what: str) -> torch.Tensor:
-    vectors = functional.normalize(features.float(), dim=-1)
-    if not torch.isfinite(vectors).all():
+    embeddings = functional.normalize(features.float(), dim=-1)
+    if not torch.isfinite(embeddings).all():
         raise UserError(f"the model gives {what} embeddings that are not finite numbers; did its training diverge?")
-    return vectors
+    return embeddings

@@ -79,6 +79,32 @@ def weights_of(model: str, checkpoint: str | None) -> Weights:
     return Weights(model, checkpoint, checkpoint, digest_file(_downloaded(model, checkpoint)))
 
 
+def weights_named(checkpoint: str | None, model: str | None) -> Weights:
+    """Find the weights of `checkpoint=`: a file, a pretrained tag, or the folder of a training run or of a model with
+    its configuration; without it those that `model=` brings.
+
+    Raises:
+        UserError: no such run, model, file or tag, or a model has to be named.
+    """
+    if checkpoint is None:
+        if model is None:
+            raise UserError("checkpoint= is needed, or model= with weights of its own: hf-hub:<repository>, a folder")
+        return weights_of(model, None)
+    path = Path(checkpoint).expanduser()
+    if path.is_dir() and (path / CONFIG).is_file() and not (path / "run.json").is_file():
+        return weights_of(model or str(path), None)
+    if path.is_dir():
+        newest = trained(path)
+        return weights_of(model or newest.model, str(newest.checkpoint))
+    if model is None and path.is_file() and (path.parent.parent / "run.json").is_file():
+        model = trained(path.parent.parent).model
+    if model is None:
+        if not path.is_file():
+            raise UserError(f"checkpoint={checkpoint} is no file and no run; a pretrained tag needs model= as well")
+        raise UserError(f"model= is needed: open_clip's name of the architecture of {checkpoint}")
+    return weights_of(model, str(path) if path.is_file() else checkpoint)
+
+
 def trained(run: Path) -> Trained:
     """The newest checkpoint of the training run in a folder, as recorded.
 

@@ -1,6 +1,8 @@
 """A shard's scores as pool metadata: `<shard>.parquet` and, row for row, `<shard>.npz`.
 
-What a file was made with is written into the parquet itself, which is written last: one that has the record is whole.
+This is the one module of curate that may write a pool's columns: scorers hand their numbers to the runner
+(curate/scorers/run.py), which hands them here, and selectors only read. What a file was made with is written into the
+parquet itself, which is written last: one that has the record is whole.
 """
 
 import json
@@ -8,19 +10,19 @@ import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from poolbench.errors import UserError, first_line
 from poolbench.files import atomic
 
 SCORE = re.compile(r"clip_([a-z0-9_]+)_similarity_score")
 _PUBLISHED = ("clip_b32_similarity_score", "clip_l14_similarity_score")  # columns that every pool has
-_RECORDS = b"poolbench.scores"  # in the parquet's metadata: JSON {arch: Record}
+_RECORDS = b"poolbench.scores"  # in the parquet's metadata: JSON {name of the scorer's scores: Record}
 _FIELDS = [
     ("uid", pa.string()),
     ("url", pa.string()),
@@ -34,45 +36,63 @@ _SAID = {
     "tag": "pretrained tag",
     "sha256": "checkpoint",
     "precision": "precision",
+    "options": "options",
     "size": "content of the shard",
 }
 _FACES = ("face_bboxes", pa.list_(pa.list_(pa.float64())))
 
 
-class Conditions(NamedTuple):
-    """What the scores of a shard depend on."""
+class Identity(BaseModel):
+    """What a scorer's numbers depend on besides the samples.
+
+    Attributes:
+        sha256: of the weights.
+        options: of the scorer, those that change its numbers; {} where it has none.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str
     tag: str | None
-    sha256: str  # of the weights
+    sha256: str
     precision: str
-    size: int  # bytes of the shard
+    options: dict[str, str | float | bool | None] = {}
 
 
-class Record(NamedTuple):
+class Conditions(Identity):
+    """What the scores of a shard depend on; `size` is the shard's, in bytes."""
+
+    size: int
+
+
+class Record(BaseModel):
     """How a shard was scored; `bad` holds (key, reason) of what has no row, an empty key for the shard itself.
 
     `conventions` are the fields of poolbench.models.conventions.Conventions, what the weights do not tell of their
     model; {} where it was scored before they were recorded.
     """
 
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
     conditions: Conditions
     rows: int
     bad: list[tuple[str, str]]
-    conventions: Mapping[str, Any] = MappingProxyType({})
+    conventions: dict[str, Any] = {}
+
+
+class Made(NamedTuple):
+    """What one scorer makes: columns of the parquet, arrays of the npz, and the name by which it is recorded."""
+
+    name: str
+    columns: tuple[str, ...]
+    arrays: tuple[str, ...]
 
 
 class Scores(NamedTuple):
-    """Unit vectors of pictures and captions, float32 [n, d], row for row."""
+    """The numbers of some rows: columns float32 [n], arrays float32 [n, d], by name, row for row."""
 
-    images: np.ndarray
-    texts: np.ndarray
-
-    @property
-    def similarity(self) -> np.ndarray:
-        """float32 [n]: the dot products of the float32 vectors, not of what the npz keeps of them."""
-        products: np.ndarray = np.einsum("nd,nd->n", self.images, self.texts, dtype=np.float32)
-        return products
+    columns: dict[str, np.ndarray]
+    arrays: dict[str, np.ndarray]
 
 
 class ScoredShard:
@@ -86,27 +106,27 @@ class ScoredShard:
         self.parquet = folder / f"{name}.parquet"
         self.npz = folder / f"{name}.npz"
 
-    def record(self, arch: str) -> Record | None:
+    def record(self, made: Made) -> Record | None:
         """How the shard was scored before, None where it was not, or where the npz is gone or cut short."""
-        found = _records(self.parquet).get(arch)
-        if found is None or not {f"{arch}_img", f"{arch}_txt"} <= _names(self.npz):
-            return None
-        bad = [(key, why) for key, why in found["bad"]]
-        return Record(Conditions(**found["conditions"]), found["rows"], bad, found.get("conventions", {}))
+        found = self._recorded(made.name)
+        return found if found is not None and set(made.arrays) <= _names(self.npz) else None
 
-    def in_the_way(self, arch: str, conditions: Conditions) -> str:
-        """What other scores of `arch` the files hold, "" where there are none that writing would replace."""
-        found = _records(self.parquet).get(arch)
+    def in_the_way(self, made: Made, conditions: Conditions) -> str:
+        """What other scores of this name the files hold, "" where there are none that writing would replace."""
+        found = self._recorded(made.name)
         if found is not None:
-            before = Conditions(**found["conditions"])
-            differ = [name for name in before._fields if getattr(before, name) != getattr(conditions, name)]
-            return f"scores of another {' and '.join(_SAID[name] for name in differ)}" if differ else ""
-        column = _column(arch)
-        if self.parquet.exists() and column in _schema(self.parquet).names:
-            stored = pq.read_table(self.parquet, columns=[column])[column]
-            if stored.null_count < len(stored):
-                return f"a column {column} that was not made here"
-        return f"an array {arch}_img that was not made here" if self._has_foreign(arch) else ""
+            differ = [said for key, said in _SAID.items() if getattr(found.conditions, key) != getattr(conditions, key)]
+            return f"scores of another {' and '.join(differ)}" if differ else ""
+        if not self.parquet.exists():
+            return ""
+        for column in made.columns:
+            if column in _schema(self.parquet).names:
+                stored = pq.read_table(self.parquet, columns=[column])[column]
+                if stored.null_count < len(stored):
+                    return f"a column {column} that was not made here"
+        foreign = () if is_scored(self.parquet) else made.arrays  # no crash of ours explains them beside such a parquet
+        held = [array for array in foreign if array in _names(self.npz)]
+        return f"an array {held[0]} that was not made here" if held else ""
 
     def same_rows(self, uids: Sequence[str]) -> bool:
         """Whether the files that are there, if any, are of these samples in this order."""
@@ -116,22 +136,37 @@ class ScoredShard:
             return False
         return bool(pq.read_table(self.parquet, columns=["uid"])["uid"].to_pylist() == list(uids))
 
-    def write(self, arch: str, rows: Sequence[Mapping[str, Any]], scores: Scores, record: Record) -> None:
-        """Write both files; columns and arrays of other architectures stay where they are of the same samples."""
+    def write(self, made: Made, rows: Sequence[Mapping[str, Any]], scores: Scores, record: Record) -> None:
+        """Write both files; columns and arrays of other scorers stay where they are of the same samples."""
         kept = self.parquet.exists() and self.same_rows([row["uid"] for row in rows])
-        if arch in _records(self.parquet):
-            self._forget(arch)
+        if made.name in _records(self.parquet):
+            self._forget(made)
         records = _records(self.parquet) if kept else {}
         arrays = self._arrays() if kept else {}
-        arrays[f"{arch}_img"], arrays[f"{arch}_txt"] = (part.astype(np.float16) for part in scores)
+        arrays |= {name: scores.arrays[name].astype(np.float16) for name in made.arrays}
         with atomic(self.npz, "wb") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy types the flag allow_pickle as any keyword
-        table = _with_scores(pq.read_table(self.parquet) if kept else _table(rows), arch, scores.similarity)
-        self._replace(table, {**records, arch: _plain(record)})
+        table = pq.read_table(self.parquet) if kept else _table(rows)
+        for name in made.columns:
+            table = _with_column(table, name, pa.array(scores.columns[name], pa.float32()))
+        plain = record.model_dump(mode="json", exclude_defaults=True)
+        self._replace(table, {**records, made.name: plain})
 
-    def _has_foreign(self, arch: str) -> bool:
-        """Whether the npz has vectors of `arch` that no crash of ours explains: with a parquet that is not ours."""
-        return self.parquet.exists() and not is_scored(self.parquet) and f"{arch}_img" in _names(self.npz)
+    def _recorded(self, name: str) -> Record | None:
+        """
+        Raises:
+            UserError: a record that this version does not know.
+        """
+        found = _records(self.parquet).get(name)
+        try:
+            return None if found is None else Record.model_validate(found)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise UserError(
+                f"{self.parquet}: its record of the scores {name} is of another version ({where}: {first['msg']}); "
+                "choose another out=, or move it away and the shard is scored again"
+            ) from None
 
     def _arrays(self) -> dict[str, np.ndarray]:
         if not _names(self.npz):
@@ -139,26 +174,19 @@ class ScoredShard:
         with np.load(self.npz, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
 
-    def _forget(self, arch: str) -> None:
+    def _forget(self, made: Made) -> None:
         """Take scores and record out before the npz changes: a crash between the two must not leave old scores beside
         new vectors."""
-        records = {name: record for name, record in _records(self.parquet).items() if name != arch}
+        records = {name: record for name, record in _records(self.parquet).items() if name != made.name}
         table = pq.read_table(self.parquet)
-        column = pa.nulls(len(table), pa.float32())
-        self._replace(table.set_column(table.column_names.index(_column(arch)), _column(arch), column), records)
+        for name in made.columns:
+            table = _with_column(table, name, pa.nulls(len(table), pa.float32()))
+        self._replace(table, records)
 
     def _replace(self, table: pa.Table, records: Mapping[str, Any]) -> None:
         metadata = {**(table.schema.metadata or {}), _RECORDS: json.dumps(records, sort_keys=True).encode()}
         with atomic(self.parquet, "wb") as file:
             pq.write_table(table.replace_schema_metadata(metadata), file)
-
-
-def _plain(record: Record) -> dict[str, Any]:
-    return {
-        **record._asdict(),
-        "conditions": record.conditions._asdict(),
-        "conventions": dict(record.conventions),
-    }
 
 
 def _schema(path: Path) -> pa.Schema:
@@ -199,16 +227,12 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     return pa.table({name: [row.get(name) for row in rows] for name in schema.names}, schema=schema)
 
 
-def _with_scores(table: pa.Table, arch: str, similarity: np.ndarray) -> pa.Table:
-    """The table with the scores in their column, a new one before the faces where there is none."""
-    names, values = table.column_names, pa.array(similarity, pa.float32())
-    if _column(arch) in names:
-        return table.set_column(names.index(_column(arch)), _column(arch), values)
-    return table.add_column(names.index(_FACES[0]) if _FACES[0] in names else len(names), _column(arch), values)
-
-
-def _column(arch: str) -> str:
-    return f"clip_{arch}_similarity_score"
+def _with_column(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
+    """The table with the values in their column, a new one before the faces where there is none."""
+    names = table.column_names
+    if name in names:
+        return table.set_column(names.index(name), name, values)
+    return table.add_column(names.index(_FACES[0]) if _FACES[0] in names else len(names), name, values)
 
 
 def metadata_of(sample_json: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,125 @@
+"""What a scorer is: the columns and arrays that it makes of pictures and captions, and what they depend on.
+
+A scorer is one module of this package, found by its name. It has a dataclass `Options`, which extends `ScorerOptions`
+by options of its own, and one subclass of `Scorer`. Docs: docs/score.md.
+"""
+
+import contextlib
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from curate.pool.columns import Identity, Made, Scores
+from poolbench.command import part_of
+from poolbench.errors import UserError
+from poolbench.options import option, output, source
+
+if TYPE_CHECKING:  # torch takes seconds to import, which help and a mistake in the options need not wait for
+    import torch
+
+    from curate.scorers.stream import Batch
+
+Value = TypeVar("Value")
+
+
+@dataclass
+class ScorerOptions:
+    """The options of every scorer."""
+
+    shards: Any = source("folder, .tar, brace pattern, URL, or a list [a,b] of them", remote=True, shards=True)
+    out: str = output("folder for the metadata")
+    scorer: str = option("what makes the scores: a module of curate/scorers", "clip_similarity")
+    precision: str = option("fp32 | amp_bf16", "fp32")
+    device: str = option("auto | cpu | cuda:<i>, several with commas; a process for each", "auto")
+    batch_size: int | None = option("samples at a time; null: 256 on a GPU, 32 on a CPU", None)
+    workers: int | None = option("processes that read shards, for each device; null: as the cores allow", None)
+    part: str = option("i/n: the shards i, i+n, i+2n, ...", "1/1")
+    overwrite: bool = option("true: replace other scores of this arch, and files of other samples", False)
+
+    def check(self) -> None:
+        """Refuse what cannot be right, before anything is loaded.
+
+        Raises:
+            UserError: as said, one line.
+        """
+        from poolbench.models.inference import check_options
+
+        check_options(self.precision, self.batch_size, self.workers)
+        if Path(self.out).exists() and not Path(self.out).is_dir():
+            raise UserError(f"out={self.out} is a file, not a folder")
+        part_of(self.part)
+
+
+@dataclass
+class Clock:
+    """Where the time goes, in seconds."""
+
+    spent: dict[str, float] = field(default_factory=dict)
+    began: float = field(default_factory=time.perf_counter)
+
+    @contextlib.contextmanager
+    def on(self, what: str) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self.spent[what] = self.spent.get(what, 0.0) + time.perf_counter() - began
+
+    def waiting(self, items: Iterator[Value]) -> Iterator[Value]:
+        """The items, while the time until each comes counts as waiting."""
+        while True:
+            with self.on("waiting for samples"):
+                item = next(items, None)
+            if item is None:
+                return
+            yield item
+
+    def shares(self, samples: int) -> str:
+        """One line: the rate, and the share of each kind of time."""
+        total = max(time.perf_counter() - self.began, 1e-9)
+        parts = ", ".join(f"{what} {seconds / total:.0%}" for what, seconds in self.spent.items())
+        return f"{samples / total:,.0f} samples/s; {parts}"
+
+
+class Scorer(ABC):
+    """One way to score. Built in the process of each device, it tells what it makes before it loads anything large, so
+    that a run which finds all its shards scored loads no model.
+
+    Attributes:
+        options: an instance of the module's `Options`.
+        made: the columns and arrays that it writes, and under which name they are recorded.
+        identity: what these depend on; a shard with scores of the same identity is not scored again.
+        pixels: once loaded, a picture file to uint8 [3, h, w], called in the workers; raises ValueError for a bad one.
+        tokenizer: once loaded, captions to int64 [n, length], called in the workers.
+        conventions: once loaded, what is recorded of the model besides.
+    """
+
+    made: Made
+    identity: Identity
+    pixels: "Callable[[bytes], torch.Tensor]"
+    tokenizer: Any
+    conventions: Mapping[str, Any] = {}
+
+    def __init__(self, options: Any) -> None:
+        self.options = options
+
+    def __str__(self) -> str:
+        """What scores, for the line that a run begins with."""
+        return f"{self.identity.model} as {self.made.name}"
+
+    @abstractmethod
+    def load(self, device: "torch.device") -> None:
+        """Load what scores onto the device, once, before the first batch.
+
+        Raises:
+            UserError: the weights cannot be loaded.
+        """
+
+    @abstractmethod
+    def score(self, batch: "Batch", clock: Clock) -> Scores:
+        """The columns and arrays of a batch's rows; `clock` is told what the time goes into.
+
+        Raises:
+            UserError: numbers that are not finite, as a diverged model gives.
+        """

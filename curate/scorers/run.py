@@ -1,0 +1,302 @@
+"""The runner of every scorer: shards -> batches, read in workers -> a scorer -> files.
+
+It is the same for all of them: parts of the shards, a process for each device, shards that are scored already, samples
+that cannot be, and where the time goes.
+"""
+
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from curate.pool.columns import Conditions, Record, ScoredShard, Scores, is_scored
+from curate.scorers import build
+from curate.scorers.base import Clock, Scorer, ScorerOptions
+from curate.scorers.stream import End, Failed, Message, ScoreStream
+from poolbench.command import part_of
+from poolbench.errors import UserError
+from poolbench.files import atomic, files_in, json_line
+from poolbench.models.inference import batch_size_of, device_of, worker_count
+from poolbench.shards.messages import loader_of
+from poolbench.shards.samples import Problem, commonest
+from poolbench.shards.sources import Shard, resolve
+from poolbench.shards.workers import Iterated, readable_errors
+
+_SHOWN = 10  # bad samples that are printed; the file lists all
+
+
+class Job(NamedTuple):
+    """One shard that has to be scored, where its scores go, and what they will depend on."""
+
+    shard: Shard
+    files: ScoredShard
+    conditions: Conditions
+
+
+@dataclass
+class Report:
+    """What became of the shards: the records of the scored ones and why the others have none, by name."""
+
+    records: dict[str, Record] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> int:
+        return sum(record.rows for record in self.records.values())
+
+    @property
+    def bad(self) -> list[tuple[str, str, str]]:
+        """(shard, key, reason) of all that was left out; an empty key stands for the rest of a shard."""
+        found = [(name, key, why) for name, record in self.records.items() for key, why in record.bad]
+        return sorted([*found, *((name, "", why) for name, why in self.failed.items())])
+
+
+def run(options: ScorerOptions, arguments: Sequence[str]) -> int:
+    """Score as the options say; exit status 1 where samples or shards were left out.
+
+    Args:
+        arguments: the words that the options came from, for the processes of several devices.
+
+    Raises:
+        UserError: wrong options, no shards, no model, or other scores in the way.
+    """
+    options.check()
+    devices = devices_of(options.device)
+    if len(devices) > 1:
+        return _on_each(devices, options, arguments)
+    return score(build(options), options, torch.device(devices[0]))
+
+
+def devices_of(names: str) -> list[str]:
+    """The devices of `device=`; "auto" is every GPU of this machine, or its CPU.
+
+    Raises:
+        UserError: no such device on this machine.
+    """
+    if names == "auto":
+        return [f"cuda:{index}" for index in range(torch.cuda.device_count())] or ["cpu"]
+    return [str(device_of(name)) for name in names.split(",")]
+
+
+def _on_each(devices: Sequence[str], options: ScorerOptions, arguments: Sequence[str]) -> int:
+    """Score in one process for each device, the k-th with part k of our shards; their worst exit status."""
+    index, count = part_of(options.part)
+    shared = [word for word in arguments if word.split("=")[0] not in ("part", "device", "workers")]
+    workers = worker_count(options.workers, len(devices))
+    processes = []
+    for number, device in enumerate(devices):
+        # The elements i, i+n, i+2n, ... of our part, split as shards[k::devices] of it.
+        own = f"part={index + count * number}/{count * len(devices)}"
+        command = [sys.executable, "-m", "curate.score", *shared, own, f"device={device}", f"workers={workers}"]
+        processes.append(subprocess.Popen(command))
+
+    def end(number: int, frame: object) -> None:
+        for process in processes:
+            process.terminate()
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        return max(abs(process.wait()) for process in processes)
+    except KeyboardInterrupt:  # which each of them has got too
+        for process in processes:
+            process.wait()
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def score(scorer: Scorer, options: ScorerOptions, device: torch.device) -> int:
+    """Score our part of the shards on one device.
+
+    Raises:
+        UserError: see `run`; a model that gives no finite numbers, or a batch that does not fit the device.
+    """
+    jobs = _jobs(scorer, options)
+    _check_folder(Path(options.out), {job.files.parquet.name for job in jobs})
+    index, count = part_of(options.part)
+    jobs, report = jobs[index - 1 :: count], Report()
+    todo = _unfinished(jobs, scorer, options.overwrite, report)
+    print(f"{scorer}: {len(todo)} of {len(jobs)} shards to score, {device}")
+    if todo:
+        _score_all(todo, scorer, options, device, report)
+    return _summarized(Path(options.out), f".{index}-of-{count}" if count > 1 else "", report)
+
+
+def _jobs(scorer: Scorer, options: ScorerOptions) -> list[Job]:
+    """Every shard of `shards=`, with the files it becomes.
+
+    Raises:
+        UserError: no shards, or two that would become one file.
+    """
+    try:
+        data = resolve(options.shards)
+    except UserError as error:
+        raise UserError(str(error).replace("data=", "shards=")) from None
+    names = {shard.path: shard.name.removesuffix(".tar").replace("/", "_") for shard in data.shards}
+    doubled = [name for name, times in Counter(names.values()).items() if times > 1]
+    if doubled:
+        raise UserError(f"shards={options.shards}: two are called {doubled[0]}; give each source an out= of its own")
+    missing = sum(source.missing for source in data.sources)
+    if missing:
+        print(f"{missing} names of the brace pattern do not exist")
+    out, identity = Path(options.out), scorer.identity.model_dump()
+    return [
+        Job(shard, ScoredShard(out, names[shard.path]), Conditions(**identity, size=shard.size))
+        for shard in data.shards
+    ]
+
+
+def _check_folder(out: Path, ours: set[str]) -> None:
+    """Refuse a folder with metadata of other origin, beside which every sample would stand twice.
+
+    Raises:
+        UserError: as said.
+    """
+    for path in files_in(out, "*.parquet"):
+        if path.name not in ours and not is_scored(path):
+            raise UserError(
+                f"{path} is metadata of no shard of shards=: the pool would have samples twice; choose another out="
+            )
+
+
+def _unfinished(jobs: Sequence[Job], scorer: Scorer, overwrite: bool, report: Report) -> list[Job]:
+    """The shards without scores that were made like this; the others' records go into the report.
+
+    Raises:
+        UserError: other scores of this name would be lost.
+    """
+    todo = []
+    for job in jobs:
+        way = job.files.in_the_way(scorer.made, job.conditions)
+        if way and not overwrite:
+            raise UserError(f"{job.files.parquet} holds {way}; choose another arch= or out=, or say overwrite=true")
+        record = job.files.record(scorer.made)
+        if record is None or record.conditions != job.conditions:
+            todo.append(job)
+        else:
+            report.records[job.shard.name] = record
+    return todo
+
+
+def _score_all(
+    todo: Sequence[Job], scorer: Scorer, options: ScorerOptions, device: torch.device, report: Report
+) -> None:
+    """Score every shard of `todo`, each written down as soon as it is through."""
+    scorer.load(device)
+    batch_size = batch_size_of(options.batch_size, device)
+    stream = ScoreStream([job.shard for job in todo], scorer.pixels, scorer.tokenizer, batch_size)
+    loader = loader_of(stream, min(worker_count(options.workers, 1), len(todo)), device)
+    clock, before = Clock(), report.rows
+    try:
+        with (
+            readable_errors("workers"),
+            Writer(todo, scorer, options.overwrite, report) as writer,
+            tqdm(total=len(todo), unit="shard", disable=None) as bar,
+        ):
+            for message in clock.waiting(Iterated(loader)):
+                _take(message, writer, scorer, clock, bar)
+    except torch.OutOfMemoryError:
+        raise UserError(f"out of memory on {device}; lower batch_size={batch_size}") from None
+    if report.rows > before:
+        print(clock.shares(report.rows - before))
+
+
+def _take(message: Message, writer: "Writer", scorer: Scorer, clock: Clock, bar: Any) -> None:
+    """Take in what a worker has read."""
+    if isinstance(message, Failed):
+        writer.fail(message)
+        bar.update()
+    elif isinstance(message, End):
+        writer.end(message)
+        bar.update()
+    else:
+        writer.add(message.shard, message.rows, scorer.score(message, clock))
+
+
+class Writer:
+    """Collects the scores of the shards under way and writes each whole one while the scorer goes on."""
+
+    def __init__(self, jobs: Sequence[Job], scorer: Scorer, overwrite: bool, report: Report) -> None:
+        self._jobs, self._scorer, self._overwrite, self._report = jobs, scorer, overwrite, report
+        self._rows: dict[int, list[dict[str, Any]]] = {}
+        self._scores: dict[int, list[Scores]] = {}
+        self._thread = ThreadPoolExecutor(1)
+        self._pending: Future[None] | None = None
+
+    def __enter__(self) -> "Writer":
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        self._thread.shutdown()  # what is being written becomes whole, however the rest ended
+        if kind is None and self._pending is not None:
+            self._pending.result()
+
+    def add(self, shard: int, rows: list[dict[str, Any]], scores: Scores) -> None:
+        self._rows.setdefault(shard, []).extend(rows)
+        self._scores.setdefault(shard, []).append(scores)
+
+    def fail(self, message: Failed) -> None:
+        self._rows.pop(message.shard, None)
+        self._scores.pop(message.shard, None)
+        self._report.failed[self._jobs[message.shard].shard.name] = message.reason
+
+    def end(self, message: End) -> None:
+        """Write a shard that is read to its end. One waits at most: what is scored must not pile up in memory."""
+        if self._pending is not None:
+            self._pending.result()
+        rows, parts = self._rows.pop(message.shard, []), self._scores.pop(message.shard, [])
+        self._pending = self._thread.submit(self._write, message, rows, self._joined(parts))
+
+    def _joined(self, parts: Sequence[Scores]) -> Scores:
+        """The scores of a whole shard, of no rows where it had none that could be scored."""
+        made = self._scorer.made
+        if not parts:
+            none, flat = np.empty(0, np.float32), np.empty((0, 0), np.float32)
+            return Scores(dict.fromkeys(made.columns, none), dict.fromkeys(made.arrays, flat))
+        return Scores(
+            {name: np.concatenate([part.columns[name] for part in parts]) for name in made.columns},
+            {name: np.concatenate([part.arrays[name] for part in parts]) for name in made.arrays},
+        )
+
+    def _write(self, message: End, rows: list[dict[str, Any]], scores: Scores) -> None:
+        job, made = self._jobs[message.shard], self._scorer.made
+        conventions = dict(self._scorer.conventions)
+        record = Record(conditions=job.conditions, rows=len(rows), bad=message.bad, conventions=conventions)
+        if not self._overwrite and not job.files.same_rows([row["uid"] for row in rows]):
+            reason = f"{job.files.parquet} is of other samples; choose another out=, or say overwrite=true"
+            self._report.failed[job.shard.name] = reason
+            return
+        try:
+            job.files.write(made, rows, scores, record)
+        except OSError as error:
+            raise UserError(f"{job.files.npz} cannot be written: {error}; the shards before it are whole") from None
+        self._report.records[job.shard.name] = record
+
+
+def _summarized(out: Path, part: str, report: Report) -> int:
+    """Say what came out, list what was left out, and give the exit status."""
+    rows, bad = report.rows, report.bad
+    listed = out / f"bad_samples{part}.jsonl"
+    print(f"{out}: {len(report.records)} shards, {rows:,} samples scored, {len(bad) - len(report.failed):,} left out")
+    if report.failed:
+        print(f"{len(report.failed)} shards have no scores; the same command tries them again", file=sys.stderr)
+    for shard, key, reason in bad[:_SHOWN]:
+        print(f"{shard}{' ' if key else ''}{key}: {reason}", file=sys.stderr)
+    if bad and not rows:
+        print(f"nothing could be scored{commonest(Problem(*one) for one in bad)}", file=sys.stderr)
+    if not bad:
+        listed.unlink(missing_ok=True)
+        return 0
+    with atomic(listed) as file:
+        file.writelines(json_line({"shard": shard, "key": key, "reason": reason}) for shard, key, reason in bad)
+    print(f"{listed} lists all {len(bad):,}", file=sys.stderr)
+    return 1
