@@ -10,7 +10,7 @@ from PIL import Image
 from torchvision.transforms import RandomResizedCrop
 
 from curate.download.resize import finished
-from curate.reshard.faces import blurred
+from curate.reshard.faces import without_faces
 from poolbench.models.clip import create
 from poolbench.models.transforms import Pixels, WebPixels, evaluation_transform
 from poolbench.shards.pictures import PIXEL_LIMIT
@@ -101,7 +101,7 @@ def test_a_grey_of_16_bits_keeps_its_high_byte_everywhere(form: str) -> None:
         assert torch.equal(pixels(data), pixels(same))
     small = finished(data, [])
     assert np.abs(np.asarray(Image.open(io.BytesIO(small.jpeg))).astype(int) - (values >> 8)).max() <= 3
-    jpeg = blurred(data, np.array([[0.0, 0.0, 0.01, 0.01]]), 95) if form == "PNG" else None
+    jpeg = without_faces(data, np.array([[0.0, 0.0, 0.01, 0.01]]), 95) if form == "PNG" else None
     assert jpeg is None or np.asarray(Image.open(io.BytesIO(jpeg)))[20, 150, 0] == values[20, 150] >> 8
 
 

@@ -4,7 +4,6 @@ The same bytes as img2dataset 1.40.0 makes, which the benchmark pins, where the 
 version 1.47.0 blurs about three times less than the pool's faces are blurred (docs/download.md).
 """
 
-import math
 import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -14,10 +13,10 @@ import numpy as np
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(2**28))  # a file of 100 kB can ask for 3 GB; read at the import
 import cv2
 
+from curate.pool.faces import Box, Pixels, Region, blurred, reach
+
 SIDE = 512  # pixels, of the longer side
 QUALITY = 95  # of the JPEG
-
-Box = Sequence[float]  # left, top, right, bottom, as parts of width and height
 
 
 class Picture(NamedTuple):
@@ -44,31 +43,18 @@ def finished(data: bytes, faces: Sequence[Box]) -> Picture:
             size = (round(width * scale), round(height * scale))
             pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
         if len(faces):
-            pixels = blurred(pixels, faces)
+            pixels = blurred(pixels, faces, _gaussian)
         jpeg = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()
     except cv2.error as error:  # a strip so thin that nothing is left of it, or too many pixels
         raise ValueError(str(error).strip().splitlines()[-1]) from None
     return Picture(jpeg, pixels.shape[1], pixels.shape[0], width, height)
 
 
-def blurred(pixels: Any, faces: Sequence[Box]) -> Any:
-    """`pixels` with the boxes, enlarged by a tenth, blurred in proportion to the largest of them."""
-    height, width = pixels.shape[:2]
-    sharp = pixels.astype(np.float32) / 255.0
-    mask = np.zeros_like(sharp)
-    largest = 0
-    for face in faces:
-        left, top, right, bottom = (int(part * side) for part, side in zip(face, (width, height) * 2, strict=True))
-        extent = max(right - left, bottom - top)
-        largest = max(largest, extent)
-        columns = [int(np.clip(int(edge), 0, width - 1)) for edge in (left - 0.1 * extent, right + 0.1 * extent)]
-        rows = [int(np.clip(int(edge), 0, height - 1)) for edge in (top - 0.1 * extent, bottom + 0.1 * extent)]
-        mask[rows[0] : rows[1], columns[0] : columns[1]] = 1
-    sigma = 0.1 * largest
-    kernel = 2 * math.ceil(4 * sigma) + 1
-    soft, soft_mask = (cv2.GaussianBlur(one, (kernel, kernel), sigma) for one in (sharp, mask))
-    mixed = sharp * (1 - soft_mask) + soft * soft_mask
-    return (mixed * 255.0).astype(np.uint8)
+def _gaussian(sharp: Pixels, mask: Pixels, sigma: float, region: Region) -> tuple[Pixels, Pixels]:
+    """OpenCV's, as it made the published pictures."""
+    size = 2 * reach(sigma) + 1
+    soft, soft_mask = (cv2.GaussianBlur(one, (size, size), sigma)[region] for one in (sharp, mask))
+    return soft, soft_mask
 
 
 def _decoded(data: bytes) -> Any:

@@ -1,11 +1,6 @@
-"""Blur the faces that a pool's metadata name.
-
-A box grows by a tenth of its longer side on each side; picture and mask are blurred with a deviation of a tenth of the
-longest side of all its boxes, and the one is laid over the other through the mask, so that a box has no edge.
-"""
+"""The faces of the chosen samples: their boxes from a pool's metadata, and their pictures encoded anew without them."""
 
 import io
-import math
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +8,10 @@ import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image, ImageDraw, ImageFilter, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
+from curate.pool.faces import blurred
 from curate.reshard.job import Job, planned
 from curate.reshard.tars import HeldTar, header, members, padded
 from poolbench.errors import UserError
@@ -25,7 +21,10 @@ from poolbench.shards.samples import IMAGE_EXTENSIONS
 from poolbench.uids import find, from_texts, mapped
 
 FORMATS = ("JPEG", "PNG", "WEBP")
-METHOD = "Gaussian blur through a blurred mask of the boxes; JPEG and WebP encoded anew at this quality, PNG lossless"
+METHOD = (
+    "img2dataset's Gaussian blur through a blurred mask of the boxes; JPEG and WebP encoded anew at this quality, "
+    "PNG lossless"
+)
 _ENTRY = np.dtype([("row", "u8"), ("start", "u8"), ("count", "u4")])
 
 
@@ -49,13 +48,13 @@ class Faces:
         """The pieces of a sample with its picture blurred, as tars.renamed gives the others'.
 
         Raises:
-            ValueError: see `blurred`.
+            ValueError: see `without_faces`.
         """
         pieces: list[bytes | memoryview] = []
         for member in members(HeldTar(blocks), len(blocks)):
             content: bytes | memoryview = blocks[member.data : member.data + member.size]
             if member.extension in IMAGE_EXTENSIONS:
-                content = blurred(bytes(content), boxes, quality)
+                content = without_faces(bytes(content), boxes, quality)
             padding = bytes(padded(len(content)) - len(content))
             pieces += [header(f"{key}.{member.extension}", len(content)), content, padding]
         return pieces
@@ -70,7 +69,7 @@ def collect(job: Job, metadata: str) -> None:
     subset = mapped(job.subset)
     known = np.zeros(len(subset), np.bool_)
     entries: list[tuple[int, int, int]] = []
-    boxes: list[np.ndarray[Any, Any]] = [np.zeros((0, 4), np.float32)]
+    boxes: list[np.ndarray[Any, Any]] = [np.zeros((0, 4))]
     held, names = 0, _parquets(metadata)
     for name in tqdm(names, desc="reading face boxes", unit=" files", mininterval=0.5):
         for rows, lists in _rows(name, subset):
@@ -95,7 +94,7 @@ def unknown(job: Job) -> int:
     return int((~known[first]).sum())
 
 
-def blurred(data: bytes, boxes: np.ndarray[Any, Any], quality: int) -> bytes:
+def without_faces(data: bytes, boxes: np.ndarray[Any, Any], quality: int) -> bytes:
     """A picture with its faces blurred, in the format it had.
 
     Raises:
@@ -109,31 +108,22 @@ def blurred(data: bytes, boxes: np.ndarray[Any, Any], quality: int) -> bytes:
         raise ValueError(f"its faces cannot be blurred: it is none of {', '.join(FORMATS)}") from None
     except Exception as error:  # what a decoder raises on foreign bytes is not documented
         raise ValueError(f"its faces cannot be blurred: {error}") from None
+    made = Image.fromarray(blurred(np.asarray(plain), boxes.tolist()))
+    made.info = plain.info  # a profile of colours, which PNG and WebP keep
     buffer = io.BytesIO()
-    options = {} if kind == "PNG" else {"quality": quality}
-    _blur(plain, boxes).save(buffer, kind, **options)
+    made.save(buffer, kind, **({} if kind == "PNG" else {"quality": quality}))
     return buffer.getvalue()
 
 
-def _blur(image: Image.Image, boxes: np.ndarray[Any, Any]) -> Image.Image:
-    mask, longest = Image.new("L", image.size), 0
-    draw = ImageDraw.Draw(mask)
-    for left, top, right, bottom in (boxes * np.array([*image.size, *image.size])).astype(int).tolist():
-        side = max(right - left, bottom - top)
-        longest, margin = max(longest, side), math.ceil(side / 10)
-        draw.rectangle((left - margin, top - margin, right + margin, bottom + margin), fill=255)
-    soft = ImageFilter.GaussianBlur(longest / 10)
-    return Image.composite(image.filter(soft), image, mask.filter(soft))
-
-
 def digest(metadata: str) -> str:
-    """Of the names and sizes of the metadata's files.
+    """Of the names and sizes of the metadata's files, and of how faces are blurred.
 
     Raises:
         UserError: there are none.
     """
     system, _ = fsspec.core.url_to_fs(metadata)
-    return digest_json([[name.rpartition("/")[2], system.info(name)["size"]] for name in _parquets(metadata)])
+    files = [[name.rpartition("/")[2], system.info(name)["size"]] for name in _parquets(metadata)]
+    return digest_json([METHOD, *files])
 
 
 def _parquets(metadata: str) -> list[str]:
@@ -177,7 +167,7 @@ def _uids(column: Any, name: str) -> np.ndarray[Any, Any]:
 
 def _checked(found: Any, name: str) -> np.ndarray[Any, Any]:
     try:
-        boxes = np.array(found, np.float32)
+        boxes = np.array(found, np.float64)
         if boxes.ndim == 2 and boxes.shape[1] == 4 and np.isfinite(boxes).all():
             return boxes
     except (TypeError, ValueError):
