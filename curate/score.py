@@ -10,7 +10,7 @@ missing. Options: docs/score.md.
 
 import sys
 
-from curate.scorers import schema
+from curate.scorers.registry import schema
 from poolbench.command import parse
 from poolbench.errors import UserError, exit_on_user_error
 
@@ -25,6 +25,7 @@ def main() -> int:
     words, options = parse(arguments, schema(arguments))
     if words:
         raise UserError(f"unknown word {words[0]!r}; options are written key=value")
+    options.check()
     from curate.scorers.run import run  # torch, which help and most mistakes do without
 
     return run(options, arguments)

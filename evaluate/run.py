@@ -11,8 +11,8 @@ from tqdm import tqdm
 from evaluate import config as options
 from evaluate.config import EvaluateConfig
 from evaluate.encoder import Encoder
-from evaluate.pool import TaskError, scores
 from evaluate.results import FILE, Conditions, Line, finished, last_lines, line_of, save
+from evaluate.schedule import TaskError, scores
 from evaluate.subject import Subject, subject_of
 from evaluate.summary import brief, summary
 from poolbench.errors import UserError, described, status_of

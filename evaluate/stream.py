@@ -1,4 +1,4 @@
-"""One pool of workers for all tasks: every shard is read once, every picture decoded once.
+"""One set of workers for all tasks: every shard is read once, every picture decoded once.
 
 A unit of work is one shard of one task. Units are dealt round-robin to the workers of a single DataLoader. Each unit
 gives Batches and then one UnitEnd or UnitFailed.

@@ -32,6 +32,7 @@ import curate.scorers.run
 from curate import score, scorers
 from curate.pool.columns import Conditions, Made, Record, ScoredShard, Scores
 from curate.pool.files import list_pool, read
+from curate.scorers import registry
 from poolbench.errors import UserError, status_of
 from poolbench.files import read_lines, write_json
 from poolbench.models.clip import create
@@ -388,7 +389,7 @@ def test_a_scorer_is_one_file(
     (tmp_path / "modules").mkdir()
     (tmp_path / "modules" / "brightness.py").write_text(BRIGHTNESS)
     monkeypatch.setattr(scorers, "__path__", [*scorers.__path__, str(tmp_path / "modules")])
-    assert scorers.names() == ["brightness", "clip_similarity"]
+    assert registry.names() == ["brightness", "clip_similarity"]
     own: dict[str, Any] = {"scorer": "brightness", "model": None, "arch": None}
     out = tmp_path / "out"
     shutil.copytree(root / "scores", out)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:  # torch takes seconds to import, which help and a mistake in 
 
     from curate.scorers.stream import Batch
 
+DEFAULT = "clip_similarity"
+
 Value = TypeVar("Value")
 
 
@@ -31,7 +33,7 @@ class ScorerOptions:
 
     shards: Any = source("folder, .tar, brace pattern, URL, or a list [a,b] of them", remote=True, shards=True)
     out: str = output("folder for the metadata")
-    scorer: str = option("what makes the scores: a module of curate/scorers", "clip_similarity")
+    scorer: str = option("what makes the scores: a module of curate/scorers", DEFAULT)
     precision: str = option("fp32 | amp_bf16", "fp32")
     device: str = option("auto | cpu | cuda:<i>, several with commas; a process for each", "auto")
     batch_size: int | None = option("samples at a time; null: 256 on a GPU, 32 on a CPU", None)

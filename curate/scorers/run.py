@@ -19,8 +19,8 @@ import torch
 from tqdm import tqdm
 
 from curate.pool.columns import Conditions, Record, ScoredShard, Scores, is_scored
-from curate.scorers import build
 from curate.scorers.base import Clock, Scorer, ScorerOptions
+from curate.scorers.registry import build
 from curate.scorers.stream import End, Failed, Message, ScoreStream
 from poolbench.command import part_of
 from poolbench.errors import UserError
@@ -61,15 +61,14 @@ class Report:
 
 
 def run(options: ScorerOptions, arguments: Sequence[str]) -> int:
-    """Score as the options say; exit status 1 where samples or shards were left out.
+    """Score as the options, which are checked, say; exit status 1 where samples or shards were left out.
 
     Args:
         arguments: the words that the options came from, for the processes of several devices.
 
     Raises:
-        UserError: wrong options, no shards, no model, or other scores in the way.
+        UserError: no such device, no shards, no model, or other scores in the way.
     """
-    options.check()
     devices = devices_of(options.device)
     if len(devices) > 1:
         return _on_each(devices, options, arguments)

@@ -1,4 +1,4 @@
-"""Evaluate many tasks with one model and one pool of workers, giving each task's scores as soon as it is through."""
+"""Evaluate many tasks with one model and one set of workers, giving each task's scores as soon as it is through."""
 
 import math
 import time
