@@ -88,7 +88,7 @@ def _train(
     os.environ.update(environment)
     multiprocessing.set_start_method("fork", force=True)  # of data workers, as in a process started by hand
     if patience is not None:
-        heartbeat.SILENCE = rendezvous.ANSWER = rendezvous.ARRIVAL = patience
+        heartbeat.TIMEOUT = rendezvous.ANSWER = rendezvous.ARRIVAL = patience
     if fault is not None and str(fault.rank) == environment.get("RANK", "0"):
         _plant(fault)
     open_clip.add_model_config(Path(__file__).parent / "models")

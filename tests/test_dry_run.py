@@ -17,7 +17,7 @@ from poolbench.models.cost import _fake_kept, kept_bytes, shapes_of, work_of
 from poolbench.shards.sources import resolve
 from poolbench.uids import write_subset
 from train.config import TrainConfig
-from train.dry_run import Outlook, look_ahead
+from train.dry_run import Report, examined
 from train.run_log import describe
 
 ROOT = Path(__file__).parent.parent
@@ -28,11 +28,11 @@ def dry_run(*words: str) -> subprocess.CompletedProcess[str]:
     return forked.run("tests/run_train.py", "dry_run=true", *words)
 
 
-def outlook(*words: str) -> Outlook:
-    return look_ahead(compose("train", [*SMALL, *words], TrainConfig))
+def report(*words: str) -> Report:
+    return examined(compose("train", [*SMALL, *words], TrainConfig))
 
 
-def row(found: Outlook, what: str) -> tuple[str, str]:
+def row(found: Report, what: str) -> tuple[str, str]:
     return next((value, why) for name, value, why in found.rows if name.strip() == what)
 
 
@@ -74,8 +74,8 @@ def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("words", [("world_size=0",), ("recipe.batch_size=0",), ("efficiency.accumulate=0",)])
 def test_what_cannot_be_counted_is_told_without_numbers(tmp_path: Path, words: tuple[str, ...]) -> None:
-    found = outlook(f"out={tmp_path}", *words)
-    assert len(found.wrong) == 1 and words[0].split("=")[0] in found.wrong[0]
+    found = report(f"out={tmp_path}", *words)
+    assert len(found.errors) == 1 and words[0].split("=")[0] in found.errors[0]
     assert "steps" not in [name for name, _, _ in found.rows]
 
 
@@ -84,31 +84,31 @@ def test_a_few_samples_tell_of_the_pool(tmp_path: Path) -> None:
     write_subset(tmp_path / "half.npy", [uid_of(number) for number in range(50)])
     size = sum(file.stat().st_size for file in pool.iterdir())
     words = (f"data={pool}", f"out={tmp_path}/runs", "recipe.samples=40960", "world_size=4", "efficiency.workers=2")
-    found = outlook(*words, f"subset={tmp_path}/half.npy")
-    assert found.wrong == []
+    found = report(*words, f"subset={tmp_path}/half.npy")
+    assert found.errors == []
     assert row(found, "pool")[0] == "100"
     assert row(found, "subset")[1].startswith("uids, 50.0% of")
     assert row(found, "repeats")[0] == "819"  # 40,960 of 50
     assert row(found, "shard reads")[0] == f"{40960 * 2 / 25:,.0f}"
     assert row(found, "data read")[0] == f"{40960 * 2 / 100 * size / 1e6:.3g} MB"
-    assert any("4 shards for 8 streams" in line for line in found.doubts)
-    assert not any("streams: of more" in line for line in found.doubts)
-    found = outlook(*words[:3], "world_size=16", "efficiency.workers=2")
-    assert any("16 processes do not divide the 8 streams: 2 of them read each one" in line for line in found.doubts)
-    assert any("efficiency.workers=1 reads each once" in line for line in found.doubts)
+    assert any("4 shards for 8 streams" in line for line in found.warnings)
+    assert not any("streams: of more" in line for line in found.warnings)
+    found = report(*words[:3], "world_size=16", "efficiency.workers=2")
+    assert any("16 processes do not divide the 8 streams: 2 of them read each one" in line for line in found.warnings)
+    assert any("efficiency.workers=1 reads each once" in line for line in found.warnings)
 
 
 def test_a_subset_of_data_without_uids(tmp_path: Path) -> None:
     write_tar(tmp_path / "0.tar", [(str(number), {**sample(number), "json": b"{}"}) for number in range(3)])
     write_subset(tmp_path / "subset.npy", [uid_of(1)])
-    found = outlook(f"data={tmp_path}", f"out={tmp_path}/runs", f"subset={tmp_path}/subset.npy")
-    assert found.wrong == [f"{tmp_path}/0.tar has no .json with a uid (its .json holds no uid), which subset= needs"]
+    found = report(f"data={tmp_path}", f"out={tmp_path}/runs", f"subset={tmp_path}/subset.npy")
+    assert found.errors == [f"{tmp_path}/0.tar has no .json with a uid (its .json holds no uid), which subset= needs"]
 
 
 def test_a_pool_without_a_usable_sample_is_told_by_the_commonest_reason(tmp_path: Path) -> None:
     write_tar(tmp_path / "0.tar", [(f"a.{number}", {"png": b"x", "txt": b"x"}) for number in range(3)])
     write_tar(tmp_path / "1.tar", [(f"{number}", {"png": b"x", "json": b"{}"}) for number in range(3)])
-    (wrong,) = outlook(f"data={tmp_path}", f"out={tmp_path}/runs").wrong
+    (wrong,) = report(f"data={tmp_path}", f"out={tmp_path}/runs").errors
     assert "in the shards looked into; " in wrong and "1.tar, key 0: no caption: its members are .json, .png" in wrong
     assert wrong.endswith("(the commonest reason, 3 of 4 times)")
 
@@ -122,19 +122,19 @@ def test_hours_as_a_run_of_that_name_measured_them(tmp_path: Path) -> None:
     (config.folder / "run.json").write_text(json.dumps(record))
     for rate in (900, 1000, 5000):
         append_line(config.folder / "metrics.jsonl", {"step": 1, "samples_per_second": rate})
-    hours, why = row(outlook(*words), "hours")
+    hours, why = row(report(*words), "hours")
     assert hours == "1" and "at 500 samples a second of a device, measured: median of 3 steps" in why
-    assert row(outlook(*words, "rate=250"), "hours")[0] == "2"
-    assert "what differs: seed: 0 -> 1" in outlook(*words, "seed=1").wrong[0]
-    assert "resume=false" in outlook(*words, "resume=false").wrong[0]
+    assert row(report(*words, "rate=250"), "hours")[0] == "2"
+    assert "what differs: seed: 0 -> 1" in report(*words, "seed=1").errors[0]
+    assert "resume=false" in report(*words, "resume=false").errors[0]
 
 
 def test_memory_and_disk_are_held_against_what_there_is(tmp_path: Path) -> None:
     words = (f"out={tmp_path}", "world_size=1")
-    assert outlook(*words, "memory=80").wrong == []
-    assert "of a device's memory=0.01 GB" in outlook(*words, "memory=0.01").wrong[0]
+    assert report(*words, "memory=80").errors == []
+    assert "of a device's memory=0.01 GB" in report(*words, "memory=0.01").errors[0]
     many = ("efficiency.keep_checkpoints=1000000", "efficiency.checkpoint_every=1", "recipe.samples=409600000000")
-    assert "the checkpoints need" in outlook(*words, *many).wrong[0]
+    assert "the checkpoints need" in report(*words, *many).errors[0]
 
 
 @pytest.mark.parametrize(

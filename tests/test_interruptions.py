@@ -224,12 +224,12 @@ def test_a_process_that_is_gone_ends_the_others(
 
 PHASES = (
     "poolbench.processes.rendezvous._serve",  # before there is a store, or with it there and nobody connected
-    "poolbench.processes.heartbeat:Watch.start",
+    "poolbench.processes.heartbeat:Heartbeat.start",
     "poolbench.processes.world.dist.init_process_group",
     "poolbench.processes.world:_Turns.wait",
     "train.loop:_Run.finish",
     "train.loop.gather",
-    "poolbench.processes.heartbeat:Watch.leave",
+    "poolbench.processes.heartbeat:Heartbeat.leave",
     "poolbench.processes.world.dist.destroy_process_group",
 )
 

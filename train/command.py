@@ -5,7 +5,7 @@ from functools import partial
 from poolbench.errors import UserError, status_of
 from poolbench.processes.world import launch
 from train.config import TrainConfig
-from train.dry_run import forecast
+from train.dry_run import dry_run
 from train.loop import train
 
 
@@ -17,7 +17,7 @@ def run(config: TrainConfig) -> int:
         UserError: no data for a scale that has no embedded default.
     """
     if config.dry_run:
-        return forecast(config)
+        return dry_run(config)
     if config.data is None:
         if config.scale != "tiny":
             raise UserError(

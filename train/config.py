@@ -152,7 +152,7 @@ def problems(config: TrainConfig, world_size: int) -> list[str]:
             f"name={config.name!r} must be a plain folder name",
         ),
         *_evaluation_problems(config.evaluate),
-        *_forecast_problems(config),
+        *_dry_run_problems(config),
         *rest,
     ]
 
@@ -203,7 +203,7 @@ def _evaluation_problems(options: Evaluation) -> list[str]:
     ]
 
 
-def _forecast_problems(config: TrainConfig) -> list[str]:
+def _dry_run_problems(config: TrainConfig) -> list[str]:
     values = {key: getattr(config, key) for key in ("world_size", "rate", "memory")}
     given = {key: value for key, value in values.items() if value is not None}
     if not config.dry_run:

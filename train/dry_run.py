@@ -47,7 +47,7 @@ class Pool(NamedTuple):
     share: float  # of the samples that the subset chooses
 
 
-class Outlook:
+class Report:
     """What is told in the end: rows of the plan, what is worth a thought, and what is wrong."""
 
     def __init__(self, config: TrainConfig) -> None:
@@ -55,8 +55,8 @@ class Outlook:
         # Counting GPUs asks the driver alone and opens none; without a launcher a run takes all of them.
         self.world = max(1, torch.cuda.device_count()) if config.world_size is None else config.world_size
         self.rows: list[Row] = []
-        self.doubts: list[str] = []
-        self.wrong = problems(config, self.world)
+        self.warnings: list[str] = []
+        self.errors = problems(config, self.world)
 
     @property
     def local(self) -> int:
@@ -72,125 +72,125 @@ class Outlook:
         self.rows.append((what, value, why))
 
 
-def forecast(config: TrainConfig) -> int:
-    """Print the plan to stdout, and to stderr a line for each doubt and each thing that is wrong; return 2 where
-    anything is wrong, else 0."""
-    outlook = look_ahead(config)
-    print(aligned(outlook.rows))
+def dry_run(config: TrainConfig) -> int:
+    """Print the plan to stdout, and to stderr a line for each warning and each error; return 2 where there is an error,
+    else 0."""
+    report = examined(config)
+    print(aligned(report.rows))
     sys.stdout.flush()
-    for line in outlook.doubts:
+    for line in report.warnings:
         print(f"warning: {line}", file=sys.stderr)
-    for line in outlook.wrong:
+    for line in report.errors:
         print(f"error: {line}", file=sys.stderr)
-    return 2 if outlook.wrong else 0
+    return 2 if report.errors else 0
 
 
-def look_ahead(config: TrainConfig) -> Outlook:
+def examined(config: TrainConfig) -> Report:
     """Everything that can be told of `config` without starting it."""
-    outlook = Outlook(config)
-    outlook.add("run", str(config.folder), f"scale {config.scale}, {config.precision}, seed {config.seed}")
+    report = Report(config)
+    report.add("run", str(config.folder), f"scale {config.scale}, {config.precision}, seed {config.seed}")
     for line in config.deviations:
-        outlook.doubts.append(f"unofficial: {line}")
-    data = _told(outlook, lambda: resolve(config.data, config.weights)) if config.data is not None else None
-    subset = _subset(outlook)
-    pool = _pool(outlook, data, subset)
-    _check_tasks(outlook)
-    before = _told(outlook, lambda: read_run(config.folder))
+        report.warnings.append(f"unofficial: {line}")
+    data = _told(report, lambda: resolve(config.data, config.weights)) if config.data is not None else None
+    subset = _subset(report)
+    pool = _pool(report, data, subset)
+    _check_tasks(report)
+    before = _told(report, lambda: read_run(config.folder))
     if before is not None:
-        _compare(outlook, before, data)
-    cost = _cost(outlook)
-    if _countable(outlook):
-        _steps(outlook)
-        seconds = _time(outlook, cost, before) if cost else None
-        _reading(outlook, pool, seconds)
+        _compare(report, before, data)
+    cost = _cost(report)
+    if _countable(report):
+        _steps(report)
+        seconds = _time(report, cost, before) if cost else None
+        _reading(report, pool, seconds)
         if cost:
-            _memory(outlook, cost)
-    _disk(outlook, cost)
+            _memory(report, cost)
+    _disk(report, cost)
     if config.precision == "amp_bf16" and config.world_size is None and not torch.cuda.device_count():
-        outlook.doubts += [SLOW_BFLOAT16] * slow_bfloat16()
-    return outlook
+        report.warnings += [SLOW_BFLOAT16] * slow_bfloat16()
+    return report
 
 
-def _told(outlook: Outlook, ask: Any) -> Any:
-    """The answer, or None with what is wrong added to the outlook."""
+def _told(report: Report, ask: Any) -> Any:
+    """The answer, or None with what is wrong added to the report."""
     try:
         return ask()
     except UserError as error:
-        outlook.wrong.append(str(error))
+        report.errors.append(str(error))
     except OSError as error:
-        outlook.wrong.append(f"{error.filename or outlook.config.folder}: {error.strerror}")
+        report.errors.append(f"{error.filename or report.config.folder}: {error.strerror}")
     return None
 
 
-def _countable(outlook: Outlook) -> bool:
-    """Whether steps and shares can be told at all; if not, the reason is among what is wrong."""
-    recipe = outlook.config.recipe
+def _countable(report: Report) -> bool:
+    """Whether steps and shares can be told at all; if not, the reason is among the errors."""
+    recipe = report.config.recipe
     counts = (recipe.batch_size, recipe.samples, recipe.streams, recipe.shuffle_buffer)
-    return min(*counts, outlook.world, outlook.config.efficiency.accumulate) >= 1
+    return min(*counts, report.world, report.config.efficiency.accumulate) >= 1
 
 
-def _cost(outlook: Outlook) -> Cost | None:
+def _cost(report: Report) -> Cost | None:
     """What the model costs, None where it is not known or cannot be built here."""
-    config = outlook.config
-    name, known = config.recipe.model, len(outlook.wrong)
-    _told(outlook, lambda: check_name(name))
-    if len(outlook.wrong) > known:
+    config = report.config
+    name, known = config.recipe.model, len(report.errors)
+    _told(report, lambda: check_name(name))
+    if len(report.errors) > known:
         return None
     precision = config.precision if config.precision in ("amp", "amp_bf16") else "fp32"
     try:
         return cost_of(name, precision, config.efficiency.activation_checkpointing)
     except Exception as error:  # open_clip's less common models raise anything when they are built without weights
-        outlook.doubts.append(f"what {name} costs cannot be told: {first_line(error)}")
+        report.warnings.append(f"what {name} costs cannot be told: {first_line(error)}")
         return None
 
 
-def _steps(outlook: Outlook) -> None:
-    config, local = outlook.config, outlook.local
+def _steps(report: Report) -> None:
+    config, local = report.config, report.local
     recipe, accumulate = config.recipe, config.efficiency.accumulate
     last = recipe.samples % recipe.batch_size
     given = "GPUs of this machine" if config.world_size is None else "as given"
     if config.world_size is None and not torch.cuda.device_count():
         given = "this machine has no GPU; world_size= for a plan of another"
-    outlook.add("processes", f"{outlook.world:,}", given)
+    report.add("processes", f"{report.world:,}", given)
     ending = f", the last of {last:,}" if last else ""
-    outlook.add("steps", f"{config.steps:,}", f"of {recipe.batch_size:,} samples{ending}")
-    uneven = "" if recipe.batch_size % outlook.world == 0 else "; not even"
-    parts = f"in {accumulate} micro-batches of {outlook.micro:,}" if accumulate > 1 else "in one piece"
-    outlook.add("batch per device", f"{local:,}", f"samples, {parts}{uneven}")
+    report.add("steps", f"{config.steps:,}", f"of {recipe.batch_size:,} samples{ending}")
+    uneven = "" if recipe.batch_size % report.world == 0 else "; not even"
+    parts = f"in {accumulate} micro-batches of {report.micro:,}" if accumulate > 1 else "in one piece"
+    report.add("batch per device", f"{local:,}", f"samples, {parts}{uneven}")
 
 
-def _time(outlook: Outlook, cost: Cost, before: dict[str, Any] | None) -> float | None:
+def _time(report: Report, cost: Cost, before: dict[str, Any] | None) -> float | None:
     """Rows of work and hours; the seconds of the run where a rate is given or measured."""
-    config, samples = outlook.config, outlook.config.recipe.samples
+    config, samples = report.config, report.config.recipe.samples
     tokens = cost.image_tokens + cost.text_tokens
     caption = f"{cost.text_tokens} of a caption, of which padding costs nothing"
     what = f"{cost.image_tokens} of a picture + {caption}" if cost.image_tokens else caption
-    outlook.add("tokens", _si(samples * tokens), f"{what}, {samples:,} samples")
+    report.add("tokens", _si(samples * tokens), f"{what}, {samples:,} samples")
     forward = cost.work.image_flops + cost.work.text_flops
     again = (config.efficiency.accumulate > 1) + config.efficiency.activation_checkpointing
     flops = samples * forward * (3 + again)
     parts = f"{cost.work.image_flops / 1e9:.4g} + {cost.work.text_flops / 1e9:.4g} G for picture and caption"
-    outlook.add("FLOPs", _si(flops), f"{3 + again} x forward ({parts} of full length)")
-    rate, why = _rate(outlook, before)
+    report.add("FLOPs", _si(flops), f"{3 + again} x forward ({parts} of full length)")
+    rate, why = _rate(report, before)
     if rate is not None:
-        seconds = samples / rate / outlook.world
-        outlook.add("hours", _hours(seconds), f"{_hours(seconds * outlook.world)} device-hours; {why}")
+        seconds = samples / rate / report.world
+        report.add("hours", _hours(seconds), f"{_hours(seconds * report.world)} device-hours; {why}")
         return seconds
-    outlook.add("hours", "not known", "rate= (samples a second of one device) gives them as you measured; estimates:")
+    report.add("hours", "not known", "rate= (samples a second of one device) gives them as you measured; estimates:")
     far = ", from which fp32 is far" if config.precision == "fp32" else ""
     for name, peak in PEAKS.items():
-        seconds = flops / (peak * _REACHED * outlook.world)
-        why = f"{_hours(seconds * outlook.world)} device-hours, at {_REACHED:.0%} of its bfloat16 peak{far}"
-        outlook.add(f"  on {name}", _hours(seconds), why)
+        seconds = flops / (peak * _REACHED * report.world)
+        why = f"{_hours(seconds * report.world)} device-hours, at {_REACHED:.0%} of its bfloat16 peak{far}"
+        report.add(f"  on {name}", _hours(seconds), why)
     return None
 
 
-def _rate(outlook: Outlook, before: dict[str, Any] | None) -> tuple[float | None, str]:
+def _rate(report: Report, before: dict[str, Any] | None) -> tuple[float | None, str]:
     """Samples a second of one device, and where that is from; None where nobody has told or measured it."""
-    config = outlook.config
+    config = report.config
     if config.rate is not None and config.rate > 0:
         return config.rate, f"at rate={config.rate:g} samples a second of a device, as given"
-    lines = _told(outlook, lambda: read_lines(config.folder / "metrics.jsonl")) if before else None
+    lines = _told(report, lambda: read_lines(config.folder / "metrics.jsonl")) if before else None
     if not lines or not before:
         return None, ""
     rate = statistics.median(line["samples_per_second"] for line in lines) / before["world_size"]
@@ -206,53 +206,53 @@ class _Streams(NamedTuple):
     readers: int  # in a process, each with a buffer of its own: one for each stream, or more
 
 
-def _streams(outlook: Outlook) -> _Streams:
+def _streams(report: Report) -> _Streams:
     """Also tells what the streams cost where there are too few of them."""
-    config, world = outlook.config, outlook.world
+    config, world = report.config, report.world
     streams = config.recipe.streams
     common = math.gcd(world, streams)  # a process meets every common-th stream
     mine = streams // common
     workers = MAX_WORKERS if config.efficiency.workers is None else config.efficiency.workers
     if mine < workers:
-        outlook.doubts.append(
+        report.warnings.append(
             f"each of {world:,} processes has {mine:,} of the {streams:,} streams: of more data workers than that "
             f"(up to {workers}) several read one and the same; efficiency.workers={mine} reads each once"
         )
     if world > common:
-        outlook.doubts.append(
+        report.warnings.append(
             f"{world:,} processes do not divide the {streams:,} streams: {world // common:,} of them read each one"
         )
     return _Streams(mine, world // common, max(mine, workers))
 
 
-def _reading(outlook: Outlook, pool: Pool, seconds: float | None) -> None:
+def _reading(report: Report, pool: Pool, seconds: float | None) -> None:
     """What the data workers read and hold, and whether there are shards enough for them."""
-    recipe, streams = outlook.config.recipe, _streams(outlook)
+    recipe, streams = report.config.recipe, _streams(report)
     if 0 < pool.shards < recipe.streams:
-        outlook.doubts.append(
+        report.warnings.append(
             f"{pool.shards:,} shards for {recipe.streams:,} streams: several read one shard at a time, and a sample "
             "may come twice in a batch; more, smaller shards mix better"
         )
     copies = streams.processes * streams.readers / streams.mine
     size = pool.sample * recipe.samples / pool.share * copies
-    most = "up to " if streams.readers > streams.mine and outlook.config.efficiency.workers is None else ""
+    most = "up to " if streams.readers > streams.mine and report.config.efficiency.workers is None else ""
     times = f", {most}{copies:.3g} times over" if copies > 1 else ""
     pace = f", {_bytes(size / seconds)} a second over all processes" if seconds else ""
     known = "" if pool.samples else f", if a sample takes {_bytes(_SAMPLE)}"
-    outlook.add("data read", _bytes(size), f"whole run{times}{pace}{known}")
+    report.add("data read", _bytes(size), f"whole run{times}{pace}{known}")
     if pool.samples:
         drawn = recipe.samples / pool.share * copies / (pool.samples / pool.shards)
-        outlook.add("shard reads", f"{drawn:,.0f}", f"{drawn / pool.shards:.3g} of each of the {pool.shards:,} shards")
+        report.add("shard reads", f"{drawn:,.0f}", f"{drawn / pool.shards:.3g} of each of the {pool.shards:,} shards")
     held = streams.readers * recipe.shuffle_buffer * pool.item
     why = f"of main memory for each process: {most}{streams.readers:,} of {recipe.shuffle_buffer:,} samples"
-    outlook.add("shuffle buffers", _bytes(held), f"{why}; {_bytes(held * outlook.world)} in all")
+    report.add("shuffle buffers", _bytes(held), f"{why}; {_bytes(held * report.world)} in all")
 
 
-def _memory(outlook: Outlook, cost: Cost) -> None:
+def _memory(report: Report, cost: Cost) -> None:
     """Bytes of one device, part by part; estimates but for the first."""
-    config, local, micro = outlook.config, outlook.local, outlook.micro
+    config, local, micro = report.config, report.local, report.micro
     batch, kept = config.recipe.batch_size, cost.activations
-    state = cost.parameters * (12 + 4 * (outlook.world > 1))  # the gradients are buffered on their way to others
+    state = cost.parameters * (12 + 4 * (report.world > 1))  # the gradients are buffered on their way to others
     gradients = 4 * cost.parameters
     work = kept.fixed + micro * (kept.sample + kept.block)
     pictures = local * 3 * cost.side**2 * 5
@@ -260,24 +260,24 @@ def _memory(outlook: Outlook, cost: Cost) -> None:
     # In one plain backward pass the gradients come as the activations go; else both are there at a time.
     both = config.efficiency.accumulate > 1 or config.efficiency.activation_checkpointing
     total = state + pictures + (gradients + work + loss if both else max(gradients, work + loss))
-    outlook.add("device memory", _bytes(total), "estimate, without CUDA's own GB and what fragments; of it:")
-    moving = ", gradients on their way" if outlook.world > 1 else ""
-    outlook.add("  model", _bytes(state), f"{_si(cost.parameters)} parameters: weights, 2 moments{moving}")
-    outlook.add("  gradients", _bytes(gradients), "" if both else "not added: they come as the activations go")
+    report.add("device memory", _bytes(total), "estimate, without CUDA's own GB and what fragments; of it:")
+    moving = ", gradients on their way" if report.world > 1 else ""
+    report.add("  model", _bytes(state), f"{_si(cost.parameters)} parameters: weights, 2 moments{moving}")
+    report.add("  gradients", _bytes(gradients), "" if both else "not added: they come as the activations go")
     again = ", the rest computed again" if config.efficiency.activation_checkpointing else ""
-    outlook.add("  activations", _bytes(work), f"{_bytes(kept.sample)} for each of {micro:,} samples{again}")
-    outlook.add("  pictures", _bytes(pictures), f"{local:,} of {cost.side} x {cost.side}, as bytes and as float32")
-    outlook.add("  loss", _bytes(loss), f"{local:,} x {batch:,} similarities, both ways, and all features")
+    report.add("  activations", _bytes(work), f"{_bytes(kept.sample)} for each of {micro:,} samples{again}")
+    report.add("  pictures", _bytes(pictures), f"{local:,} of {cost.side} x {cost.side}, as bytes and as float32")
+    report.add("  loss", _bytes(loss), f"{local:,} x {batch:,} similarities, both ways, and all features")
     if config.memory is not None and total > config.memory * 1e9 > 0:
-        outlook.wrong.append(
+        report.errors.append(
             f"about {_bytes(total)} are needed of a device's memory={config.memory:g} GB; raise efficiency.accumulate, "
             "set efficiency.activation_checkpointing=true, or use more processes"
         )
 
 
-def _disk(outlook: Outlook, cost: Cost | None) -> None:
+def _disk(report: Report, cost: Cost | None) -> None:
     """Checkpoints, room for them, and permission to write them."""
-    config = outlook.config
+    config = report.config
     target = config.folder / "checkpoints"
     place = next(path for path in (target, *target.parents) if _exists(path))
     try:
@@ -286,16 +286,16 @@ def _disk(outlook: Outlook, cost: Cost | None) -> None:
             pass
         free = shutil.disk_usage(place).free + sum(file.stat().st_size for file in target.glob("step_*.pt"))
     except OSError as error:
-        outlook.wrong.append(f"out={config.out}: nothing can be written in {place}: {error.strerror}; choose another")
+        report.errors.append(f"out={config.out}: nothing can be written in {place}: {error.strerror}; choose another")
         return
-    if cost is None or not _countable(outlook) or config.efficiency.checkpoint_every < 1:
+    if cost is None or not _countable(report) or config.efficiency.checkpoint_every < 1:
         return
     one, count = 12 * cost.parameters, _checkpoints(config)
     needed, every = one * (count + 1), config.efficiency.checkpoint_every
-    outlook.add("checkpoint", _bytes(one), f"weights and 2 moments in float32, every {every:,} steps")
-    outlook.add("disk", _bytes(needed), f"{count:,} of them kept, one being written; {_bytes(free)} free in {place}")
+    report.add("checkpoint", _bytes(one), f"weights and 2 moments in float32, every {every:,} steps")
+    report.add("disk", _bytes(needed), f"{count:,} of them kept, one being written; {_bytes(free)} free in {place}")
     if needed > free:
-        outlook.wrong.append(f"{place} has {_bytes(free)} free, the checkpoints need {_bytes(needed)}")
+        report.errors.append(f"{place} has {_bytes(free)} free, the checkpoints need {_bytes(needed)}")
 
 
 def _checkpoints(config: TrainConfig) -> int:
@@ -315,49 +315,49 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def _subset(outlook: Outlook) -> Subset | None:
-    path = outlook.config.subset
+def _subset(report: Report) -> Subset | None:
+    path = report.config.subset
     if path is None:
         return None
-    subset: Subset | None = _told(outlook, lambda: Subset(path))
+    subset: Subset | None = _told(report, lambda: Subset(path))
     if subset is None:
         return None
     if subset.size <= _SORTED_LIMIT:
-        _told(outlook, subset.check_sorted)
+        _told(report, subset.check_sorted)
     else:
-        outlook.doubts.append(f"subset {path} is large; whether it is sorted is checked when the run starts")
+        report.warnings.append(f"subset {path} is large; whether it is sorted is checked when the run starts")
     return subset
 
 
-def _pool(outlook: Outlook, data: Data | None, subset: Subset | None) -> Pool:
+def _pool(report: Report, data: Data | None, subset: Subset | None) -> Pool:
     """Rows of the data, and what a few samples of them tell."""
-    config, unknown = outlook.config, Pool(0, 0, 0.0, _SAMPLE, _SAMPLE, 1.0)
+    config, unknown = report.config, Pool(0, 0, 0.0, _SAMPLE, _SAMPLE, 1.0)
     if data is None:
         if config.data is None:
             own = "the embedded demo pool" if config.scale == "tiny" else "not given"
-            outlook.add("data", own, "not looked at: shards, their reading, repeats and subset= are not checked")
+            report.add("data", own, "not looked at: shards, their reading, repeats and subset= are not checked")
         return unknown
     size = sum(shard.size for shard in data.shards)
     for source in data.sources:
         gaps = f", {source.missing:,} names of the pattern do not exist" if source.missing else ""
-        outlook.add("data", source.spec, f"{source.shards:,} shards, {_bytes(source.bytes)}{gaps}")
+        report.add("data", source.spec, f"{source.shards:,} shards, {_bytes(source.bytes)}{gaps}")
     reasons = Reasons()
-    found = [look for shard in _spread(data.shards) if (look := _look_into(outlook, shard, reasons)) is not None]
+    found = [look for shard in _spread(data.shards) if (look := _look_into(report, shard, reasons)) is not None]
     if not found:
-        outlook.wrong.append(
+        report.errors.append(
             f"data={config.data}: no sample with a picture and a caption in the shards looked into{reasons.commonest()}"
         )
         return unknown
     mean = sum(look.size for look in found) / sum(look.samples for look in found)
     item = sum(look.item * look.samples for look in found) / sum(look.samples for look in found)
     samples = size / mean
-    outlook.add("pool", _si(samples), f"samples, estimated from {len(found)} shards; digest {data.digest[:12]}")
+    report.add("pool", _si(samples), f"samples, estimated from {len(found)} shards; digest {data.digest[:12]}")
     chosen, share = samples, 1.0
     if subset is not None:
         chosen, share = float(subset.size), min(1.0, subset.size / samples)
-        outlook.add("subset", f"{subset.size:,}", f"uids, {subset.size / samples:.1%} of the pool")
+        report.add("subset", f"{subset.size:,}", f"uids, {subset.size / samples:.1%} of the pool")
     what = "the subset" if subset is not None else "the pool"
-    outlook.add("repeats", f"{config.recipe.samples / chosen:.3g}", f"times {what} is seen, on average; an estimate")
+    report.add("repeats", f"{config.recipe.samples / chosen:.3g}", f"times {what} is seen, on average; an estimate")
     return Pool(len(data.shards), size, samples, mean, item, share)
 
 
@@ -373,7 +373,7 @@ def _spread(shards: list[Shard]) -> list[Shard]:
     return [shards[place * len(shards) // count] for place in range(count)]
 
 
-def _look_into(outlook: Outlook, shard: Shard, reasons: Reasons) -> _Look | None:
+def _look_into(report: Report, shard: Shard, reasons: Reasons) -> _Look | None:
     """The first samples of a shard, None where none of them can be trained on."""
     samples, usable, size, items, uids = 0, 0, 0, 0, 0
     whole, lacks = True, ""
@@ -381,7 +381,7 @@ def _look_into(outlook: Outlook, shard: Shard, reasons: Reasons) -> _Look | None
         if isinstance(sample, Problem):
             reasons.add(sample)
             if not sample.key:
-                outlook.doubts.append(f"{shard.path}: {sample.reason}")
+                report.warnings.append(f"{shard.path}: {sample.reason}")
             continue
         samples += 1
         size += sum(BLOCK + -(-len(data) // BLOCK) * BLOCK for data in sample.members.values())
@@ -398,44 +398,44 @@ def _look_into(outlook: Outlook, shard: Shard, reasons: Reasons) -> _Look | None
         if samples == _LOOK:
             whole = False
             break
-    if outlook.config.subset is not None and samples and not uids:
+    if report.config.subset is not None and samples and not uids:
         what = f"no .json with a uid{'' if lacks.startswith('no ') else f' ({lacks})'}"
-        outlook.wrong.append(f"{shard.path} has {what}, which subset= needs")
+        report.errors.append(f"{shard.path} has {what}, which subset= needs")
     return _Look(samples, shard.size if whole else size, items / usable) if usable else None
 
 
-def _check_tasks(outlook: Outlook) -> None:
+def _check_tasks(report: Report) -> None:
     """What evaluation.check_tasks refuses, without making the demo's sets."""
-    options = outlook.config.evaluate
-    if not options.words or any("evaluate.tasks" in line for line in outlook.wrong):
+    options = report.config.evaluate
+    if not options.words or any("evaluate.tasks" in line for line in report.errors):
         return
-    keys = _told(outlook, lambda: task_keys(options.words))
+    keys = _told(report, lambda: task_keys(options.words))
     if keys and options.data is None:
         others = [key for key in keys if key not in task_keys(("demo",))]
         if others:
-            outlook.wrong.append(f"evaluate.data= is needed for {others[0]}: the folder that holds the tasks' folders")
+            report.errors.append(f"evaluate.data= is needed for {others[0]}: the folder that holds the tasks' folders")
 
 
-def _compare(outlook: Outlook, before: dict[str, Any], data: Data | None) -> None:
+def _compare(report: Report, before: dict[str, Any], data: Data | None) -> None:
     """Whether the run that the folder holds is this one."""
-    config = outlook.config
+    config = report.config
     if not config.resume:
-        outlook.wrong.append(f"{config.folder} exists and resume=false; choose another name= or remove it")
+        report.errors.append(f"{config.folder} exists and resume=false; choose another name= or remove it")
         return
     # What is not known here is taken to be as it was.
     data = data or Data([], [], before["data"]["digest"])
     subset = None
     if config.subset is not None and Path(config.subset).is_file():
         subset = {"path": config.subset, "digest": digest_file(config.subset), "size": 0}
-    changed = differences(before, describe(config, data, subset, outlook.world, torch.device("cpu")))
+    changed = differences(before, describe(config, data, subset, report.world, torch.device("cpu")))
     if changed:
-        outlook.wrong.append(
+        report.errors.append(
             f"{config.folder} is another run, choose another name=; what differs: {'; '.join(changed)}"
         )
     elif before["status"] == "complete":
-        outlook.doubts.append(f"{config.folder} is complete; there is nothing to do")
+        report.warnings.append(f"{config.folder} is complete; there is nothing to do")
     else:
-        outlook.doubts.append(f"{config.folder} exists; the run goes on behind step {before['steps']:,}")
+        report.warnings.append(f"{config.folder} exists; the run goes on behind step {before['steps']:,}")
 
 
 def _si(value: float) -> str:

@@ -17,7 +17,7 @@ from poolbench.files import claimed, digest_file, leftovers, write_json
 from poolbench.machine import default_workers, slow_bfloat16
 from poolbench.models.clip import check_name, compile_blocks, compiling_failed, create, preprocess_of, tokenizer_of
 from poolbench.models.conventions import conventions_of
-from poolbench.processes.preemption import STOPPED, Late, Stop, stop_requests
+from poolbench.processes.preemption import STOPPED, GracePeriodOver, Preemption, preemption_signals
 from poolbench.processes.world import World, gather, joined, on_first
 from poolbench.shards.samples import Reasons
 from poolbench.shards.sources import Data, resolve
@@ -28,11 +28,11 @@ from train.config import SLOW_BFLOAT16, TrainConfig, check
 from train.evaluation import check_tasks, evaluate, how_to_repeat
 from train.loader import Batch, Share, batches
 from train.order import Cursor, Plan
-from train.run_log import BadLog, Recorder, describe, differences, now, read_run, say
+from train.run_log import BadLog, RunLog, describe, differences, now, read_run, say
 from train.step import Stepper, learning_rate, make_optimizer
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
-DATA_PATIENCE = 5.0  # seconds that a process goes on waiting for data once it is asked to stop
+DATA_GRACE_PERIOD = 5.0  # seconds that a process goes on waiting for data once it is asked to stop
 JUDGED_AFTER = (1000, 100)  # samples and shards; before, a single bad one would be too large a share
 
 
@@ -47,18 +47,18 @@ class Totals(NamedTuple):
 
 def train(config: TrainConfig) -> int:
     """Run `config` to its end, from its newest checkpoint where there is one, and return the exit status: 0, 1 where an
-    evaluation failed, or stop.STOPPED where a signal asked to stop and the same command again goes on.
+    evaluation failed, or preemption.STOPPED where a signal asked to stop and the same command again goes on.
 
     Raises:
         UserError: anything the user can mend; on all processes alike.
     """
-    with stop_requests() as stop, joined() as world, ExitStack() as held:
+    with preemption_signals() as preemption, joined() as world, ExitStack() as held:
         check(config, world.size)
         check_name(config.recipe.model)
         data, start = on_first(world, partial(_prepare, config, world, held))
         if start["status"] == "complete":
             return 0
-        return _Run(config, world, stop, data, start).finish()
+        return _Run(config, world, preemption, data, start).finish()
 
 
 def _prepare(config: TrainConfig, world: World, held: ExitStack) -> tuple[Data, dict[str, Any]]:
@@ -103,8 +103,10 @@ def _prepare(config: TrainConfig, world: World, held: ExitStack) -> tuple[Data, 
 class _Run:
     """The state of a run in one process."""
 
-    def __init__(self, config: TrainConfig, world: World, stop: Stop, data: Data, run: dict[str, Any]) -> None:
-        self.config, self.world, self.stop = config, world, stop
+    def __init__(
+        self, config: TrainConfig, world: World, preemption: Preemption, data: Data, run: dict[str, Any]
+    ) -> None:
+        self.config, self.world, self.preemption = config, world, preemption
         recipe, efficiency = config.recipe, config.efficiency
         model = create(recipe.model, seed=config.seed, device=world.device)
         if efficiency.activation_checkpointing:
@@ -132,18 +134,18 @@ class _Run:
             data.shards, Subset(config.subset) if config.subset else None, config.seed, recipe.shuffle_buffer
         )
         self.bad_log = BadLog(config.folder, world.rank)
-        self.recorder: Recorder | None = None
+        self.run_log: RunLog | None = None
         on_first(world, partial(self._record, {**run, "conventions": conventions_of(model)._asdict()}))
 
     def _record(self, run: dict[str, Any]) -> None:
-        self.recorder = Recorder(self.config, run, self.step)
+        self.run_log = RunLog(self.config, run, self.step)
 
     def finish(self) -> int:
         """Train to the end of the budget, or until asked to stop, and return the exit status.
 
         Whatever ends the run early, what is recorded until then is closed in order.
         """
-        self.stop.defer()
+        self.preemption.defer()
         try:
             if not self._train():
                 return self._stopped()
@@ -175,8 +177,8 @@ class _Run:
         return advice and f"{advice}; the same command again goes on from the last checkpoint"
 
     def _close(self) -> None:
-        if self.recorder is not None:
-            self.recorder.close()
+        if self.run_log is not None:
+            self.run_log.close()
 
     def _train(self) -> bool:
         """Train to the end and evaluate; False where a request to stop came first, behind a checkpoint."""
@@ -222,12 +224,12 @@ class _Run:
         """The batches, until a request to stop finds this process waiting for one that may never come."""
         while True:
             try:
-                with self.stop.waiting(DATA_PATIENCE):
+                with self.preemption.waiting(DATA_GRACE_PERIOD):
                     batch = next(batches, None)
-            except Late:
+            except GracePeriodOver:
                 if self.world.size == 1:
                     return
-                sys.exit(self.stop.end())  # the others wait for us in a step: there is no state of all to save
+                sys.exit(self.preemption.end())  # the others wait for us in a step: there is no state of all to save
             if batch is None:
                 return
             yield batch
@@ -237,15 +239,15 @@ class _Run:
         if self.world.first:
             say(f"{self.config.folder}: stopped behind step {self.step:,}; the same command again goes on from there")
         # All processes stop, though perhaps only one was asked to.
-        return self.stop.end() if self.stop.asked else STOPPED
+        return self.preemption.end() if self.preemption.asked else STOPPED
 
     def _end(self) -> int:
-        config, recorder = self.config, self.recorder
-        assert recorder is not None
-        recorder.write(status="complete", finished=now())
-        path = config.folder / recorder.run["checkpoint"]["path"]
+        config, run_log = self.config, self.run_log
+        assert run_log is not None
+        run_log.write(status="complete", finished=now())
+        path = config.folder / run_log.run["checkpoint"]["path"]
         say(f"{config.folder}: {self._samples(self.step):,} samples seen in {self.step:,} steps, checkpoint {path}")
-        failed = recorder.failed_evaluations() if config.evaluate.words else []
+        failed = run_log.failed_evaluations() if config.evaluate.words else []
         if failed:
             say(how_to_repeat(config, failed, self.world.device))
         self._close()  # while the others wait, so that all processes leave together
@@ -278,7 +280,7 @@ class _Run:
         logit scale; still on the device."""
         self.bad_log.add(batch.problems)
         bad_shards = sum(not problem.key for problem in batch.problems)
-        asked = self.stop.asked is not None
+        asked = self.preemption.asked is not None
         counts = Totals(len(batch.problems) - bad_shards, bad_shards, batch.shards, batch.retries)
         mine = [*counts, waited, asked]
         sums = torch.cat(
@@ -300,8 +302,8 @@ class _Run:
             )
         self.totals = Totals(*(total + round(count) for total, count in zip(self.totals, counts, strict=True)))
         samples = self._samples(step)
-        if self.recorder is not None:
-            self.recorder.log(
+        if self.run_log is not None:
+            self.run_log.log(
                 {
                     "step": step,
                     "loss": loss / self.world.size,
@@ -362,8 +364,8 @@ class _Run:
                 path, sha256 = checkpoint.save(
                     place, self.step, state, efficiency.keep_checkpoints, efficiency.keep_every
                 )
-            assert self.recorder is not None
-            self.recorder.write(
+            assert self.run_log is not None
+            self.run_log.write(
                 steps=self.step,
                 samples_seen=self._samples(self.step),
                 bad={"samples": self.totals.bad_samples, "shards": self.totals.bad_shards},
@@ -378,16 +380,16 @@ class _Run:
         return not self.config.evaluate.words or on_first(self.world, self._score)
 
     def _score(self) -> bool:
-        assert self.recorder is not None
-        if self.recorder.evaluated(self.step):
+        assert self.run_log is not None
+        if self.run_log.evaluated(self.step):
             return True
         if self.world.device.type == "cuda":
             torch.cuda.empty_cache()  # the evaluation needs room on the same GPU
         path = checkpoint.path_of(self.config.folder / "checkpoints", self.step)
-        scores = evaluate(self.config, path, self.world.device, lambda: self.stop.asked is not None)
+        scores = evaluate(self.config, path, self.world.device, lambda: self.preemption.asked is not None)
         if scores is None:
             return False
-        self.recorder.add_scores(self.step, scores.values, scores.failed)
+        self.run_log.add_scores(self.step, scores.values, scores.failed)
         return True
 
     def _resume(self) -> dict[str, Any]:

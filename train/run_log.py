@@ -119,8 +119,9 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-class Recorder:
-    """Writes a run's files from the first process. On a resumed run it goes on behind the `step` given."""
+class RunLog:
+    """The log of a run, written by its first process: run.json, config.yaml, metrics.jsonl and what wandb is told. On a
+    resumed run it goes on behind the `step` given."""
 
     def __init__(self, config: TrainConfig, run: dict[str, Any], step: int) -> None:
         self.folder, self.run = config.folder, run

@@ -18,10 +18,10 @@ from typing import NamedTuple
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from poolbench.errors import UserError, tell
-from poolbench.processes.rendezvous import Patience
+from poolbench.processes.rendezvous import ArrivalTimeout
 
-BEAT = 2.0  # seconds between two heartbeats
-SILENCE = 40.0  # seconds, after which a process counts as gone
+INTERVAL = 2.0  # seconds between two heartbeats
+TIMEOUT = 40.0  # seconds, after which a process counts as gone
 GRACE = 10.0  # seconds in which a process that knows of the end may come to it by itself
 _SUSPENDED = 10.0  # seconds between two of its own looks, after which a process was not running itself
 _NAMED = 8  # of the processes that are waited for
@@ -41,8 +41,8 @@ class _End(NamedTuple):
     reason: str
 
 
-class Watch:
-    """Watches over the processes that share a store, from `start` to `leave`.
+class Heartbeat:
+    """This process's heartbeat, and its watch over the others that share a store, from `start` to `leave`.
 
     `job` tells one run of these processes from the next. `store` is a connection of its own: another one may be held
     for minutes by an operation that waits.
@@ -55,7 +55,7 @@ class Watch:
         self._values: dict[int, bytes] = {}
         self._heard: dict[int, float] = {}
         self._hosts: dict[int, str] = {}
-        self._spoke = time.monotonic()
+        self._sent = time.monotonic()
         self._end: _End | None = None
         self._refused = ""
         self._met = threading.Event()  # all processes have come, or this one is not to be among them
@@ -63,18 +63,18 @@ class Watch:
 
     def start(self) -> None:
         """Begin to beat, and to watch those that have come."""
-        for task in (self._speak, self._look):
+        for task in (self._send, self._watch):
             threading.Thread(target=task, daemon=True).start()
 
-    def meet(self, patience: Patience) -> None:
+    def meet(self, timeout: ArrivalTimeout) -> None:
         """Return once all processes have come.
 
         Raises:
             UserError: they did not in time.
             RefusedError: this process does not belong to them.
         """
-        while not self._met.wait(BEAT / 4):
-            patience.check(self._missing, loud=self._rank == 0)
+        while not self._met.wait(INTERVAL / 4):
+            timeout.check(self._missing, loud=self._rank == 0)
         if self._refused:
             self.leave()
             raise RefusedError(self._refused)
@@ -105,14 +105,14 @@ class Watch:
         if isinstance(error, UserError) and (alone or first.reason != mine.reason):
             tell(error)  # at once: what started the processes may end them all when one of them leaves
         if self._rank == 0:
-            time.sleep(2 * BEAT)  # its end may be that of the store, which the others have to ask before
+            time.sleep(2 * INTERVAL)  # its end may be that of the store, which the others have to ask before
         if not unforeseen or (not alone and first.status != 1):
             raise SystemExit(first.status) from None
 
     def _await_end(self) -> None:
         end = time.monotonic() + _PATIENCE
         while self._end is None and time.monotonic() < end:
-            time.sleep(BEAT / 20)
+            time.sleep(INTERVAL / 20)
 
     def _tell(self, mine: _End) -> _End:
         """Be the one that ends the job, or find out who was."""
@@ -133,7 +133,7 @@ class Watch:
     def _read_end(self) -> _End:
         return _End(*json.loads(self._store.get(self._key("end"))))
 
-    def _speak(self) -> None:
+    def _send(self) -> None:
         """Beat, and take down what there is to hear. A store that does not answer holds up this thread only."""
         pause, here = 0.01, False
         while not self._left.is_set():
@@ -147,8 +147,8 @@ class Watch:
                 self._listen()
                 if not self._met.is_set() and self._store.add(self._key("arrived"), 0) >= self._size:
                     self._met.set()
-                self._spoke = time.monotonic()
-            pause = BEAT if self._met.is_set() else min(BEAT / 4, 1.5 * pause)
+                self._sent = time.monotonic()
+            pause = INTERVAL if self._met.is_set() else min(INTERVAL / 4, 1.5 * pause)
             self._left.wait(pause)
 
     def _arrive(self) -> bool:
@@ -178,25 +178,25 @@ class Watch:
         if self._end is None and self._store.check([self._key("end")]):
             self._end = self._read_end()
 
-    def _look(self) -> None:
+    def _watch(self) -> None:
         """End this process when it has to."""
         looked = time.monotonic()
-        while not self._left.wait(BEAT):
+        while not self._left.wait(INTERVAL):
             now = time.monotonic()
             if now - looked > _SUSPENDED:  # and so most likely were the others
-                self._spoke = now
+                self._sent = now
                 self._heard = dict.fromkeys(self._hosts, now)
             looked = now
             if self._end is None and (gone := self._gone(now)) is not None:
                 host = f"; it ran on host {self._hosts[gone]}" if gone in self._hosts else ""
-                self._quit(self._tell(_End(gone, 1, f"nothing was heard of it for {SILENCE:.0f} s{host}")))
+                self._quit(self._tell(_End(gone, 1, f"nothing was heard of it for {TIMEOUT:.0f} s{host}")))
             if self._end is not None and not self._left.wait(GRACE):
                 self._quit(self._end)
 
     def _gone(self, now: float) -> int | None:
         """The first process that is not heard of any more: where the store is not either, the one that serves it."""
-        unheard = [rank for rank, heard in list(self._heard.items()) if now - min(heard, self._spoke) > SILENCE]
-        return min(unheard, default=0 if now - self._spoke > SILENCE and self._rank else None)
+        unheard = [rank for rank, heard in list(self._heard.items()) if now - min(heard, self._sent) > TIMEOUT]
+        return min(unheard, default=0 if now - self._sent > TIMEOUT and self._rank else None)
 
     def _quit(self, end: _End) -> None:
         if end.rank != self._rank:
@@ -210,7 +210,7 @@ class Watch:
             print(f"error: process {end.rank} of {self._size}: {end.reason}", file=sys.stderr, flush=True)
 
     def _key(self, *parts: object) -> str:
-        return "/".join(("watch", self._job, *map(str, parts)))
+        return "/".join(("heartbeat", self._job, *map(str, parts)))
 
 
 def _status(error: BaseException) -> int:

@@ -14,47 +14,47 @@ STOPPED = os.EX_TEMPFAIL  # 75: "temporary failure, try again"
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # cancel and preemption, our sbatch scripts', submitit's
 
 
-class Late(BaseException):
+class GracePeriodOver(BaseException):
     """What a process asked to stop waits for does not come."""
 
 
-class Stop:
+class Preemption:
     """Whether this process was asked to stop. Until `defer` that ends it at once, as there is nothing to save."""
 
     def __init__(self) -> None:
         self.asked: signal.Signals | None = None
         self._before: dict[int, Any] = {}
         self._deferred = False
-        self._patience: float | None = None  # while waiting
+        self._grace: float | None = None  # while waiting
 
     def defer(self) -> None:
         """From here on only `asked` tells of a signal; the caller comes to an end in order."""
         self._deferred = True
 
     @contextmanager
-    def waiting(self, patience: float) -> Iterator[None]:
+    def waiting(self, grace: float) -> Iterator[None]:
         """For a block that may take forever, and can be left at any point.
 
         Raises:
-            Late: `patience` seconds went by since it began and a request to stop came.
+            GracePeriodOver: `grace` seconds went by since it began and a request to stop came.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        self._patience = patience
+        self._grace = grace
         before = signal.signal(signal.SIGALRM, self._leave)
         try:
             if self.asked is not None:
-                signal.setitimer(signal.ITIMER_REAL, patience)
+                signal.setitimer(signal.ITIMER_REAL, grace)
             yield
         finally:
-            self._patience = None
+            self._grace = None
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)
 
     def _leave(self, number: int, frame: FrameType | None) -> None:
-        if self._patience is not None:
-            raise Late
+        if self._grace is not None:
+            raise GracePeriodOver
 
     def end(self) -> int:
         """Do what was to be done at the signal before us (submitit's jobs requeue themselves), or return STOPPED."""
@@ -68,8 +68,8 @@ class Stop:
         self.asked = signal.Signals(number)
         if not self._deferred:
             sys.exit(self.end())
-        if self._patience is not None:
-            signal.setitimer(signal.ITIMER_REAL, self._patience)
+        if self._grace is not None:
+            signal.setitimer(signal.ITIMER_REAL, self._grace)
 
     def _install(self) -> None:
         if threading.current_thread() is threading.main_thread():  # no other may
@@ -82,14 +82,14 @@ class Stop:
 
 
 @contextmanager
-def stop_requests() -> Iterator[Stop]:
+def preemption_signals() -> Iterator[Preemption]:
     """Listen to SIGNALS for as long as the block lasts."""
-    stop = Stop()
-    stop._install()
+    preemption = Preemption()
+    preemption._install()
     try:
-        yield stop
+        yield preemption
     finally:
-        stop._restore()
+        preemption._restore()
 
 
 def leave_stopping_to_parent(ended: Callable[[], bool]) -> None:

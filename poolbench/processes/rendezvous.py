@@ -23,7 +23,7 @@ _OPERATION = timedelta(seconds=60)
 Value = TypeVar("Value")
 
 
-class Patience:
+class ArrivalTimeout:
     """Waiting for processes that may come late, or never."""
 
     def __init__(self, place: Place) -> None:
@@ -46,7 +46,7 @@ class Patience:
             print(line, file=sys.stderr, flush=True)
 
 
-def connect(place: Place, patience: Patience) -> TCPStore:
+def connect(place: Place, timeout: ArrivalTimeout) -> TCPStore:
     """A new connection to the store of the job, which the first process serves where torchrun does not.
 
     Raises:
@@ -58,7 +58,7 @@ def connect(place: Place, patience: Patience) -> TCPStore:
         if place.rank == 0 and not served:
             _answered(partial(_serve, address, port))
         else:
-            _await(place, address, port, patience)
+            _await(place, address, port, timeout)
         return _answered(partial(TCPStore, address, port, is_master=False, wait_for_workers=False, timeout=_OPERATION))
     except (RuntimeError, TimeoutError) as error:  # torch's, ours
         what = f"{address}:{port} (MASTER_ADDR, MASTER_PORT)"
@@ -77,7 +77,7 @@ def _serve(address: str, port: int) -> TCPStore:
     return TCPStore(address, port, is_master=True, wait_for_workers=False, timeout=_OPERATION)
 
 
-def _await(place: Place, address: str, port: int, patience: Patience) -> None:
+def _await(place: Place, address: str, port: int, timeout: ArrivalTimeout) -> None:
     """Return once something listens there. torch's own attempts would print a traceback each."""
     pause = 0.02  # seconds
     while True:
@@ -87,7 +87,7 @@ def _await(place: Place, address: str, port: int, patience: Patience) -> None:
         except OSError as error:
             problem = error
         # One of those that wait for the first process is enough to tell of it.
-        patience.check(
+        timeout.check(
             lambda problem=problem: f"process 0 at {address}:{port} ({problem.strerror or problem})",  # type: ignore[misc]
             loud=place.rank == 1,
         )

@@ -18,10 +18,10 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from poolbench.errors import UserError
-from poolbench.processes.heartbeat import RefusedError, Watch
+from poolbench.processes.heartbeat import Heartbeat, RefusedError
 from poolbench.processes.place import Place, place
 from poolbench.processes.preemption import STOPPED
-from poolbench.processes.rendezvous import Patience, connect
+from poolbench.processes.rendezvous import ArrivalTimeout, connect
 
 Value = TypeVar("Value")
 
@@ -109,28 +109,28 @@ def joined() -> Iterator[World]:
     """
     found = place() or _ALONE
     device = _device(found)
-    watch = turns = None
+    heartbeat = turns = None
     if found.size > 1:
         # torchrun's store outlives a run; the next one must not meet the addresses that the processes had before.
         job = f"{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}/{next(_JOINS)}"
-        patience = Patience(found)
-        store = PrefixStore(f"poolbench/{job}", connect(found, patience))
+        timeout = ArrivalTimeout(found)
+        store = PrefixStore(f"poolbench/{job}", connect(found, timeout))
         turns = _Turns(store, found.rank)
-        watch = Watch(job, connect(found, patience), found.rank, found.size)
+        heartbeat = Heartbeat(job, connect(found, timeout), found.rank, found.size)
     try:
-        if watch is not None:
-            watch.start()
-            watch.meet(patience)
+        if heartbeat is not None:
+            heartbeat.start()
+            heartbeat.meet(timeout)
             _init(found, store, device)
         yield World(found.rank, found.size, found.local_size, device, turns)
     except RefusedError:
         raise
     except BaseException as error:
-        if watch is not None:
-            watch.fail(error)
+        if heartbeat is not None:
+            heartbeat.fail(error)
         raise
-    if watch is not None:
-        watch.leave()
+    if heartbeat is not None:
+        heartbeat.leave()
         dist.destroy_process_group()
 
 
