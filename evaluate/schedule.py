@@ -15,9 +15,8 @@ from evaluate.share import gathered
 from evaluate.stream import Batch, EvaluationStream, Message, Unit, UnitEnd, UnitFailed, units_of
 from poolbench.errors import UserError, described, nearest
 from poolbench.processes.world import World
-from poolbench.shards.messages import loader_of
 from poolbench.shards.samples import Problem, commonest
-from poolbench.shards.workers import Iterated
+from poolbench.shards.workers import Iterated, loader_of
 from tasks.readers import Bad, TaskData
 from tasks.registry import Task
 

@@ -13,8 +13,7 @@ import pytest
 import torch
 from torch.utils.data import IterableDataset
 
-from poolbench.shards.messages import loader_of
-from poolbench.shards.workers import Iterated, readable_errors
+from poolbench.shards.workers import Iterated, loader_of, readable_errors
 
 FORK = multiprocessing.get_context("fork")
 FAULTS = {

@@ -26,10 +26,9 @@ from poolbench.command import part_of
 from poolbench.errors import UserError
 from poolbench.files import atomic, files_in, json_line
 from poolbench.models.inference import batch_size_of, device_of, worker_count
-from poolbench.shards.messages import loader_of
 from poolbench.shards.samples import Problem, commonest
 from poolbench.shards.sources import Shard, resolve
-from poolbench.shards.workers import Iterated, readable_errors
+from poolbench.shards.workers import Iterated, loader_of, readable_errors
 
 _SHOWN = 10  # bad samples that are printed; the file lists all
 

@@ -1,8 +1,10 @@
-"""Data workers, the processes of a DataLoader: why one could not go on, in one line, and what to do about it."""
+"""Data workers, the processes of a DataLoader: those that send messages about whole shards, for evaluating and scoring,
+and of all of them why one could not go on, in one line, and what to do about it."""
 
 import errno
 import multiprocessing
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -11,7 +13,8 @@ from multiprocessing.queues import Queue
 from multiprocessing.sharedctypes import RawArray
 from typing import Any, TypeVar
 
-from torch.utils.data import DataLoader
+import torch
+from torch.utils.data import DataLoader, IterableDataset
 
 from poolbench.errors import UserError, first_line
 
@@ -21,6 +24,29 @@ _NO_SHARED = (errno.ENOSPC, errno.ENOENT, errno.EACCES, errno.EROFS, errno.ENOSY
 Message = TypeVar("Message")
 
 _said: Any = None  # by a worker of this process, why it could not hand over what it read
+
+
+def loader_of(stream: IterableDataset[Message], workers: int, device: torch.device) -> DataLoader[Message]:
+    """A loader over the stream; with `workers` = 0 everything happens in this process."""
+    return DataLoader(
+        stream,
+        batch_size=None,
+        num_workers=workers,
+        collate_fn=_unchanged,
+        worker_init_fn=_begin_deaf,
+        # A worker's messages stay in order; those of different workers need none, and a slow shard holds up nobody.
+        in_order=False,
+        pin_memory=device.type == "cuda",
+    )
+
+
+def _begin_deaf(worker: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it too, and ends us
+    begin_worker()
+
+
+def _unchanged(message: Any) -> Any:
+    return message
 
 
 class StartError(RuntimeError):
