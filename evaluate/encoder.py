@@ -1,4 +1,4 @@
-"""The model as evaluation needs it: unit vectors of pictures and texts, and zero-shot classifiers."""
+"""The model as evaluation needs it: embeddings of pictures and texts, and zero-shot classifiers."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path

@@ -31,8 +31,8 @@ from curate.reshard.job import Job, pairs
 from curate.reshard.options import ReshardOptions
 from curate.reshard.plan import Order
 from curate.reshard.run import reshard
+from curate.reshard.schedule import Schedule
 from curate.reshard.tars import HeldTar, OpenTar, Stored, TarStream, header, scan
-from curate.reshard.work import Work
 from poolbench.errors import UserError
 from poolbench.files import read_json, read_lines
 from poolbench.shards.samples import Problem, Sample, read_samples, read_shard
@@ -108,15 +108,15 @@ def test_shards_are_written_while_the_input_is_still_read(
     options = ReshardOptions(str(tmp_path / "plain.npy"), str(pool), str(tmp_path / "out"), 7, size, shuffle)
     job = Job(tmp_path / "work", options.out, options.subset, shuffle, 95)
     begin(options, job, {}, resolve(str(pool)))
-    work, done = Work(job, options), []
-    while (task := work.take()) is not None:
+    schedule, done = Schedule(job, options), []
+    while (task := schedule.take()) is not None:
         tasks = [task]
-        while backwards and len(tasks) < 3 and (task := work.take()) is not None:
+        while backwards and len(tasks) < 3 and (task := schedule.take()) is not None:
             tasks.append(task)
         for one in reversed(tasks):  # three at a time, of which the last one ends first
-            assert work.note(one, one.function(*one.arguments)) is None
+            assert schedule.note(one, one.function(*one.arguments)) is None
             done.append(one.function)
-    assert work.total == len(done)
+    assert schedule.total == len(done)
     early = index_shard in done[done.index(copy_shard) :]
     assert early == (shuffle is None)  # which of the samples come first in a shuffle is only known at the end
     mine = files(tmp_path / "out")

@@ -16,7 +16,7 @@ from curate.reshard.job import Job
 from curate.reshard.options import ReshardOptions, check
 from curate.reshard.plan import Counts, places, why
 from curate.reshard.processes import in_processes
-from curate.reshard.work import Work
+from curate.reshard.schedule import Schedule
 from poolbench.errors import UserError
 from poolbench.files import atomic, claimed, digest_file, json_line, read_json, write_json
 from poolbench.machine import cores
@@ -48,20 +48,20 @@ def reshard(options: ReshardOptions) -> int:
 def _steps(options: ReshardOptions, job: Job, told: dict[str, Any]) -> int:
     if options.blur_faces and not job.has_faces:
         _faces().collect(job, options.blur_faces)
-    work = Work(job, options)
-    bar = tqdm(total=work.total, desc="resharding", unit=" shards", mininterval=0.5)
-    with contextlib.closing(in_processes(work.take, options.workers or cores())) as ended:
+    schedule = Schedule(job, options)
+    bar = tqdm(total=schedule.total, desc="resharding", unit=" shards", mininterval=0.5)
+    with contextlib.closing(in_processes(schedule.take, options.workers or cores())) as ended:
         for task, result in ended:
-            if failure := work.note(task, result):
+            if failure := schedule.note(task, result):
                 bar.write(failure, file=sys.stderr)
-            bar.total = work.total
+            bar.total = schedule.total
             bar.update()
     bar.close()
-    if work.failed:
-        print(f"{work.failed:,} of {work.total:,} shards failed; the same command continues with these")
+    if schedule.failed:
+        print(f"{schedule.failed:,} of {schedule.total:,} shards failed; the same command continues with these")
         return 1
-    assert work.counts is not None
-    return _report(job, told, work.counts, [_done(job, place.shard) for place in places(job)])
+    assert schedule.counts is not None
+    return _report(job, told, schedule.counts, [_done(job, place.shard) for place in places(job)])
 
 
 def _faces() -> Any:

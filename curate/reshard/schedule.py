@@ -1,4 +1,4 @@
-"""What a resharding has to do, and in which order."""
+"""The tasks of a resharding, and in which order they are handed out."""
 
 from collections import deque
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ from poolbench.files import read_json
 _SHOWN = 5  # failures that are told one by one
 
 
-class Work:
+class Schedule:
     """Hands out the tasks. A shard of the output comes as soon as all of it has been found, so that it is written while
     the next ones of the input are read, and its bytes are still in memory.
 
