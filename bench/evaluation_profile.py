@@ -62,6 +62,7 @@ def main() -> None:
     phases.enter("imports of torch, open_clip and ours")
     from torch.utils.data.dataloader import DataLoader, _BaseDataLoaderIter
 
+    from evaluate import pool
     from evaluate import run as evaluation
     from evaluate.config import EvaluateConfig
     from evaluate.encoder import Encoder
@@ -77,7 +78,8 @@ def main() -> None:
     phases.wrap(Encoder, "encode_images", "image tower")
     phases.wrap(evaluation, "save", "writing results")
     for kind in dict.fromkeys(EVALUATORS.values()):
-        phases.wrap(kind, "result", "metrics")
+        phases.wrap(kind, "predictions", "predictions")
+    phases.wrap(pool, "metrics", "metrics")
     phases.wrap(DataLoader, "__iter__", "start of the workers")
     phases.wrap(_BaseDataLoaderIter, "__next__", "waiting for pictures")
     phases.enter("configuration")

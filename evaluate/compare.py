@@ -19,8 +19,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from scipy.stats import binomtest
 
+from evaluate.metrics import statistic_of
+from evaluate.metrics.statistics import Mean, Statistic
 from evaluate.results import FILE, Conditions, Line, all_lines, predictions_identity, predictions_path, regraded
-from evaluate.statistics import Mean, Statistic, statistic_of
 from poolbench.command import parse
 from poolbench.errors import UserError, exit_on_user_error
 from poolbench.files import write_json

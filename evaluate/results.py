@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from evaluate.config import EvaluateConfig
-from evaluate.evaluators import Result
-from evaluate.statistics import standard_error
+from evaluate.metrics import standard_error
+from evaluate.metrics.columns import Metrics
 from evaluate.subject import Subject
 from poolbench.errors import UserError
 from poolbench.files import append_line, atomic, digest_file, files_in, read_lines
@@ -48,9 +48,10 @@ class Conditions(NamedTuple):
 
 
 class Scored(NamedTuple):
-    """A task that was evaluated: its result, the SHA-256 of each shard by relative name, bad samples, seconds."""
+    """A task that was evaluated: metrics, predictions, the SHA-256 of each shard by name, bad samples, seconds."""
 
-    result: Result
+    metrics: Metrics
+    predictions: pa.Table
     digests: dict[str, str]
     bad: list[Bad]
     seconds: float
@@ -60,13 +61,12 @@ def line_of(task: Task, data: TaskData, scored: Scored, subject: Subject, condit
     """The line of eval_results.jsonl for a task that was just evaluated."""
     digest = data.digest(scored.digests)
     reasons = [*subject.deviations, *_deviations(task, data, scored, conditions)]
-    main = None if task.main_metric is None else scored.result.metrics[task.main_metric]
     return {
         "key": task.key,
         "dataset": task.name,
-        "metrics": {**scored.result.metrics, "main_metric": main},
-        "samples": scored.result.samples,
-        "stderr": standard_error(task.main_metric, scored.result.predictions),
+        "metrics": scored.metrics,
+        "samples": len(scored.predictions),
+        "stderr": standard_error(task.main_metric, scored.predictions),
         "seconds": round(scored.seconds, 3),
         "data_digest": digest,
         "shards": len(scored.digests),
@@ -185,8 +185,8 @@ def _deviations(task: Task, data: TaskData, scored: Scored, conditions: Conditio
         reasons.append(f"precision is {conditions.precision}, pinned at fp32")
     if conditions.limit is not None:
         reasons.append(f"limit={conditions.limit}")
-    if scored.result.samples != task.samples:
-        reasons.append(f"{scored.result.samples} samples, pinned at {task.samples}")
+    if len(scored.predictions) != task.samples:
+        reasons.append(f"{len(scored.predictions)} samples, pinned at {task.samples}")
     if task.classes is not None and data.classnames and len(data.classnames) != task.classes:
         reasons.append(f"{len(data.classnames)} class names, pinned at {task.classes}")
     reasons += unlike_known(task.key, data.classnames, data.templates)

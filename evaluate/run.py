@@ -151,7 +151,7 @@ def evaluate(
                     report.problems[key] = f"failed: {data.folder}: {described(error)}"
                     continue
                 line["conventions"] = encoder.conventions._asdict()
-                save(subject.out, line, outcome.result.predictions, conditions)
+                save(subject.out, line, outcome.predictions, conditions)
                 report.lines[key] = line
                 say(brief(task, line))
     except torch.OutOfMemoryError:

@@ -10,10 +10,11 @@ from tqdm import tqdm
 
 from evaluate.encoder import Classes, Encoder
 from evaluate.evaluators import EVALUATORS, Evaluator
+from evaluate.metrics import metrics
 from evaluate.results import Scored
 from evaluate.share import gathered
 from evaluate.stream import Batch, EvaluationStream, Message, Unit, UnitEnd, UnitFailed, units_of
-from poolbench.errors import UserError, described, nearest
+from poolbench.errors import UserError, described
 from poolbench.processes.world import World
 from poolbench.shards.samples import Problem, commonest
 from poolbench.shards.workers import Iterated, loader_of
@@ -184,11 +185,9 @@ class _Running:
         if self._evaluator is None:
             reason = commonest(Problem(*one) for one in bad)
             raise TaskError(f"{self.data.folder} holds no sample that can be read{reason}")
-        result = self._evaluator.result()
-        main = self._task.main_metric
-        if main is not None and main not in result.metrics:
-            raise TaskError(f"there is no metric {main!r} for its main_metric; {nearest(main, result.metrics)}")
-        for name, value in result.metrics.items():
+        predictions = self._evaluator.predictions()
+        found = metrics(self._task, predictions)
+        for name, value in found.items():
             if value is not None and not math.isfinite(value):
                 raise TaskError(f"its metric {name} is {value}, which no result can hold")
-        return Scored(result, self._digests, bad, time.perf_counter() - self._started)
+        return Scored(found, predictions, self._digests, bad, time.perf_counter() - self._started)

@@ -69,7 +69,7 @@ def _prediction_refusals(submission: Submission, result: TaskResult, path: Path)
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from leaderboard.recompute import computed  # with torch
+    from evaluate.metrics import metrics, standard_error
 
     if result.predictions_sha256 is not None and digest_file(path) != result.predictions_sha256:
         return [f"predictions_sha256: not the digest of {path}"]
@@ -86,7 +86,8 @@ def _prediction_refusals(submission: Submission, result: TaskResult, path: Path)
     if rows != result.samples:
         return [f"samples: {result.samples}, but {path} holds {rows}"]
     try:
-        right, stderr = computed(load_tasks()[result.key], pq.read_table(path))
+        task, table = load_tasks()[result.key], pq.read_table(path)
+        right, stderr = metrics(task, table), standard_error(task.main_metric, table)
     except (ArithmeticError, LookupError, OSError, RuntimeError, ValueError, TypeError, pa.ArrowException) as error:
         return [f"metrics: do not follow from {path}: {type(error).__name__}: {' '.join(str(error).split())}"]
     lines = [

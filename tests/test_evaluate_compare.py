@@ -24,8 +24,8 @@ from predictions import DRAWS, hits, keys, labelled
 from runs import result
 
 from evaluate.compare import NO_DIFFERENCE, Comparison, as_json, compare, holm, main, mcnemar, report, two_sided
+from evaluate.metrics import statistic_of
 from evaluate.results import FILE, Conditions, predictions_path, save
-from evaluate.statistics import statistic_of
 from poolbench.errors import UserError
 from poolbench.files import append_line
 from tasks.aggregates import members

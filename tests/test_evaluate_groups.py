@@ -29,12 +29,13 @@ from evalsets import (
 )
 from sklearn.metrics import balanced_accuracy_score, f1_score, recall_score
 
-from evaluate import wilds_metrics
 from evaluate.evaluators import EVALUATORS
-from evaluate.evaluators.fairness import PREFIXES, by_prefix
-from evaluate.evaluators.groups import worst_of_large
+from evaluate.evaluators.fairness import by_prefix
+from evaluate.metrics import METRICS, wilds
+from evaluate.metrics.fairness import PREFIXES
+from evaluate.metrics.groups import worst_of_large
+from evaluate.metrics.wilds import grouped_accuracy, macro_scores
 from evaluate.stream import Batch
-from evaluate.wilds_metrics import Metadata, grouped_accuracy, macro_scores
 from poolbench.errors import UserError
 from tasks.readers import TaskData
 from tasks.registry import KINDS, Task, load_tasks
@@ -126,7 +127,7 @@ class Harness:
     """wilds as the original harness calls it, with a stand-in of our own for its function that needs torch_scatter."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        wilds_metrics._wilds()  # imports wilds without its search for updates
+        wilds._wilds()  # imports wilds without its search for updates
         from wilds.common.grouper import CombinatorialGrouper
         from wilds.common.metrics import all_metrics, metric
         from wilds.datasets.wilds_dataset import WILDSDataset
@@ -218,8 +219,8 @@ def evaluate(
     labels: Ints,
     metadata: Ints,
     seed: int,
-) -> Any:
-    """Feed an evaluator units in random order, each in batches of random size."""
+) -> tuple[Metrics, pa.Table]:
+    """Metrics and predictions of an evaluator that is fed units in random order, each in batches of random size."""
     rng = np.random.default_rng(seed)
     evaluator = EVALUATORS[task.kind](task, data, Weights(*weights))  # type: ignore[arg-type]
     keys = [f"s{number:03d}" for number in range(len(labels))]
@@ -238,9 +239,9 @@ def evaluate(
             )
             if len(rows):
                 evaluator.add(batch, features[rows])
-    result = evaluator.result()
-    assert result.samples == len(labels) and result.predictions.column("key").to_pylist() == keys
-    return result
+    predictions = evaluator.predictions()
+    assert predictions.column("key").to_pylist() == keys
+    return METRICS[task.kind](task, predictions), predictions
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -254,20 +255,20 @@ def test_metrics_of_random_scores(key: str, seed: int, harness: Harness) -> None
     labels = rng.choice([0, 1, 2, 4], count)  # class 3 and others never occur
     metadata = metadata_of(task, labels, seed)
     data = TaskData(Path("folder"), (), ())
-    result = evaluate(task, data, [weights], features, labels, metadata, seed)
+    found, told = evaluate(task, data, [weights], features, labels, metadata, seed)
 
     logits = (features @ weights).double().numpy()
     order = np.argsort(-logits, axis=1, kind="stable")
     predictions, best = order[:, 0], order[:, :5]
     top5 = (best == labels[:, None]).any(axis=1)
     columns = dict(zip(task.metadata, metadata.T, strict=True))
-    table = result.predictions.to_pydict()
+    table = told.to_pydict()
     assert table["label"] == labels.tolist() and table["prediction"] == predictions.tolist()
     assert table["top5"] == top5.tolist()
     for name, field in {"wilds/fmow": {"group": "region", "year": "year"}}.get(key, {"group": task.group_by}).items():
         if field is not None:
-            assert table[name] == columns[field].tolist() and result.predictions.schema.field(name).type == pa.int64()
-    metrics = dict(result.metrics)
+            assert table[name] == columns[field].tolist() and told.schema.field(name).type == pa.int64()
+    metrics = dict(found)
     for name, value in {"acc1": np.mean(predictions == labels), "acc5": np.mean(top5)}.items():
         assert metrics.pop(name) == pytest.approx(value, abs=1e-6)
     with warnings.catch_warnings():
@@ -277,7 +278,7 @@ def test_metrics_of_random_scores(key: str, seed: int, harness: Harness) -> None
     metrics.pop("acc_worst_region_corrected", None)
     assert metrics == harness.labelled(task, labels, predictions, best, metadata)
     if task.main_metric != "acc1":
-        assert result.metrics[task.main_metric or ""] is not None
+        assert found[task.main_metric or ""] is not None
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -290,7 +291,7 @@ def test_fairness_metrics_of_random_scores(key: str, seed: int, harness: Harness
     metadata = metadata_of(task, np.zeros(count, np.int64), seed)
     lines = tuple(f"{prefix}:{{c}}" for prefix in PREFIXES)
     data = TaskData(Path("folder"), (), (), lines, lines)
-    result = evaluate(task, data, weights, features, np.full(count, -1), metadata, seed)
+    metrics, told = evaluate(task, data, weights, features, np.full(count, -1), metadata, seed)
 
     predictions = {
         prefix: (features @ part).double().numpy().argmax(axis=1)
@@ -298,11 +299,11 @@ def test_fairness_metrics_of_random_scores(key: str, seed: int, harness: Harness
     }
     columns = dict(zip(task.metadata, metadata.T, strict=True))
     expected = {**columns, **{f"{prefix}_prediction": values for prefix, values in predictions.items()}}
-    table = result.predictions.to_pydict()
+    table = told.to_pydict()
     assert list(table) == ["key", *expected]
     assert all(table[name] == values.tolist() for name, values in expected.items())
-    assert result.metrics == pytest.approx(plain_fairness(predictions, columns), abs=1e-6)
-    assert result.metrics == harness.faces(task, predictions, metadata)
+    assert metrics == pytest.approx(plain_fairness(predictions, columns), abs=1e-6)
+    assert metrics == harness.faces(task, predictions, metadata)
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -312,7 +313,7 @@ def test_macro_scores_are_scikit_learns(seed: int) -> None:
     labels, predictions = rng.choice([0, 2, 3, 7, 8], count), rng.choice([0, 1, 2, 7, 9], count)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        ours = macro_scores(torch.from_numpy(predictions), torch.from_numpy(labels))
+        ours = macro_scores(predictions, labels)
     options = {"labels": np.unique(labels), "average": "macro"}
     assert ours["recall-macro_all"] == pytest.approx(recall_score(labels, predictions, **options), abs=1e-6)
     assert ours["F1-macro_all"] == pytest.approx(f1_score(labels, predictions, **options), abs=1e-6)
@@ -320,28 +321,21 @@ def test_macro_scores_are_scikit_learns(seed: int) -> None:
 
 
 def test_groups_without_samples_have_no_accuracy_and_are_not_the_worst() -> None:
-    metadata = Metadata(("other", "region"), torch.tensor([[9, 3], [0, 3], [4, 1]]))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        metrics = grouped_accuracy("acc", torch.tensor([1, 1, 0]), torch.tensor([1, 0, 0]), metadata, ["region"])
+        metrics = grouped_accuracy("acc", np.array([True, False, True]), {"region": np.array([3, 3, 1])})
     assert metrics == {
         "acc_avg": pytest.approx(2 / 3),
         **{"acc_region:0": None, "acc_region:1": 1, "acc_region:2": None, "acc_region:3": 0.5},
         **{"count_region:0": 0, "count_region:1": 1, "count_region:2": 0, "count_region:3": 2},
         "acc_wg": 0.5,
     }
-    assert metadata["other"].tolist() == [9, 0, 4]
 
 
-def test_fields_of_a_group_are_named_in_the_order_of_the_metadata() -> None:
-    """wilds would call the groups wrongly where the order differs."""
-    metadata = Metadata(("gender", "race"), torch.tensor([[1, 0], [0, 2], [1, 2]]))
-    ones = torch.ones(3, dtype=torch.long)
-    one_way, other_way = (
-        grouped_accuracy("acc", ones, ones, metadata, by) for by in (["gender", "race"], ["race", "gender"])
-    )
-    assert one_way == other_way
-    assert {name for name, value in one_way.items() if name.startswith("count_") and value} == {
+def test_fields_of_a_group_are_named_the_last_of_them_first() -> None:
+    both = {"gender": np.array([1, 0, 1]), "race": np.array([0, 2, 2])}
+    metrics = grouped_accuracy("acc", np.ones(3, np.bool_), both)
+    assert {name for name, value in metrics.items() if name.startswith("count_") and value} == {
         "count_race:0_gender:1",
         "count_race:2_gender:0",
         "count_race:2_gender:1",
@@ -441,7 +435,7 @@ def test_a_fairness_task_is_the_reference(
 
 
 def test_every_kind_of_task_can_be_evaluated() -> None:
-    assert set(EVALUATORS) == set(KINDS)
+    assert set(EVALUATORS) == set(METRICS) == set(KINDS)
 
 
 # What can be wrong with the data.
@@ -518,11 +512,10 @@ def test_wilds_is_imported_late_and_looks_for_no_updates(tmp_path: Path) -> None
     code = f"""
 import sys
 sys.path.insert(0, {str(tmp_path)!r})
-import evaluate.run, torch
-from evaluate.wilds_metrics import Metadata, grouped_accuracy
+import evaluate.run, numpy as np
+from evaluate.metrics.wilds import grouped_accuracy
 assert "wilds" not in sys.modules
-ones = torch.ones(3, dtype=torch.long)
-print(grouped_accuracy("acc", ones, ones, Metadata(("region",), ones[:, None]), ["region"])["acc_wg"])
+print(grouped_accuracy("acc", np.ones(3, np.bool_), {{"region": np.ones(3, np.int64)}})["acc_wg"])
 assert "outdated" not in sys.modules
 """
     done = forked.run("-c", code)

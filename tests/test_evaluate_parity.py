@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import open_clip
+import pyarrow as pa
 import pytest
 import torch
 from clip_benchmark.datasets.builder import build_wds_dataset, image_captions_collate_fn
@@ -28,8 +29,9 @@ from PIL import Image
 from sklearn.metrics import balanced_accuracy_score
 
 from evaluate.encoder import Encoder
-from evaluate.evaluators.classification import mean_per_class_recall, rank_of
-from evaluate.evaluators.retrieval import hits_at, rank
+from evaluate.evaluators.classification import rank_of
+from evaluate.evaluators.retrieval import rank
+from evaluate.metrics import classification, retrieval
 from poolbench.models.clip import load
 from poolbench.models.transforms import Pixels, Scale, evaluation_transform
 from tasks.registry import load_tasks
@@ -127,8 +129,8 @@ def test_retrieval_ranks_are_the_plain_float64_ones(seed: int) -> None:
     assert (owners[ranks.best] == np.arange(700)).all()
     assert (np.take_along_axis(order, ranks.text[:, None], 1)[:, 0] == ranks.best).all()
     assert (ranks.top == order[:, :3]).all()
-    for name, ratios in hits_at(ranks, counts).items():
-        value = np.mean([a.sum() / b.sum() for a, b in ratios])
+    split = [part.tolist() for part in np.split(ranks.image + 1, np.cumsum(counts)[:-1])]
+    for name, value in retrieval.metrics(FLICKR, pa.table({"text_rank": ranks.text + 1, "image_ranks": split})).items():
         direction, k = name.split("_")[0], int(name.split("@")[1])
         expected = {
             "image": np.mean(ranks.image < k),
@@ -153,7 +155,8 @@ def test_mean_per_class_recall_is_balanced_accuracy(seed: int) -> None:
     predictions = np.minimum(predictions, present)
     with pytest.warns(UserWarning, match="y_pred contains classes not in y_true"):
         expected = balanced_accuracy_score(labels, predictions)
-    assert mean_per_class_recall(labels, predictions) == pytest.approx(expected, abs=1e-12)
+    table = pa.table({"label": labels, "prediction": predictions})
+    assert classification.mean_per_class_recall(table).value() == pytest.approx(expected, abs=1e-12)
 
 
 def test_pixels_are_those_of_open_clips_transform(

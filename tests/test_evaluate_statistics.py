@@ -23,9 +23,10 @@ from evalsets import (
 from predictions import DRAWS, labelled, puzzles, retrieval
 from sklearn.metrics import f1_score
 
-from evaluate.evaluators.winogavil import SIZES
+from evaluate.metrics import standard_error, statistic_of
+from evaluate.metrics.statistics import Mean, MeanOfRatios, Statistic, StratifiedMean, WorstGroup
+from evaluate.metrics.winogavil import SIZES
 from evaluate.results import predictions_path
-from evaluate.statistics import Mean, MeanOfRatios, Statistic, StratifiedMean, WorstGroup, standard_error, statistic_of
 from tasks.registry import load_tasks
 
 TASKS = load_tasks()

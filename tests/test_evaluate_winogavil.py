@@ -13,7 +13,8 @@ from PIL import Image
 from sklearn.metrics import jaccard_score
 
 from evaluate.encoder import Encoder
-from evaluate.evaluators.winogavil import choose, jaccard, prompt_of
+from evaluate.evaluators.winogavil import choose, prompt_of
+from evaluate.metrics.winogavil import jaccard
 from tasks.registry import load_tasks
 
 TASK = load_tasks()["misc/winogavil"]
@@ -78,7 +79,7 @@ def test_choice_and_jaccard_index(seed: int) -> None:
     picks = choose(torch.from_numpy(similarities), count)
     assert picks.tolist() == np.isin(np.arange(n), np.argsort(similarities, kind="stable")[-count:]).tolist()
     right = rng.permutation(np.arange(n) < count)
-    assert jaccard(tuple(right.tolist()), picks) == pytest.approx(jaccard_score(right, picks.numpy()))
+    assert jaccard(right.tolist(), picks.tolist()) == pytest.approx(jaccard_score(right, picks.numpy()))
 
 
 def test_prompts() -> None:

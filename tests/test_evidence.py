@@ -25,11 +25,11 @@ from evalsets import (
 )
 from runs import edit, evaluated_run, forge, make_run, options
 
+from evaluate.metrics import metrics, standard_error
 from evaluate.results import predictions_path
 from leaderboard import evidence
 from leaderboard.evidence import check_pool, check_subset, predictions_file
 from leaderboard.models import Submission
-from leaderboard.recompute import computed
 from leaderboard.submit import submit
 from leaderboard.validate import ValidateOptions, dashed, read_submission, validate_files
 from poolbench import uids
@@ -86,9 +86,9 @@ def test_the_name_of_a_file_of_predictions() -> None:
 @pytest.mark.parametrize("key", ONE_OF_EACH_KIND)
 def test_every_metric_follows_from_the_predictions(evaluated: Path, key: str) -> None:
     (line,) = [line for line in read_lines(evaluated / "eval_results.jsonl") if line["key"] == key]
-    metrics, stderr = computed(TASKS[key], pq.read_table(predictions_path(evaluated, key)))
-    assert metrics == line["metrics"]
-    assert stderr == line["stderr"]
+    table = pq.read_table(predictions_path(evaluated, key))
+    assert metrics(TASKS[key], table) == line["metrics"]
+    assert standard_error(TASKS[key].main_metric, table) == line["stderr"]
 
 
 def test_predictions_beside_the_file_are_used(evaluated: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,9 +1,9 @@
-"""How each kind of task is scored: one module a kind. A new kind is a new module and a line in EVALUATORS."""
+"""How each kind of task becomes a table of predictions: one module a kind, a line in EVALUATORS for a new one."""
 
-from evaluate.evaluators.base import Evaluator, Result
+from evaluate.evaluators.base import Evaluator
 from evaluate.evaluators.classification import Classification
 from evaluate.evaluators.fairness import Fairness
-from evaluate.evaluators.groups import FMoW, IWildCam, WorstGroup
+from evaluate.evaluators.groups import FMoW, WorstGroup
 from evaluate.evaluators.retrieval import Retrieval
 from evaluate.evaluators.winogavil import WinoGAViL
 
@@ -11,10 +11,10 @@ EVALUATORS: dict[str, type[Evaluator]] = {
     "classification": Classification,
     "retrieval": Retrieval,
     "winogavil": WinoGAViL,
-    "iwildcam": IWildCam,
+    "iwildcam": Classification,
     "worst_group": WorstGroup,
     "fmow": FMoW,
     "fairness": Fairness,
 }
 
-__all__ = ["EVALUATORS", "Evaluator", "Result"]
+__all__ = ["EVALUATORS", "Evaluator"]

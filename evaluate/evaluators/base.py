@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import pyarrow as pa
 import torch
@@ -13,23 +13,8 @@ from tasks.readers import TaskData
 from tasks.registry import Task
 
 
-class Result(NamedTuple):
-    """Scores of one task.
-
-    Attributes:
-        metrics: name -> value, None where a metric is not defined.
-        samples: how many pictures were scored.
-        predictions: one row a sample, enough to compute the main metric and its standard error again, and to compare
-            two models sample by sample.
-    """
-
-    metrics: dict[str, float | None]
-    samples: int
-    predictions: pa.Table
-
-
 class Evaluator(ABC):
-    """Scores one task from batches that come in any order of units; within a unit they come in order."""
+    """Turns one task's batches, which come in any order of units, in order within a unit, into predictions."""
 
     needs: ClassVar[frozenset[str]]  # of every sample: "label", "captions", "metadata"; or "puzzles"
 
@@ -53,5 +38,8 @@ class Evaluator(ABC):
         """Take in what is known at the end of a unit."""
 
     @abstractmethod
-    def result(self) -> Result:
-        """The scores over everything that was added, at least one sample. Called once, at the end."""
+    def predictions(self) -> pa.Table:
+        """One row a sample of all that were added, at least one; called once, at the end.
+
+        It is enough to compute every metric (`evaluate.metrics`), and to compare two models sample by sample.
+        """

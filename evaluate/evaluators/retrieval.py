@@ -1,4 +1,4 @@
-"""Image-text retrieval: recall at 1, 5 and 10 in both directions, over all captions that are given."""
+"""Image-text retrieval: the rank of each caption's picture, and of each picture's first caption, among all."""
 
 from typing import NamedTuple
 
@@ -8,13 +8,12 @@ import pyarrow as pa
 import torch
 
 from evaluate.encoder import Encoder
-from evaluate.evaluators.base import Evaluator, Result
+from evaluate.evaluators.base import Evaluator
 from evaluate.evaluators.classification import rank_of
 from evaluate.stream import Batch
 from tasks.readers import TaskData
 from tasks.registry import Task
 
-KS = (1, 5, 10)
 TOP_CAPTIONS = 3  # kept for each picture, so that a contact sheet can be made without the model
 _QUERIES = 512  # scores of this many queries against everything are in memory at a time
 
@@ -34,19 +33,14 @@ class Retrieval(Evaluator):
     def add(self, batch: Batch, features: torch.Tensor) -> None:
         self._rows.append((batch.unit, batch.keys, batch.captions, features.cpu()))
 
-    def result(self) -> Result:
+    def predictions(self) -> pa.Table:
         rows = sorted(self._rows, key=lambda row: row[0])
         keys = [key for _, names, _, _ in rows for key in names]
         captions = [texts for _, _, group, _ in rows for texts in group]
         images = torch.cat([features for *_, features in rows]).to(self._encoder.device)
         texts = self._encoder.encode_texts([caption for group in captions for caption in group])
         counts = np.array([len(group) for group in captions])
-        ranks = rank(images, texts, counts)
-        hits = hits_at(ranks, counts)
-        metrics: dict[str, float | None] = {
-            name: float(np.mean([a.sum() / b.sum() for a, b in ratios])) for name, ratios in hits.items()
-        }
-        return Result(metrics, len(keys), _table(keys, captions, ranks))
+        return _table(keys, captions, rank(images, texts, counts))
 
 
 class Ranks(NamedTuple):
@@ -91,26 +85,6 @@ def _first(scores: torch.Tensor, count: int) -> torch.Tensor:
         columns.append(scores.argmax(dim=1, keepdim=True))
         scores = scores.scatter(1, columns[-1], -torch.inf)
     return torch.cat(columns, dim=1)
-
-
-Ratio = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
-
-
-def hits_at(ranks: Ranks, counts: npt.NDArray[np.int64]) -> dict[str, list[Ratio]]:
-    """Each metric as a mean of ratios of per-image sums (hits, queries), from which value and error follow.
-
-    `image_retrieval_recall@k` is over texts, `text_retrieval_recall@k` over images with any of their captions being a
-    hit (Karpathy and Fei-Fei, Deep Visual-Semantic Alignments, 2015, section 4.1).
-    """
-    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    ones = np.ones(len(counts))
-    metrics: dict[str, list[Ratio]] = {}
-    for k in KS:
-        found = np.add.reduceat((ranks.image < k).astype(np.float64), starts)
-        metrics[f"image_retrieval_recall@{k}"] = [(found, counts.astype(np.float64))]
-        metrics[f"text_retrieval_recall@{k}"] = [((ranks.text < k).astype(np.float64), ones)]
-    metrics["mean_recall@1"] = metrics["image_retrieval_recall@1"] + metrics["text_retrieval_recall@1"]
-    return metrics
 
 
 def _table(keys: list[str], captions: list[tuple[str, ...]], ranks: Ranks) -> pa.Table:

@@ -1,27 +1,14 @@
 """WinoGAViL: which of the pictures go with a cue, scored by the Jaccard index."""
 
-from collections.abc import Callable
-
-import numpy as np
 import pyarrow as pa
 import torch
 
 from evaluate.encoder import Encoder
-from evaluate.evaluators.base import Evaluator, Result
+from evaluate.evaluators.base import Evaluator
+from evaluate.metrics.winogavil import jaccard
 from evaluate.stream import Batch, UnitEnd
 from tasks.readers import Puzzle, TaskData
 from tasks.registry import Task
-
-# Metric -> which puzzles it is the mean over, by their number of candidates.
-SIZES: dict[str, Callable[[int], bool]] = {
-    "avg_jaccard_score": lambda size: True,
-    "jaccard_score_5": lambda size: size == 5,
-    "jaccard_score_6": lambda size: size == 6,
-    "jaccard_score_10": lambda size: size == 10,
-    "jaccard_score_12": lambda size: size == 12,
-    "jaccard_score_5-6": lambda size: size <= 6,
-    "jaccard_score_10-12": lambda size: size >= 10,
-}
 
 
 class WinoGAViL(Evaluator):
@@ -44,29 +31,24 @@ class WinoGAViL(Evaluator):
     def end(self, end: UnitEnd) -> None:
         self._puzzles += end.puzzles
 
-    def result(self) -> Result:
+    def predictions(self) -> pa.Table:
         puzzles = [puzzle for puzzle in self._puzzles if all(key in self._pictures for key in puzzle.pictures)]
         cues = self._encoder.encode_texts([prompt_of(puzzle.cue) for puzzle in puzzles]).cpu() if puzzles else ()
         chosen = [
-            choose(torch.stack([self._pictures[key] for key in puzzle.pictures]) @ cue, sum(puzzle.right))
+            choose(torch.stack([self._pictures[key] for key in puzzle.pictures]) @ cue, sum(puzzle.right)).tolist()
             for puzzle, cue in zip(puzzles, cues, strict=True)
         ]
-        scores = [jaccard(puzzle.right, picks) for puzzle, picks in zip(puzzles, chosen, strict=True)]
-        metrics: dict[str, float | None] = {}
-        for name, of_size in SIZES.items():
-            counted = [score for score, puzzle in zip(scores, puzzles, strict=True) if of_size(len(puzzle.right))]
-            metrics[name] = float(np.mean(counted)) if counted else None
         table = {
             "key": [puzzle.key for puzzle in puzzles],
             "cue": [puzzle.cue for puzzle in puzzles],
             "candidates": [list(puzzle.names) for puzzle in puzzles],
             "pictures": [list(puzzle.pictures) for puzzle in puzzles],
             "right": [list(puzzle.right) for puzzle in puzzles],
-            "chosen": [picks.tolist() for picks in chosen],
+            "chosen": chosen,
             "size": [len(puzzle.right) for puzzle in puzzles],
-            "score": scores,
+            "score": [jaccard(puzzle.right, picks) for puzzle, picks in zip(puzzles, chosen, strict=True)],
         }
-        return Result(metrics, len(puzzles), pa.table(table))
+        return pa.table(table)
 
 
 def prompt_of(cue: str) -> str:
@@ -85,9 +67,3 @@ def choose(similarities: torch.Tensor, count: int) -> torch.Tensor:
     chosen = torch.zeros(len(similarities), dtype=torch.bool)
     chosen[order[len(order) - count :]] = True
     return chosen
-
-
-def jaccard(right: tuple[bool, ...], chosen: torch.Tensor) -> float:
-    """Size of the intersection over size of the union of two sets, given as marks; `right` is not empty."""
-    truth = torch.tensor(right)
-    return int((truth & chosen).sum()) / int((truth | chosen).sum())

@@ -1,6 +1,6 @@
-"""Standard errors of main metrics, and of the difference between two models, from the stored predictions.
+"""Standard errors of metrics, and of the difference between two models, as functions of the samples.
 
-    statistic = statistic_of("acc1", predictions)
+    statistic = Mean.independent(hits)
     statistic.value(), statistic.stderr()
     statistic.paired_stderr(other)      # of other.value() - statistic.value() on the same samples
 
@@ -12,23 +12,14 @@ or a board of pictures stay together. A class or group without a sample in a dra
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import NamedTuple, Self
 
 import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 
-from evaluate.evaluators.retrieval import KS
-from evaluate.evaluators.winogavil import SIZES
+from evaluate.metrics.columns import Bools, Floats, Ints
 
 RESAMPLES = 1000
 SEED = 0
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
 
 
 class Statistic(ABC):
@@ -62,6 +53,11 @@ class Mean(Statistic):
 
     values: Floats
     clusters: Ints
+
+    @classmethod
+    def independent(cls, hits: Bools) -> Self:
+        """The share of `hits`, bool [n], each of them a cluster of its own."""
+        return cls(hits.astype(np.float64), np.arange(len(hits)))
 
     def value(self) -> float:
         return float(np.mean(self.values))
@@ -190,6 +186,16 @@ class MeanOfRatios(Statistic):
     denominators: Sums
     presence: Sums
 
+    @classmethod
+    def of(cls, ratios: Sequence[tuple[Floats, Floats]]) -> Self:
+        """The mean of sum(a) / sum(b) over pairs (a, b) of float64 [clusters], b > 0."""
+        count = len(ratios[0][0])
+        clusters = np.tile(np.arange(count), len(ratios))
+        indices = np.repeat(np.arange(len(ratios)), count)
+        numerators = Sums(clusters, indices, np.concatenate([a for a, _ in ratios]))
+        denominators = Sums(clusters, indices, np.concatenate([b for _, b in ratios]))
+        return cls(count, len(ratios), numerators, denominators, denominators)
+
     def value(self) -> float:
         return self.value_of(np.ones(self.count))
 
@@ -216,123 +222,3 @@ def _bootstrap(clusters: int, value_of: Callable[[Floats], float]) -> float | No
         drawn = np.bincount(generator.integers(0, clusters, clusters), minlength=clusters)
         values.append(value_of(drawn.astype(np.float64)))
     return float(np.std(values, ddof=1))
-
-
-def standard_error(metric: str | None, predictions: pa.Table) -> float | None:
-    """Standard error of a task's main metric; None without one, or for fewer than two clusters of samples."""
-    statistic = statistic_of(metric, predictions)
-    return None if statistic is None else statistic.stderr()
-
-
-def statistic_of(metric: str | None, predictions: pa.Table) -> Statistic | None:
-    """A main metric as a function of the predictions that an evaluator left; None where it is not known as such.
-
-    Raises:
-        KeyError: a column that the metric needs is not there.
-    """
-    make = _STATISTICS.get(metric or "")
-    return None if make is None else make(predictions)
-
-
-def _acc1(predictions: pa.Table) -> Mean:
-    return _independent(_hits(predictions))
-
-
-def _mean_per_class_recall(predictions: pa.Table) -> StratifiedMean:
-    return StratifiedMean(_hits(predictions).astype(np.float64), _integers(predictions, "label"))
-
-
-def _worst_group(predictions: pa.Table) -> WorstGroup:
-    return WorstGroup(_hits(predictions), _integers(predictions, "group"))
-
-
-def _worst_group_top5(predictions: pa.Table) -> WorstGroup:
-    # Null where there are fewer than five classes, and so each is among the best five.
-    hits = pc.fill_null(predictions.column("top5"), True).to_numpy()
-    return WorstGroup(hits, _integers(predictions, "group"))
-
-
-def _macro_f1(predictions: pa.Table) -> MeanOfRatios:
-    """Mean over the classes that occur as labels of 2 TP / (2 TP + FP + FN), as wilds and scikit-learn define it."""
-    labels, chosen = _integers(predictions, "label"), _integers(predictions, "prediction")
-    rows, right = np.arange(len(labels)), np.flatnonzero(labels == chosen)
-    twice = np.concatenate([rows, rows])
-    return MeanOfRatios(
-        count=len(labels),
-        ratios=int(max(labels.max(), chosen.max())) + 1,
-        numerators=Sums(right, labels[right], np.full(len(right), 2.0)),
-        denominators=Sums(twice, np.concatenate([labels, chosen]), np.ones(len(twice))),
-        presence=Sums(rows, labels, np.ones(len(rows))),
-    )
-
-
-def _image_recall(predictions: pa.Table, k: int) -> MeanOfRatios:
-    """Over captions: is their picture among the first k? All captions of a picture are one cluster."""
-    return _mean_of_ratios([_found(predictions, k)])
-
-
-def _text_recall(predictions: pa.Table, k: int) -> Mean:
-    """Over pictures: is any of their captions among the first k?"""
-    return _independent(_integers(predictions, "text_rank") <= k)
-
-
-def _mean_recall_at_1(predictions: pa.Table) -> MeanOfRatios:
-    pictures = (_integers(predictions, "text_rank") <= 1).astype(np.float64)
-    return _mean_of_ratios([_found(predictions, 1), (pictures, np.ones(len(pictures)))])
-
-
-def _jaccard(predictions: pa.Table, of_size: Callable[[int], bool]) -> Mean:
-    """Mean score of the puzzles with certain numbers of candidates; those on the same pictures are one cluster."""
-    counted = np.array([of_size(size) for size in _integers(predictions, "size").tolist()], dtype=np.bool_)
-    predictions = predictions.filter(pa.array(counted))
-    boards = [frozenset(pictures) for pictures in predictions.column("pictures").to_pylist()]
-    numbers = {board: number for number, board in enumerate(dict.fromkeys(boards))}
-    clusters = np.array([numbers[board] for board in boards], dtype=np.int64)
-    return Mean(predictions.column("score").to_numpy().astype(np.float64), clusters)
-
-
-_STATISTICS: dict[str, Callable[[pa.Table], Statistic]] = {
-    "acc1": _acc1,
-    "mean_per_class_recall": _mean_per_class_recall,
-    "acc_wg": _worst_group,
-    "acc_worst_region": _worst_group,
-    "acc_top5_wg": _worst_group_top5,
-    "F1-macro_all": _macro_f1,
-    "mean_recall@1": _mean_recall_at_1,
-    **{f"image_retrieval_recall@{k}": partial(_image_recall, k=k) for k in KS},
-    **{f"text_retrieval_recall@{k}": partial(_text_recall, k=k) for k in KS},
-    **{name: partial(_jaccard, of_size=of_size) for name, of_size in SIZES.items()},
-}
-
-
-def _integers(predictions: pa.Table, column: str) -> Ints:
-    values: Ints = predictions.column(column).to_numpy()
-    return values.astype(np.int64)
-
-
-def _hits(predictions: pa.Table) -> Bools:
-    return np.equal(_integers(predictions, "label"), _integers(predictions, "prediction"))
-
-
-def _independent(hits: Bools) -> Mean:
-    return Mean(hits.astype(np.float64), np.arange(len(hits)))
-
-
-def _found(predictions: pa.Table, k: int) -> tuple[Floats, Floats]:
-    """Of each picture the number of captions that find it among the first k, and of all its captions."""
-    ranks = predictions.column("image_ranks")
-    captions = pc.list_value_length(ranks).to_numpy()
-    pictures = np.repeat(np.arange(len(captions)), captions)
-    hits = pc.list_flatten(ranks).to_numpy() <= k
-    found = np.bincount(pictures, weights=hits, minlength=len(captions))
-    return found.astype(np.float64), captions.astype(np.float64)
-
-
-def _mean_of_ratios(ratios: Sequence[tuple[Floats, Floats]]) -> MeanOfRatios:
-    """The mean of sum(a) / sum(b) over pairs (a, b) of float64 [clusters], b > 0."""
-    count = len(ratios[0][0])
-    clusters = np.tile(np.arange(count), len(ratios))
-    indices = np.repeat(np.arange(len(ratios)), count)
-    numerators = Sums(clusters, indices, np.concatenate([a for a, _ in ratios]))
-    denominators = Sums(clusters, indices, np.concatenate([b for _, b in ratios]))
-    return MeanOfRatios(count, len(ratios), numerators, denominators, denominators)

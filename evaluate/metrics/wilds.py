@@ -1,38 +1,26 @@
 """Accuracy by group, F1 and recall with the metrics and groupers of the package wilds, under the names it gives them.
 
-wilds takes seconds to import, so it is imported when the first metric is computed.
+wilds and torch take seconds to import, so they are imported when the first metric is computed.
 """
 
 import contextlib
 import math
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from functools import cache
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
+import numpy as np
 
-Metrics = dict[str, float | None]
+from evaluate.metrics.columns import Bools, Ints, Metrics
 
-
-@dataclass(frozen=True)
-class Metadata:
-    """`values` int64 [n, fields]: for each sample a number of every one of `fields`."""
-
-    fields: tuple[str, ...]
-    values: torch.Tensor
-
-    def __getitem__(self, field: str) -> torch.Tensor:
-        """The numbers of one field, int64 [n]."""
-        return self.values[:, self.fields.index(field)]
+if TYPE_CHECKING:
+    import torch
 
 
-def grouped_accuracy(
-    name: str, predictions: torch.Tensor, truth: torch.Tensor, metadata: Metadata, by: Sequence[str]
-) -> Metrics:
+def grouped_accuracy(name: str, hits: Bools, groups: Mapping[str, Ints]) -> Metrics:
     """What wilds' standard evaluation by group gives, group numbers running from 0 to the highest that occurs.
 
     `<name>_avg`, `<name>_<group>` and `count_<group>` of each group, and `<name>_wg`, the lowest accuracy of a group
@@ -40,34 +28,36 @@ def grouped_accuracy(
     accuracy of a group without samples is None. Accuracies are float32: hits / count.
 
     Args:
-        predictions: integers [n], n > 0.
-        truth: integers [n].
-        by: the fields that make up a group; their values are not negative.
+        hits: bool [n], n > 0.
+        groups: by field that makes up a group, in the order of the metadata, int64 [n], not negative.
     """
+    import torch
+
     wilds = _wilds()
-    dataset = SimpleNamespace(metadata_fields=list(metadata.fields), metadata_array=metadata.values, metadata_map=None)
+    values = torch.from_numpy(np.stack(list(groups.values()), axis=1))
+    dataset = SimpleNamespace(metadata_fields=list(groups), metadata_array=values, metadata_map=None)
     with warnings.catch_warnings():
         # Test sets are parts of larger sets; that their group numbers need not start at 0 is expected.
         warnings.filterwarnings("ignore", message="Minimum metadata value for CombinatorialGrouper is not 0")
-        # wilds names groups wrongly where the order is not that of the fields.
-        grouper = wilds.CombinatorialGrouper(dataset, [field for field in metadata.fields if field in by])
-    metric = wilds.Accuracy(name=name)
-    results, _ = wilds.standard_group_eval(metric, grouper, predictions, truth, metadata.values)
+        grouper = wilds.CombinatorialGrouper(dataset, list(groups))
+    right = torch.from_numpy(np.array(hits))  # arrow's memory cannot be written to, of which torch would warn
+    results, _ = wilds.standard_group_eval(wilds.Accuracy(name=name), grouper, right, torch.ones_like(right), values)
     return _without_nan(results)
 
 
-def macro_scores(predictions: torch.Tensor, truth: torch.Tensor) -> Metrics:
+def macro_scores(predictions: Ints, truth: Ints) -> Metrics:
     """`acc_avg`, and `recall-macro_all` and `F1-macro_all`, means over the classes that occur in `truth`.
 
     Args:
         predictions: int64 [n], n > 0.
         truth: int64 [n].
     """
+    import torch
+
     wilds = _wilds()
     metrics = [wilds.Accuracy(), wilds.Recall(average="macro"), wilds.F1(average="macro")]
-    return _without_nan(
-        {name: value for metric in metrics for name, value in metric.compute(predictions, truth).items()}
-    )
+    pair = torch.from_numpy(predictions), torch.from_numpy(truth)
+    return _without_nan({name: value for metric in metrics for name, value in metric.compute(*pair).items()})
 
 
 def _without_nan(results: Mapping[str, float]) -> Metrics:
@@ -118,7 +108,9 @@ def _no_search_for_updates() -> Iterator[None]:
             sys.modules["outdated"] = before
 
 
-def _avg_over_groups(values: torch.Tensor, groups: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _avg_over_groups(
+    values: "torch.Tensor", groups: "torch.Tensor", count: int
+) -> tuple["torch.Tensor", "torch.Tensor"]:
     """Mean of `values` in each of `count` groups (NaN where there are none) and group sizes, float32 [count] both.
 
     It stands in for wilds' function of that name, which needs the package torch_scatter.
@@ -127,5 +119,7 @@ def _avg_over_groups(values: torch.Tensor, groups: torch.Tensor, count: int) -> 
         values: float32 [n].
         groups: int64 [n], the group of each.
     """
+    import torch
+
     sizes = torch.bincount(groups, minlength=count).float()
     return torch.zeros(count).index_add(0, groups, values) / sizes, sizes
