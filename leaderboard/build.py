@@ -11,41 +11,25 @@ board it is printed what the best method gains over the whole pool.
 import multiprocessing
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from leaderboard.methods import methods, sentence
-from leaderboard.models import (
-    FORMAT,
-    TRACKS,
-    Board,
-    BoardTask,
-    Entry,
-    Leaderboard,
-    Reference,
-    Score,
-    Submission,
-    Track,
-)
-from leaderboard.rank import constants, order, places, standard_error
+from leaderboard.boards import Placed, compose, no_references, place
+from leaderboard.methods import sentence
+from leaderboard.models import Entry, Track
 from leaderboard.references import references
-from leaderboard.validate import main_metrics, read_submission, suite_tasks
-from poolbench import machine, recipes
+from leaderboard.submissions import find, read_submission
+from poolbench import machine
 from poolbench.errors import UserError
 from poolbench.files import atomic, claimed, files_below
 from poolbench.options import option, output
-from tasks.aggregates import AGGREGATES_VERSION, aggregates, members
-from tasks.grade import GRADES, Grade
-from tasks.registry import suite_of
 
 _MANY = 400  # files from which on further processes, which take a second to start, are worth it
 _PATIENCE = 600.0  # seconds that another build into the same folder is given to end
-
-References = Callable[[Track, str], list[Reference]]
 
 
 @dataclass
@@ -55,14 +39,6 @@ class BuildOptions:
     out: str = output("folder of leaderboard.json and index.html")
     references: bool = option("false: without the published results beside the entries", True)
     page: bool = option("false: no index.html", True)
-
-
-class Placed(NamedTuple):
-    """An entry and the board it belongs to."""
-
-    track: Track
-    scale: str
-    entry: Entry
 
 
 class _Read(NamedTuple):
@@ -99,15 +75,6 @@ def build(folders: Sequence[str], options: BuildOptions) -> int:
         raise UserError(f"out={out} cannot be written: {error.strerror or error}") from None
 
 
-def find(folder: Path) -> list[Path]:
-    """The submission files below a folder, sorted by path.
-
-    Raises:
-        UserError: a folder cannot be read.
-    """
-    return sorted(path for path in files_below(folder) if f".{path.name}".endswith(".submission.json"))
-
-
 def collect(paths: Sequence[Path]) -> tuple[list[Placed], list[str]]:
     """The entries of submissions that are accepted, and "<file>: <field>: <reason>" for each reason against the others.
 
@@ -122,58 +89,6 @@ def collect(paths: Sequence[Path]) -> tuple[list[Placed], list[str]]:
     return [placement for path, placement in placed.items() if path not in repeats], sorted(refusals)
 
 
-def place(submission: Submission) -> Placed:
-    """The entry of an accepted submission, without a rank yet."""
-    suite = suite_of(submission.scale)
-    scores = {
-        result.key: Score(value=result.metrics["main_metric"], stderr=result.stderr) for result in submission.tasks
-    }
-    values = aggregates(main_metrics(submission.tasks), suite)
-    entry = Entry(
-        rank=None,
-        rank_last=None,
-        digest=submission.digest,
-        method=submission.method,
-        author=submission.author,
-        writeup=submission.writeup,
-        aggregates={
-            name: Score(value=values[name], stderr=standard_error(keys, scores))
-            for name, keys in members(suite).items()
-        },
-        scores={task.key: scores[task.key] for task in suite_tasks(submission.scale) if task.key in scores},
-        dataset_size=submission.dataset_size,
-        samples_seen=submission.samples_seen,
-        seed=submission.seed,
-        precision=submission.precision,
-        official=submission.official,
-        grade=submission.grade,
-        deviations=submission.deviations,
-        recipe_digest=submission.recipe_digest,
-        data_digest=submission.data.digest,
-        subset_digest=submission.subset.digest if submission.subset else None,
-        checkpoint_sha256=submission.checkpoint_sha256,
-        bad=submission.bad,
-        version=submission.code.version,
-        finished=submission.finished,
-    )
-    return Placed(submission.track, submission.scale, entry)
-
-
-def compose(placed: Iterable[Placed], published: References | None = None) -> Leaderboard:
-    """The boards that have an entry or a published result: filtering before byod, scales by size, the demo's last."""
-    entries: dict[tuple[Track, str], list[Entry]] = defaultdict(list)
-    for track, scale, entry in placed:
-        entries[track, scale].append(entry)
-    scales = sorted(recipes.scales(), key=lambda scale: suite_of(scale) != "main")
-    boards = [
-        _board(track, scale, entries[track, scale], (published or _no_references)(track, scale))
-        for track in TRACKS
-        for scale in scales
-    ]
-    filled = [board for board in boards if board.ranked or board.unverified or board.unranked or board.references]
-    return Leaderboard(format=FORMAT, aggregates_version=AGGREGATES_VERSION, boards=filled)
-
-
 def _build(folder: Path, out: Path, options: BuildOptions) -> int:
     paths = find(folder)
     if not paths:
@@ -183,7 +98,7 @@ def _build(folder: Path, out: Path, options: BuildOptions) -> int:
     placed, refusals = collect(paths)
     for line in refusals:
         print(f"refused: {line}", file=sys.stderr)
-    leaderboard = compose(placed, references if options.references else _no_references)
+    leaderboard = compose(placed, references if options.references else no_references)
     # pydantic's own serialiser: json.dump takes ten times as long over 10,000 entries.
     _write(out / "leaderboard.json", leaderboard.model_dump_json(indent=2) + "\n")
     written = [out / "leaderboard.json"]
@@ -260,46 +175,3 @@ def _repeats(placed: dict[Path, Placed]) -> dict[Path, str]:
             other = next(other for other in paths if placed[other].entry.digest != placed[path].entry.digest)
             reasons[path] = f"checkpoint_sha256: {other} has the same checkpoint and other content; keep one of them"
     return reasons
-
-
-def _no_references(track: Track, scale: str) -> list[Reference]:
-    return []
-
-
-def _board(track: Track, scale: str, entries: Sequence[Entry], published: list[Reference]) -> Board:
-    entries = sorted(entries, key=order)
-    suite = suite_of(scale)
-    noise = constants().noise.get(suite)
-    pool_size = constants().pools.get(scale) if track == "filtering" else None
-    kinds = {grade: [entry for entry in entries if _kind(entry) == grade] for grade in GRADES}
-    ranked = _ranked(kinds["official"], noise.values["average"] if noise else 0.0)
-    return Board(
-        track=track,
-        scale=scale,
-        pool_size=pool_size,
-        aggregates=list(members(suite)),
-        tasks=[
-            BoardTask(key=task.key, name=task.name, main_metric=task.main_metric, groups=list(task.groups))
-            for task in suite_tasks(scale)
-        ],
-        noise=noise,
-        ranked=ranked,
-        unverified=kinds["unverified"],
-        unranked=kinds["unofficial"],
-        references=published,
-        methods=methods(ranked, list(members(suite)), pool_size),
-    )
-
-
-def _kind(entry: Entry) -> Grade:
-    """By what an entry is listed: its grade, but for one without an average there is no place but the last."""
-    return entry.grade if entry.aggregates["average"].value is not None else "unofficial"
-
-
-def _ranked(entries: Sequence[Entry], seed_noise: float) -> list[Entry]:
-    """Sorted entries with their ranks."""
-    first, last = places([entry.aggregates["average"] for entry in entries], seed_noise)
-    return [
-        entry.model_copy(update={"rank": rank, "rank_last": rank_last})
-        for entry, rank, rank_last in zip(entries, first, last, strict=True)
-    ]

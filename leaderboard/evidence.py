@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from leaderboard.checks import TOLERANCE, same
 from leaderboard.models import Submission, TaskResult
 from poolbench.errors import UserError
 from poolbench.files import digest_file, files_below, read_json, read_lines
@@ -23,7 +24,6 @@ from tasks.registry import Task, load_tasks, select
 
 Ints = npt.NDArray[np.int64]
 
-TOLERANCE = 1e-9  # between a metric as written and as computed again: the order of a sum may differ, nothing else
 RECHECK_TOLERANCE = 0.001  # between two evaluations on different devices, where a near tie may fall the other way
 
 _ROWS = 2**20  # uids of a parquet that are in memory at a time
@@ -109,13 +109,6 @@ def _identity(path: Path) -> dict[str, Any] | None:
     except ValueError:
         return None
     return identity if isinstance(identity, dict) else None
-
-
-def same(one: float | None, other: float | None) -> bool:
-    """Whether two metrics are the same number, or both missing."""
-    if one is None or other is None:
-        return one is other
-    return abs(one - other) <= TOLERANCE
 
 
 # --- subset and pool ---

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from leaderboard.diff import shown
-from leaderboard.validate import read_submission
+from leaderboard.submissions import read_submission
 from poolbench.command import parse
 from poolbench.errors import UserError, exit_on_user_error
 from poolbench.files import atomic

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leaderboard.models import Submission
-from leaderboard.validate import read_submission
+from leaderboard.submissions import read_submission
 from poolbench.errors import UserError, first_line, tell
 from poolbench.options import option, source
 

@@ -14,18 +14,11 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from leaderboard.checks import LONGEST, check, digest_of
 from leaderboard.evidence import predictions_file
 from leaderboard.models import FORMAT, TRACKS, AnyModel, ResultLine, Run, Submission, problems
 from leaderboard.push import PushOptions, push_file
-from leaderboard.validate import (
-    LONGEST,
-    check,
-    digest_of,
-    grade_of_whole,
-    main_metrics,
-    results_deviations,
-    suite_tasks,
-)
+from leaderboard.suites import grade_of_whole, main_metrics, results_deviations, suite_tasks
 from poolbench import recipes
 from poolbench.errors import UserError, nearest
 from poolbench.files import digest_file, read_json, read_lines, write_json

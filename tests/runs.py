@@ -13,9 +13,11 @@ from typing import Any
 import forked
 import pytest
 
+from leaderboard.checks import digest_of
 from leaderboard.models import Submission
+from leaderboard.submissions import read_submission
 from leaderboard.submit import SubmitOptions
-from leaderboard.validate import digest_of, grade_of_whole, main_metrics, read_submission, results_deviations
+from leaderboard.suites import grade_of_whole, main_metrics, results_deviations
 from poolbench import recipes
 from poolbench.files import append_line, digest_bytes, digest_file, read_json, write_json
 from tasks.aggregates import aggregates

@@ -14,7 +14,8 @@ import yaml
 from markdown_it import MarkdownIt
 from runs import CONTACT, ROOT, edit, make_run, options, result, without_lock_file
 
-from leaderboard.build import collect, compose
+from leaderboard.boards import compose
+from leaderboard.build import collect
 from leaderboard.diff import DiffOptions, diff, markdown, shown
 from leaderboard.models import Leaderboard, read_leaderboard
 from leaderboard.submit import submit

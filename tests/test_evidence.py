@@ -30,8 +30,9 @@ from evaluate.results import predictions_path
 from leaderboard import evidence
 from leaderboard.evidence import check_pool, check_subset, predictions_file
 from leaderboard.models import Submission
+from leaderboard.submissions import read_submission
 from leaderboard.submit import submit
-from leaderboard.validate import ValidateOptions, dashed, read_submission, validate_files
+from leaderboard.validate import ValidateOptions, dashed, validate_files
 from poolbench import uids
 from poolbench.command import parse
 from poolbench.errors import UserError

@@ -20,9 +20,11 @@ from runs import CONTACT, ROOT, drop_line, edit, make_run, options, result, with
 from runs import leaderboard as leaderboard_command
 
 import leaderboard.build
-from leaderboard.build import BuildOptions, build, collect, compose, find
+from leaderboard.boards import compose
+from leaderboard.build import BuildOptions, build, collect
 from leaderboard.models import SCHEMAS, Leaderboard, Submission, schema, write_schemas
 from leaderboard.references import references
+from leaderboard.submissions import find
 from leaderboard.submit import submit
 from poolbench.errors import UserError
 from poolbench.files import append_line, claimed, read_json

@@ -20,11 +20,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from runs import evaluated_run, forge, make_run, options, refusals, seal
 
-from leaderboard.build import place
+from leaderboard.boards import place
 from leaderboard.evidence import check_predictions
 from leaderboard.models import Submission
+from leaderboard.submissions import read_submission
 from leaderboard.submit import submit
-from leaderboard.validate import read_submission
 from poolbench.files import read_json
 from tasks.registry import load_tasks
 

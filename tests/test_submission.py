@@ -12,8 +12,9 @@ import pytest
 from runs import CONTACT, ROOT, drop_line, edit, edit_line, forge, leaderboard, make_run, options, refusals, result
 
 from leaderboard.build import collect
+from leaderboard.submissions import read_submission
 from leaderboard.submit import SubmitOptions, submit
-from leaderboard.validate import read_submission, validate_files
+from leaderboard.validate import validate_files
 from poolbench import recipes
 from poolbench.command import compose, parse
 from poolbench.errors import UserError
