@@ -21,7 +21,6 @@ from scipy.stats import binomtest
 
 from evaluate.metrics import statistic_of
 from evaluate.metrics.statistics import Mean, Statistic
-from evaluate.results import FILE, Conditions, Line, all_lines, predictions_identity, predictions_path, regraded
 from poolbench.command import parse
 from poolbench.errors import UserError, exit_on_user_error
 from poolbench.files import write_json
@@ -29,11 +28,12 @@ from poolbench.options import output
 from poolbench.text import aligned
 from tasks.aggregates import members
 from tasks.registry import Task, load_tasks
+from tasks.results import CONDITIONS, FILE, ResultLine, predictions_identity, predictions_path, read_results
 
 LEVEL = 0.05  # of significance, two-sided
 NO_DIFFERENCE = "no difference shown"
 
-_CONDITIONS = ("precision", "limit", "grade", "version")  # worth a warning where A and B differ
+_ALIKE = ("precision", "limit", "grade", "version")  # worth a warning where A and B differ
 _TRUTH = ("label", "group", "captions", "size", "pictures")  # columns that do not depend on the model
 _NO_SPREAD = 1e-12  # a standard error below this is rounding
 _HEADINGS = ("task", "metric", "A", "B", "B - A", "± stderr", "p", "better")
@@ -143,7 +143,7 @@ def compare(a: Path, b: Path) -> Comparison:
     )
 
 
-def results_in(folder: Path) -> dict[str, Line]:
+def results_in(folder: Path) -> dict[str, ResultLine]:
     """The last line of each task in a folder, whatever its checkpoint.
 
     Raises:
@@ -151,13 +151,13 @@ def results_in(folder: Path) -> dict[str, Line]:
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder")
-    lines = {line["key"]: regraded(line) for line in all_lines(folder)}
+    lines = {line.key: line.regraded() for line in read_results(folder / FILE)}
     if not lines:
         raise UserError(f"{folder} has no results ({FILE}); evaluate the model first (python -m evaluate ...)")
     return lines
 
 
-def compare_task(key: str, a: tuple[Path, Line], b: tuple[Path, Line]) -> Difference:
+def compare_task(key: str, a: tuple[Path, ResultLine], b: tuple[Path, ResultLine]) -> Difference:
     """Compare two results of one task, each given by its folder and its line.
 
     Raises:
@@ -169,7 +169,7 @@ def compare_task(key: str, a: tuple[Path, Line], b: tuple[Path, Line]) -> Differ
     if task.main_metric is None:
         raise IncomparableError("the task has no main metric")
     first, second = _stored("A", *a), _stored("B", *b)
-    if a[1].get("data_digest") != b[1].get("data_digest"):
+    if a[1].data_digest != b[1].data_digest:
         raise IncomparableError("A and B were scored on different data (data_digest)")
     first, second = paired(first, second)
     return difference_of(task, _statistic("A", task, first), _statistic("B", task, second))
@@ -306,21 +306,20 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
     return {**comparison._asdict(), "tasks": tasks, "overall": [one._asdict() for one in comparison.overall]}
 
 
-def _stored(name: str, folder: Path, line: Line) -> pa.Table:
+def _stored(name: str, folder: Path, line: ResultLine) -> pa.Table:
     """The predictions behind a line.
 
     Raises:
         IncomparableError: there are none, or they are not those of the line.
     """
-    path = predictions_path(folder, line["key"])
+    path = predictions_path(folder, line.key)
     try:
         table = pq.read_table(path)
     except FileNotFoundError:
         raise IncomparableError(f"{name} has no stored predictions ({path})") from None
     except (OSError, pa.ArrowException):
         raise IncomparableError(f"{path} is not a file of predictions; evaluate the task again") from None
-    expected = {field: line.get(field) for field in (*Conditions._fields, "data_digest")}
-    if predictions_identity(path) != expected:
+    if predictions_identity(path) != line.model_dump(include={*CONDITIONS, "data_digest"}):
         raise IncomparableError(f"{path} is not of the last result of {name}; evaluate the task again")
     if "key" not in table.column_names:
         raise IncomparableError(f"{path} has no column 'key'; evaluate the task again")
@@ -343,20 +342,20 @@ def _better(difference: float, p: float) -> str:
     return "B" if difference > 0 else "A"
 
 
-def _mixed(name: str, lines: Mapping[str, Line]) -> list[str]:
+def _mixed(name: str, lines: Mapping[str, ResultLine]) -> list[str]:
     """A warning where the results in a folder are of several checkpoints."""
-    count = len({line.get("checkpoint_sha256") for line in lines.values()})
+    count = len({line.checkpoint_sha256 for line in lines.values()})
     return [f"{name} holds results of {count} checkpoints; the last of each task is compared"] if count > 1 else []
 
 
-def _unlike(keys: Sequence[str], a: Mapping[str, Line], b: Mapping[str, Line]) -> list[str]:
+def _unlike(keys: Sequence[str], a: Mapping[str, ResultLine], b: Mapping[str, ResultLine]) -> list[str]:
     """A warning for each condition under which A and B were not evaluated alike."""
     warnings = []
-    for field in _CONDITIONS:
-        unlike = [key for key in keys if a[key].get(field) != b[key].get(field)]
+    for field in _ALIKE:
+        unlike = [key for key in keys if getattr(a[key], field) != getattr(b[key], field)]
         if unlike:
             first = unlike[0]
-            values = f"{a[first].get(field)} in A and {b[first].get(field)} in B"
+            values = f"{getattr(a[first], field)} in A and {getattr(b[first], field)} in B"
             warnings.append(f"{field} is {values} for {first}{_and_more(len(unlike) - 1)}")
     return warnings
 

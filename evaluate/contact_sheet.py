@@ -18,7 +18,6 @@ import pyarrow.parquet as pq
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from evaluate.config import data_folder
-from evaluate.results import predictions_path
 from poolbench.command import parse
 from poolbench.errors import UserError, exit_on_user_error
 from poolbench.files import atomic
@@ -26,6 +25,7 @@ from poolbench.options import option, output, source
 from poolbench.shards.pictures import rgb
 from tasks.readers import Example, open_data, read_examples
 from tasks.registry import select
+from tasks.results import predictions_path
 
 COLUMNS = 6
 SIDE = 144  # pixels of a picture's square

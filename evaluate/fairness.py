@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from evaluate.results import FILE
 from poolbench.command import parse
 from poolbench.errors import UserError, exit_on_user_error, nearest
 from poolbench.files import read_lines
 from poolbench.options import option, source
 from poolbench.text import aligned
 from tasks.registry import Task, load_tasks
+from tasks.results import FILE
 
 RACE_GROUPS = {"white": "race_binary:0", "non-white": "race_binary:1", "overall": "avg"}
 GENDERS = {"male": "gender:0", "female": "gender:1"}
@@ -63,6 +63,8 @@ def main() -> int:
 
 def last_metrics(file: Path, tasks: Mapping[str, Task]) -> dict[str, Metrics]:
     """The metrics of the last line of each of `tasks` that has one, by key, in the order of `tasks`.
+
+    Lines of other programs have less than ours, and NaN; the metrics are all that is looked at.
 
     Raises:
         UserError: none has one, or the file is not one of results.

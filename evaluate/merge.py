@@ -14,16 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evaluate.results import FILE, Line, all_lines, saved_lines
 from evaluate.summary import summary
 from poolbench.command import parse
 from poolbench.errors import UserError, exit_on_user_error
 from poolbench.files import append_line, atomic, json_line, read_json
 from poolbench.options import option, output
 from tasks.registry import load_tasks, select, suite_of, words_of
+from tasks.results import CONDITIONS, FILE, ResultLine, read_results, saved_results
 
 OLD = "eval_results.old.jsonl"
-_SAME = ("checkpoint_sha256", "model", "tag", "precision", "limit", "version")  # what the parts have in common
 
 
 @dataclass
@@ -55,10 +54,10 @@ def main() -> int:
     problems = {key: reason for key, reason in problems.items() if key not in lines}
     wanted = {task.key: lines[task.key] for task in tasks if task.key in lines}
     print(summary(tasks, wanted, problems, lines, out / FILE))
-    return int(bool(problems) or any(line["bad"] for line in wanted.values()))
+    return int(bool(problems) or any(line.bad for line in wanted.values()))
 
 
-def merged(out: Path, sha256: str | None) -> dict[str, Line]:
+def merged(out: Path, sha256: str | None) -> dict[str, ResultLine]:
     """Write eval_results.jsonl of `out` anew and return its lines by key, in the registry's order.
 
     Args:
@@ -68,28 +67,28 @@ def merged(out: Path, sha256: str | None) -> dict[str, Line]:
         UserError: there are no results, or some were made under other conditions than the rest.
     """
     known = load_tasks()
-    saved = [line for line in saved_lines(out) if line["key"] in known]
-    current = [line for line in saved if sha256 in (None, line["checkpoint_sha256"])]
+    saved = [line for line in saved_results(out) if line.key in known]
+    current = [line for line in saved if sha256 in (None, line.checkpoint_sha256)]
     if not current:
         raise UserError(f"{out / 'predictions'} holds no results" + (" of the run's checkpoint" if saved else ""))
     _check_alike(out, current)
-    lines = {line["key"]: line for line in sorted(current, key=lambda line: list(known).index(line["key"]))}
-    superseded = [line for line in all_lines(out) if lines.get(line["key"]) != line]
+    lines = {line.key: line for line in sorted(current, key=lambda line: list(known).index(line.key))}
+    superseded = [line for line in read_results(out / FILE) if lines.get(line.key) != line]
     for line in superseded:
-        append_line(out / OLD, line)
+        append_line(out / OLD, line.model_dump())
     with atomic(out / FILE) as file:
-        file.writelines(json_line(line) for line in lines.values())
+        file.writelines(json_line(line.model_dump()) for line in lines.values())
     return lines
 
 
-def _check_alike(out: Path, lines: Sequence[Line]) -> None:
-    for name in _SAME:
-        values: dict[Any, Line] = {line[name]: line for line in lines}
+def _check_alike(out: Path, lines: Sequence[ResultLine]) -> None:
+    for name in CONDITIONS:  # what the parts have in common
+        values: dict[Any, ResultLine] = {getattr(line, name): line for line in lines}
         if len(values) > 1:
             (one, first), (other, second), *_ = values.items()
             raise UserError(
-                f"{out} holds results of different conditions: {name} is {one} for {first['key']} and {other} for "
-                f"{second['key']}; evaluate one of them again"
+                f"{out} holds results of different conditions: {name} is {one} for {first.key} and {other} for "
+                f"{second.key}; evaluate one of them again"
             )
 
 

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from evaluate import config as options
 from evaluate.config import EvaluateConfig
 from evaluate.encoder import Encoder
-from evaluate.results import FILE, Conditions, Line, finished, last_lines, line_of, save
+from evaluate.results import Conditions, finished, last_lines, line_of, save
 from evaluate.schedule import TaskError, scores
 from evaluate.subject import Subject, subject_of
 from evaluate.summary import brief, summary
@@ -21,19 +21,20 @@ from poolbench.processes.world import World, joined, launch, on_first
 from poolbench.shards.workers import readable_errors
 from tasks.readers import MissingDataError, TaskData, open_data
 from tasks.registry import Task, select, suite_of
+from tasks.results import FILE, ResultLine
 
 
 @dataclass
 class Report:
     """What became of the tasks: `lines` of results by key, and `problems`, why a task has none."""
 
-    lines: dict[str, Line] = field(default_factory=dict)
+    lines: dict[str, ResultLine] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
 
     @property
     def status(self) -> int:
         """Exit status: 1 where a task has no result, or one over damaged data."""
-        return int(bool(self.problems) or any(line["bad"] for line in self.lines.values()))
+        return int(bool(self.problems) or any(line.bad for line in self.lines.values()))
 
 
 def start(config: EvaluateConfig) -> int:
@@ -146,11 +147,10 @@ def evaluate(
                     continue
                 task, data = todo[key]
                 try:
-                    line = line_of(task, data, outcome, subject, conditions)
+                    line = line_of(task, data, outcome, subject, conditions, encoder.conventions)
                 except OSError as error:  # one of its small files is gone by now
                     report.problems[key] = f"failed: {data.folder}: {described(error)}"
                     continue
-                line["conventions"] = encoder.conventions._asdict()
                 save(subject.out, line, outcome.predictions, conditions)
                 report.lines[key] = line
                 say(brief(task, line))

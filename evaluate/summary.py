@@ -4,27 +4,27 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from evaluate.fairness import tables
-from evaluate.results import Line, regraded
 from poolbench.text import aligned
 from tasks.aggregates import aggregates, members
 from tasks.grade import worst
 from tasks.lock import why_unpinned
 from tasks.registry import Task
+from tasks.results import ResultLine
 
 _HEADINGS = ("task", "metric", "score", "± stderr", "samples", "grade")
 
 
-def brief(task: Task, line: Line) -> str:
+def brief(task: Task, line: ResultLine) -> str:
     """One line for a task that has just finished."""
-    score = f"{task.main_metric} {_number(line['metrics']['main_metric'])} over " if task.main_metric else ""
-    return f"{task.key}: {score}{line['samples']:,} samples in {line['seconds']:.1f} s"
+    score = f"{task.main_metric} {_number(line.metrics['main_metric'])} over " if task.main_metric else ""
+    return f"{task.key}: {score}{line.samples:,} samples in {line.seconds:.1f} s"
 
 
 def summary(
     tasks: Sequence[Task],
-    lines: Mapping[str, Line],
+    lines: Mapping[str, ResultLine],
     problems: Mapping[str, str],
-    stored: Mapping[str, Line],
+    stored: Mapping[str, ResultLine],
     results: Path,
 ) -> str:
     """The table of the chosen tasks, the groups' means over all stored results, the fairness tables, what has no
@@ -37,20 +37,20 @@ def summary(
         stored: key -> last result in the file for this checkpoint, of chosen tasks and others.
         results: the results file.
     """
-    lines, stored = ({key: regraded(line) for key, line in some.items()} for some in (lines, stored))
+    lines, stored = ({key: line.regraded() for key, line in some.items()} for some in (lines, stored))
     parts = []
     if lines:
         rows = [_row(task, lines[task.key]) for task in tasks if task.key in lines]
         parts.append(aligned([_HEADINGS, *rows]))
         parts.append(aligned([row for suite in _suites(tasks) for row in _aggregates(suite, stored)]))
         fairness = [task for task in tasks if task.kind == "fairness" and task.key in lines]
-        parts += [tables(task, lines[task.key]["metrics"]) for task in fairness]
+        parts += [tables(task, lines[task.key].metrics) for task in fairness]
     if problems:
         parts.append("\n".join(f"{key}: {reason}" for key, reason in problems.items()))
-    bad = [f"{key}: {len(line['bad'])} unreadable, listed in its line" for key, line in lines.items() if line["bad"]]
+    bad = [f"{key}: {len(line.bad)} unreadable, listed in its line" for key, line in lines.items() if line.bad]
     if bad:
         parts.append("\n".join(bad))
-    unverified = sum(line["grade"] == "unverified" for line in lines.values())
+    unverified = sum(line.grade == "unverified" for line in lines.values())
     if unverified:
         count = f"{unverified} task{'s' * (unverified > 1)}"
         parts.append(f"the data are not pinned: {why_unpinned()}. Only counts and known names were checked of {count}.")
@@ -63,21 +63,22 @@ def _suites(tasks: Sequence[Task]) -> list[str]:
     return list(dict.fromkeys(task.suite for task in tasks))
 
 
-def _row(task: Task, line: Line) -> tuple[str, ...]:
-    stderr = "-" if line["stderr"] is None else f"{line['stderr']:.4f}"
-    grade = f"{line['grade']}: {'; '.join(line['deviations'])}" if line["deviations"] else line["grade"]
-    score = _number(line["metrics"]["main_metric"])
-    return task.key, task.main_metric or "-", score, stderr, f"{line['samples']:,}", grade
+def _row(task: Task, line: ResultLine) -> tuple[str, ...]:
+    stderr = "-" if line.stderr is None else f"{line.stderr:.4f}"
+    grade = f"{line.grade}: {'; '.join(line.deviations)}" if line.deviations else str(line.grade)
+    score = _number(line.metrics["main_metric"])
+    return task.key, task.main_metric or "-", score, stderr, f"{line.samples:,}", grade
 
 
-def _aggregates(suite: str, stored: Mapping[str, Line]) -> list[tuple[str, ...]]:
+def _aggregates(suite: str, stored: Mapping[str, ResultLine]) -> list[tuple[str, ...]]:
     """Name, mean and remark of each aggregate; a mean has the grade of its worst task."""
-    values = aggregates({key: line["metrics"]["main_metric"] for key, line in stored.items()}, suite)
+    main = {key: line.metrics["main_metric"] for key, line in stored.items()}
+    values = aggregates(main, suite)
     rows: list[tuple[str, ...]] = []
     for name, keys in members(suite).items():
-        missing = [key for key in keys if stored.get(key, {}).get("metrics", {}).get("main_metric") is None]
+        missing = [key for key in keys if main.get(key) is None]
         remark = f"{len(missing)} of {len(keys)} tasks missing" if missing else f"{len(keys)} tasks"
-        if not missing and (grade := worst(stored[key]["grade"] for key in keys)) != "official":
+        if not missing and (grade := worst(stored[key].grade or "unofficial" for key in keys)) != "official":
             remark += f", {grade}"
         label = name if suite == "main" else f"{suite} {name}"
         rows.append((label, _number(values[name]), remark))

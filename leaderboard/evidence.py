@@ -8,9 +8,9 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +18,10 @@ import numpy.typing as npt
 from leaderboard.checks import TOLERANCE, same
 from leaderboard.models import Submission, TaskResult
 from poolbench.errors import UserError
-from poolbench.files import digest_file, files_below, read_json, read_lines
+from poolbench.files import digest_file, files_below, read_json
 from poolbench.uids import Uids, from_texts, mapped, pieces, search, uid_text, unsorted_row
 from tasks.registry import Task, load_tasks, select
+from tasks.results import FILE, ResultLine, predictions_file, predictions_identity, predictions_path, read_results
 
 Ints = npt.NDArray[np.int64]
 
@@ -38,11 +39,6 @@ class Finding(NamedTuple):
 
 
 # --- predictions ---
-
-
-def predictions_file(key: str) -> str:
-    """The name of a task's file of predictions, as `evaluate.results.predictions_path` has it."""
-    return f"{key.replace('/', '-')}.parquet"
 
 
 def check_predictions(submission: Submission, folder: Path) -> Finding:
@@ -73,7 +69,7 @@ def _prediction_refusals(submission: Submission, result: TaskResult, path: Path)
 
     if result.predictions_sha256 is not None and digest_file(path) != result.predictions_sha256:
         return [f"predictions_sha256: not the digest of {path}"]
-    identity = _identity(path)
+    identity = predictions_identity(path)
     if identity is None:
         return [f"predictions_sha256: {path} is no file of predictions"]
     written = {"checkpoint_sha256": submission.checkpoint_sha256} | result.model_dump(
@@ -98,17 +94,6 @@ def _prediction_refusals(submission: Submission, result: TaskResult, path: Path)
     if not same(result.stderr, stderr):
         lines.append(f"stderr: {result.stderr} is not what the predictions give, {stderr}")
     return lines
-
-
-def _identity(path: Path) -> dict[str, Any] | None:
-    """What a file of predictions was made from, None where it is none; the file may be anybody's."""
-    from evaluate.results import predictions_identity
-
-    try:
-        identity: Any = predictions_identity(path)
-    except ValueError:
-        return None
-    return identity if isinstance(identity, dict) else None
 
 
 # --- subset and pool ---
@@ -266,7 +251,7 @@ def _command(
 
 def _compare_again(command: Sequence[str], results: Sequence[TaskResult], out: Path) -> list[str]:
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)  # its errors go where ours go
-    lines = {line["key"]: line for line in read_lines(out / "eval_results.jsonl")}
+    lines = {line.key: line for line in read_results(out / FILE)}
     if done.returncode not in (0, 1):
         raise UserError(f"the evaluation ended with status {done.returncode}: {' '.join(command)}")
     refusals = []
@@ -279,24 +264,24 @@ def _compare_again(command: Sequence[str], results: Sequence[TaskResult], out: P
     return refusals
 
 
-def _unlike(result: TaskResult, line: Mapping[str, Any], out: Path) -> Iterator[str]:
+def _unlike(result: TaskResult, line: ResultLine, out: Path) -> Iterator[str]:
     for name in ("data_digest", "samples"):
-        if line[name] != getattr(result, name):
-            yield f"{name}: {getattr(result, name)}, but evaluated again it is {line[name]}"
-    written, now = result.metrics.get("main_metric"), line["metrics"]["main_metric"]
+        if getattr(line, name) != getattr(result, name):
+            yield f"{name}: {getattr(result, name)}, but evaluated again it is {getattr(line, name)}"
+    written, now = result.metrics.get("main_metric"), line.metrics["main_metric"]
     if (written is None) != (now is None):
         yield f"metrics.main_metric: {written}, but evaluated again it is {now}"
-    elif written is not None:
-        tolerance = max(RECHECK_TOLERANCE, _weight(load_tasks()[result.key], out / "predictions"))
+    elif written is not None and now is not None:
+        tolerance = max(RECHECK_TOLERANCE, _weight(load_tasks()[result.key], out))
         if abs(written - now) > tolerance + TOLERANCE:
             yield f"metrics.main_metric: {written}, but evaluated again it is {now} (tolerance {tolerance:.4f})"
 
 
-def _weight(task: Task, folder: Path) -> float:
+def _weight(task: Task, out: Path) -> float:
     """How far one sample can move a task's main metric: 1 / n in a mean, more where small classes or groups count."""
     import pyarrow.parquet as pq
 
-    predictions = pq.read_table(folder / predictions_file(task.key))
+    predictions = pq.read_table(predictions_path(out, task.key))
     classes = task.main_metric in ("mean_per_class_recall", "F1-macro_all")
     column = "label" if classes else "group"
     if column not in predictions.column_names:

@@ -5,13 +5,13 @@ Schemas lie in leaderboard/schema/ and are written anew by `python -m leaderboar
 """
 
 import re
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from poolbench.errors import UserError
+from poolbench.fields import Count, Digest, Strict, Time
 from poolbench.files import write_json
 from tasks.grade import Grade
 
@@ -37,31 +37,14 @@ def _web_address(text: str) -> str:
     return text
 
 
-def _iso(text: str) -> str:
-    try:
-        datetime.fromisoformat(text)
-    except ValueError:
-        raise ValueError("must be a time in ISO 8601") from None
-    return text
-
-
 Line = Annotated[str, AfterValidator(_one_line), Field(json_schema_extra={"minLength": 1, "maxLength": 200})]
-Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256, hexadecimal")]
 Url = Annotated[str, AfterValidator(_web_address), Field(json_schema_extra={"pattern": "^https?://"})]
-Time = Annotated[str, AfterValidator(_iso), Field(description="ISO 8601")]
-Count = Annotated[int, Field(ge=0)]
 
 
 class Lenient(BaseModel):
     """An input of ours that may hold more than is looked at."""
 
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False, frozen=True, strict=True)
-
-
-class Strict(BaseModel):
-    """A published file: an unknown field is refused."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True, strict=True)
 
 
 class SourceOfRun(Lenient):
@@ -125,25 +108,6 @@ class Run(Lenient):
     finished: Time | None
     seconds: float
     checkpoint: CheckpointOfRun | None
-
-
-class ResultLine(Lenient):
-    """One line of eval_results.jsonl."""
-
-    key: str
-    dataset: str
-    metrics: dict[str, float | None]
-    samples: Count
-    stderr: float | None
-    seconds: float
-    data_digest: Digest
-    precision: str
-    official: bool
-    grade: Grade | None = None  # lines of earlier versions have none
-    deviations: list[str]
-    checkpoint_sha256: Digest
-    limit: int | None
-    pinned: bool | None = None
 
 
 class TaskResult(Strict):

@@ -15,18 +15,17 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from leaderboard.checks import LONGEST, check, digest_of
-from leaderboard.evidence import predictions_file
-from leaderboard.models import FORMAT, TRACKS, AnyModel, ResultLine, Run, Submission, problems
+from leaderboard.models import FORMAT, TRACKS, AnyModel, Run, Submission, TaskResult, problems
 from leaderboard.push import PushOptions, push_file
 from leaderboard.suites import grade_of_whole, main_metrics, results_deviations, suite_tasks
 from poolbench import recipes
 from poolbench.errors import UserError, nearest
-from poolbench.files import digest_file, read_json, read_lines, write_json
+from poolbench.files import digest_file, read_json, write_json
 from poolbench.options import option, output
 from tasks.aggregates import AGGREGATES_VERSION, aggregates
-from tasks.grade import regraded
 from tasks.lock import why_unpinned
 from tasks.registry import suite_of
+from tasks.results import FILE, ResultLine, predictions_path, read_results
 
 
 @dataclass
@@ -72,7 +71,7 @@ def submit(options: SubmitOptions) -> Path:
     if options.track not in TRACKS:
         raise UserError(f"track={options.track} is no known track; {nearest(options.track, TRACKS)}")
     run = read_run(folder)
-    results = [_one_line_each(_regraded(result)) for result in read_results(folder, run)]
+    results = [_one_line_each(result.regraded()) for result in results_of(folder, run)]
     submission = compose(options, run, results, predictions_digests(folder, results))
     refusals = check(submission)
     if refusals:
@@ -121,7 +120,7 @@ def read_run(folder: Path) -> Run:
     return run
 
 
-def read_results(folder: Path, run: Run) -> list[ResultLine]:
+def results_of(folder: Path, run: Run) -> list[ResultLine]:
     """The last result of each task of the suite for the run's checkpoint, in the registry's order.
 
     Lines that do not count are said on stderr: another checkpoint's, and those of tasks outside the suite.
@@ -129,9 +128,9 @@ def read_results(folder: Path, run: Run) -> list[ResultLine]:
     Raises:
         UserError: no results for this checkpoint, or a line that is not one of evaluation.
     """
-    path = folder / "eval_results.jsonl"
+    path = folder / FILE
     again = f"python -m evaluate run={folder} data=<evaluation sets>"
-    lines = [_typed(value, ResultLine, f"{path}, line {n}") for n, value in enumerate(read_lines(path), start=1)]
+    lines = read_results(path)
     if not lines:
         raise UserError(f"{path} holds no results; first run {again}")
     assert run.checkpoint is not None
@@ -151,7 +150,7 @@ def read_results(folder: Path, run: Run) -> list[ResultLine]:
 
 def predictions_digests(folder: Path, results: list[ResultLine]) -> dict[str, str]:
     """Task key -> SHA-256 of its predictions, where there are any."""
-    files = {result.key: folder / "predictions" / predictions_file(result.key) for result in results}
+    files = {result.key: predictions_path(folder, result.key) for result in results}
     return {key: digest_file(path) for key, path in files.items() if path.is_file()}
 
 
@@ -167,6 +166,7 @@ def compose(options: SubmitOptions, run: Run, results: list[ResultLine], predict
     deviations = [*_run_deviations(run), *results_deviations(run.scale, results)]
     grade = grade_of_whole(deviations, results)
     assert run.checkpoint is not None
+    shared = ResultLine.model_fields.keys() & TaskResult.model_fields.keys()
     copied = run.model_dump(mode="json", exclude={"name", "format", "status", "official", "deviations", "checkpoint"})
     value = {
         **copied,
@@ -188,7 +188,7 @@ def compose(options: SubmitOptions, run: Run, results: list[ResultLine], predict
         },
         "checkpoint_sha256": run.checkpoint.sha256,
         "tasks": [
-            {**_plain(result, "checkpoint_sha256"), "predictions_sha256": predictions.get(result.key)}
+            {**result.model_dump(include=shared), "predictions_sha256": predictions.get(result.key)}
             for result in results
         ],
         "aggregates": {
@@ -209,12 +209,6 @@ def _run_deviations(run: Run) -> list[str]:
     if run.status != "complete":
         lines.append("run not complete")
     return lines
-
-
-def _regraded(result: ResultLine) -> ResultLine:
-    """The result with the grade that today's lock file gives it."""
-    told = (result.key, result.data_digest, result.deviations, result.limit, result.official, result.grade)
-    return result.model_copy(update=regraded(*told)._asdict())
 
 
 def _one_line_each(result: ResultLine) -> ResultLine:

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
-from leaderboard.models import ResultLine, TaskResult
+from leaderboard.models import TaskResult
 from tasks.grade import WITHOUT_REASON, Grade, grade_of, worst
 from tasks.registry import Task, load_tasks, suite_of
+from tasks.results import ResultLine
 
 
 def suite_tasks(scale: str) -> list[Task]:

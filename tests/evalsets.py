@@ -14,12 +14,12 @@ from PIL import Image
 from pools import write_tar
 
 from evaluate.config import EvaluateConfig
-from evaluate.results import FILE, predictions_path
 from evaluate.run import run
 from poolbench.files import read_lines
 from poolbench.models.clip import create
 from tasks.names import packaged
 from tasks.registry import Task, load_tasks
+from tasks.results import FILE, predictions_path
 
 MODEL = "test-tiny"
 Samples = list[tuple[str, dict[str, bytes]]]

@@ -93,10 +93,13 @@ def result(name: str, key: str, value: float, **changes: Any) -> dict[str, Any]:
         "stderr": 0.01 if task.main_metric else None,
         "seconds": 1.5,
         "data_digest": digest,
+        "shards": 1,
+        "bad": [],
         "precision": "fp32",
         **standing(key, digest, [], None)._asdict(),
         "checkpoint_sha256": digest_bytes(name.encode()),
         "model": "ViT-B-32",
+        "tag": None,
         "limit": None,
         "version": 1,
     }

@@ -18,9 +18,9 @@ from evalsets import (
 from PIL import Image
 
 from evaluate.contact_sheet import COLUMNS, RIGHT, TRUTH, WRONG, cell_of, draw, main, sampled
-from evaluate.results import predictions_path
 from poolbench.errors import UserError
 from tasks.registry import load_tasks
+from tasks.results import predictions_path
 
 FLICKR, EUROSAT = "retrieval/flickr_1k_test_image_text_retrieval", "vtab/eurosat"
 

@@ -27,7 +27,7 @@ from evalsets import (
 from evaluate.config import EvaluateConfig, deal, patterns
 from evaluate.encoder import Encoder
 from evaluate.evaluators import EVALUATORS
-from evaluate.results import FILE, Conditions, digests_of, predictions_path, regraded
+from evaluate.results import Conditions, digests_of
 from evaluate.run import run
 from evaluate.stream import Batch, EvaluationStream, units_of
 from poolbench.errors import UserError
@@ -38,6 +38,7 @@ from tasks.lock import Locked
 from tasks.names import speaks_of_names
 from tasks.readers import open_data
 from tasks.registry import Task, load_tasks
+from tasks.results import CONDITIONS, FILE, ResultLine, predictions_path
 
 EUROSAT, PETS = "vtab/eurosat", "vtab/pets"
 FLICKR = "retrieval/flickr_1k_test_image_text_retrieval"
@@ -233,7 +234,7 @@ def test_names_that_are_not_the_tasks_make_a_result_unofficial(
     assert graded(line) == (False, "unofficial", None, [reason])
     # Whoever pins the data pins their names, too.
     monkeypatch.setattr("tasks.lock.pinned", lambda key: Locked("a/b", "c", None, (), line["data_digest"]))
-    assert graded(regraded(line)) == (True, "official", True, [])
+    assert graded(ResultLine.model_validate(line).regraded().model_dump()) == (True, "official", True, [])
 
 
 def test_what_differs_from_the_pinned_task_is_named(checkpoint: Path, tmp_path: Path) -> None:
@@ -317,6 +318,7 @@ def test_what_changed_is_evaluated_afresh(
     outcome = scored(checkpoint, data, out, [EUROSAT], **options)
     assert outcome.status == 0 and len(outcome.lines) == 2
     assert outcome.lines[1]["checkpoint_sha256"] == digest_file(checkpoint)
+    assert Conditions._fields == CONDITIONS
     conditions = Conditions(
         digest_file(checkpoint), MODEL, None, options.get("precision", "fp32"), options.get("limit")
     )

@@ -25,11 +25,12 @@ from runs import result
 
 from evaluate.compare import NO_DIFFERENCE, Comparison, as_json, compare, holm, main, mcnemar, report, two_sided
 from evaluate.metrics import statistic_of
-from evaluate.results import FILE, Conditions, predictions_path, save
+from evaluate.results import Conditions, save
 from poolbench.errors import UserError
 from poolbench.files import append_line
 from tasks.aggregates import members
 from tasks.registry import load_tasks
+from tasks.results import FILE, ResultLine, predictions_path
 
 TASKS = load_tasks()
 EUROSAT, PETS = "vtab/eurosat", "vtab/pets"
@@ -42,7 +43,7 @@ def store(folder: Path, key: str, table: pa.Table, **changes: Any) -> Path:
     line = {**result(folder.name, key, 0.5 if statistic is None else statistic.value()), "tag": None, **changes}
     conditions = Conditions(*(line[field] for field in Conditions._fields))
     folder.mkdir(parents=True, exist_ok=True)
-    save(folder, line, table, conditions)
+    save(folder, ResultLine.model_validate(line), table, conditions)
     return folder
 
 

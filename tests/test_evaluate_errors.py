@@ -21,7 +21,6 @@ from evalsets import (
 from pools import write_tar
 
 from evaluate.config import EvaluateConfig, check, data_folder
-from evaluate.results import FILE
 from evaluate.run import run
 from poolbench.command import compose
 from poolbench.errors import UserError
@@ -29,6 +28,7 @@ from poolbench.models.clip import create
 from poolbench.models.inference import device_of, worker_count
 from poolbench.shards.samples import Sample, read_shard
 from tasks.registry import load_tasks
+from tasks.results import FILE
 
 EUROSAT, PETS, CIFAR = "vtab/eurosat", "vtab/pets", "vtab/cifar100"
 FLICKR = "retrieval/flickr_1k_test_image_text_retrieval"

@@ -19,9 +19,9 @@ from evalsets import (
     write_every_kind,
 )
 
-from evaluate.results import FILE, predictions_path
 from poolbench.files import read_lines
 from tasks.registry import load_tasks
+from tasks.results import FILE, predictions_path
 
 ROOT = Path(__file__).parent.parent
 TASKS = load_tasks()

@@ -14,11 +14,11 @@ import torch
 from evalsets import MODEL, classification_samples, scored, write_checkpoint, write_classification
 
 from evaluate.merge import OLD, main, merged
-from evaluate.results import FILE, predictions_path
 from poolbench.errors import UserError, status_of
 from poolbench.files import append_line, read_lines
 from poolbench.models.clip import create
 from tasks.registry import load_tasks
+from tasks.results import FILE, predictions_path
 
 ROOT = Path(__file__).parent.parent
 TASKS = load_tasks()

@@ -26,8 +26,8 @@ from sklearn.metrics import f1_score
 from evaluate.metrics import standard_error, statistic_of
 from evaluate.metrics.statistics import Mean, MeanOfRatios, Statistic, StratifiedMean, WorstGroup
 from evaluate.metrics.winogavil import SIZES
-from evaluate.results import predictions_path
 from tasks.registry import load_tasks
+from tasks.results import predictions_path
 
 TASKS = load_tasks()
 KEYS = [*(key for key in ONE_OF_EACH_KIND if TASKS[key].main_metric), "vtab/pets", "fairness/geode"]

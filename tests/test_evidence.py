@@ -23,12 +23,11 @@ from evalsets import (
     write_classification,
     write_every_kind,
 )
-from runs import edit, evaluated_run, forge, make_run, options
+from runs import ROOT, edit, evaluated_run, forge, make_run, options
 
 from evaluate.metrics import metrics, standard_error
-from evaluate.results import predictions_path
 from leaderboard import evidence
-from leaderboard.evidence import check_pool, check_subset, predictions_file
+from leaderboard.evidence import check_pool, check_subset
 from leaderboard.models import Submission
 from leaderboard.submissions import read_submission
 from leaderboard.submit import submit
@@ -40,6 +39,7 @@ from poolbench.files import digest_file, read_json, read_lines, write_json
 from poolbench.models.clip import create
 from poolbench.uids import DTYPE, write_subset
 from tasks.registry import load_tasks
+from tasks.results import FILE, predictions_path, read_results
 
 TASKS = load_tasks()
 
@@ -77,11 +77,6 @@ def of_task(value: Any, key: str) -> Any:
 
 
 # --- predictions ---
-
-
-def test_the_name_of_a_file_of_predictions() -> None:
-    for key in TASKS:
-        assert predictions_path(Path(), key).name == predictions_file(key)
 
 
 @pytest.mark.parametrize("key", ONE_OF_EACH_KIND)
@@ -448,10 +443,11 @@ def test_a_near_tie_may_fall_the_other_way(
     (result,) = [result for result in submission.tasks if result.key == key]
     main = result.metrics["main_metric"]
     assert main is not None
-    same = {"data_digest": result.data_digest, "samples": result.samples}
+    (again,) = [line for line in read_results(tmp_path / "run" / FILE) if line.key == key]
 
     def unlike(now: float | None, **changes: Any) -> list[str]:
-        return list(evidence._unlike(result, {**same, "metrics": {"main_metric": now}, **changes}, tmp_path))
+        line = again.model_copy(update={"metrics": {"main_metric": now}, **changes})
+        return list(evidence._unlike(result, line, tmp_path))
 
     assert not unlike(main + 0.99 * tolerance) and not unlike(main - 0.99 * tolerance)
     (line,) = unlike(main - 1.01 * tolerance)
@@ -529,3 +525,12 @@ def test_options_for_several_files(given: dict[str, str], message: str) -> None:
 def test_options_that_need_others(given: dict[str, str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         validate_files(["a.json"], ValidateOptions(**given))
+
+
+def test_what_needs_no_model_loads_no_torch() -> None:
+    """Nor wilds, which is for the metrics of its own tasks alone."""
+    ours = "leaderboard.validate, leaderboard.submit, leaderboard.build, evaluate.metrics, evaluate.merge"
+    heavy = "('torch', 'open_clip', 'wilds', 'sklearn')"
+    script = f"import sys, {ours}; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

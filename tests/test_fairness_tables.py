@@ -12,10 +12,10 @@ import pytest
 from evalsets import classification_samples, metadata_of, scored, with_metadata, write_checkpoint, write_faces
 
 from evaluate.fairness import main, tables
-from evaluate.results import FILE
 from poolbench.errors import UserError
 from poolbench.files import append_line
 from tasks.registry import load_tasks
+from tasks.results import FILE
 
 FAIRFACE, UTKFACE = (load_tasks()[f"fairness/{name}"] for name in ("fairface", "utkface"))
 

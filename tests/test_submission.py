@@ -233,7 +233,10 @@ def test_wrong_folder_and_results(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no result of a task of the scale small"):
         submit(options(run))
     append_line(results, result("run", "mnist", 0.5, samples="many"))
-    with pytest.raises(UserError, match=r"eval_results.jsonl, line 3: samples: Input should be a valid integer"):
+    with pytest.raises(
+        UserError,
+        match=r"eval_results.jsonl, line 3, is not a line of results: samples: Input should be a",
+    ):
         submit(options(run))
     edit(run / "run.json", lambda value: value.update(scale="smal"))
     with pytest.raises(UserError, match=r"run.json: unknown scale 'smal'; did you mean 'small'\?"):

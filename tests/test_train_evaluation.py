@@ -19,7 +19,6 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from pools import write_pool
 
 from evaluate.config import EvaluateConfig
-from evaluate.results import FILE
 from evaluate.run import run as evaluate
 from poolbench.command import compose, quoted
 from poolbench.errors import UserError
@@ -27,6 +26,7 @@ from poolbench.files import digest_file, read_json, read_lines
 from poolbench.processes.place import place
 from poolbench.processes.preemption import STOPPED
 from tasks.registry import load_tasks, select
+from tasks.results import FILE
 from train import evaluation
 from train.config import TrainConfig
 from train.loop import train
