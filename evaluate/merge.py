@@ -17,8 +17,9 @@ from typing import Any
 from evaluate.summary import summary
 from poolbench.command import parse
 from poolbench.errors import UserError, exit_on_user_error
-from poolbench.files import append_line, atomic, json_line, read_json
+from poolbench.files import append_line, atomic, json_line
 from poolbench.options import option, output
+from poolbench.run_record import read_record
 from tasks.registry import load_tasks, select, suite_of, words_of
 from tasks.results import CONDITIONS, FILE, ResultLine, read_results, saved_results
 
@@ -46,10 +47,10 @@ def main() -> int:
     given = options.out or options.run
     if given is None:
         raise UserError("run=<training run> or out=<folder of results> is needed")
-    record = {} if options.run is None else read_json(Path(options.run) / "run.json")
+    record = None if options.run is None else read_record(Path(options.run))
     out = Path(given)
-    tasks = select(words_of(options.tasks or ""), suite_of(record.get("scale") or ""))
-    lines = merged(out, (record.get("checkpoint") or {}).get("sha256"))
+    tasks = select(words_of(options.tasks or ""), suite_of(record.scale if record else ""))
+    lines = merged(out, record.checkpoint.sha256 if record and record.checkpoint else None)
     problems = {task.key: "missing: no part has evaluated it; submit the parts again" for task in tasks}
     problems = {key: reason for key, reason in problems.items() if key not in lines}
     wanted = {task.key: lines[task.key] for task in tasks if task.key in lines}

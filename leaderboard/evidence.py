@@ -18,7 +18,8 @@ import numpy.typing as npt
 from leaderboard.checks import TOLERANCE, same
 from leaderboard.models import Submission, TaskResult
 from poolbench.errors import UserError
-from poolbench.files import digest_file, files_below, read_json
+from poolbench.files import digest_file, files_below
+from poolbench.run_record import read_record
 from poolbench.uids import Uids, from_texts, mapped, pieces, search, uid_text, unsorted_row
 from tasks.registry import Task, load_tasks, select
 from tasks.results import FILE, ResultLine, predictions_file, predictions_identity, predictions_path, read_results
@@ -226,9 +227,12 @@ def checkpoint_of(folder: Path) -> Path:
         UserError: there is no run.json, or it names none.
     """
     try:
-        return folder / str(read_json(folder / "run.json")["checkpoint"]["path"])
-    except (UserError, KeyError, TypeError):
-        raise UserError(f"{folder / 'run.json'} names no checkpoint; checkpoint= names the file") from None
+        checkpoint = read_record(folder).checkpoint
+    except UserError as error:
+        raise UserError(f"{error}; checkpoint= names the file") from None
+    if checkpoint is None:
+        raise UserError(f"{folder / 'run.json'} names no checkpoint; checkpoint= names the file")
+    return folder / checkpoint.path
 
 
 def _command(

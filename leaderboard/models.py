@@ -1,18 +1,19 @@
-"""What the leaderboard reads and writes, typed: run.json, eval_results.jsonl, submission.json, leaderboard.json.
+"""What the leaderboard writes, typed: submission.json and leaderboard.json.
 
-The first two are read leniently (other programs may add fields), the last two are ours and strict. Their JSON
-Schemas lie in leaderboard/schema/ and are written anew by `python -m leaderboard schema`.
+Their JSON Schemas lie in leaderboard/schema/ and are written anew by `python -m leaderboard schema`. What it reads of a
+run is described where it is written: poolbench.run_record and tasks.results.
 """
 
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, JsonValue, ValidationError
 
 from poolbench.errors import UserError
 from poolbench.fields import Count, Digest, Strict, Time
 from poolbench.files import write_json
+from poolbench.run_record import Bad, Code
 from tasks.grade import Grade
 
 FORMAT: Literal[2] = 2  # of submission.json and leaderboard.json; 1 had no grades
@@ -39,75 +40,6 @@ def _web_address(text: str) -> str:
 
 Line = Annotated[str, AfterValidator(_one_line), Field(json_schema_extra={"minLength": 1, "maxLength": 200})]
 Url = Annotated[str, AfterValidator(_web_address), Field(json_schema_extra={"pattern": "^https?://"})]
-
-
-class Lenient(BaseModel):
-    """An input of ours that may hold more than is looked at."""
-
-    model_config = ConfigDict(extra="ignore", allow_inf_nan=False, frozen=True, strict=True)
-
-
-class SourceOfRun(Lenient):
-    shards: Count
-    bytes: Count
-
-
-class DataOfRun(Lenient):
-    sources: list[SourceOfRun]
-    shards: Count
-    digest: Digest
-
-
-class SubsetOfRun(Lenient):
-    digest: Digest
-    size: Count
-
-
-class CheckpointOfRun(Lenient):
-    sha256: Digest
-
-
-class Bad(Strict):
-    """How much of the training data could not be read."""
-
-    samples: Count
-    shards: Count
-
-
-class Code(Strict):
-    """The version of this program; `commit` and `dirty` are null outside a git checkout."""
-
-    version: str
-    commit: str | None
-    dirty: bool | None
-
-
-class Run(Lenient):
-    """run.json, as far as the leaderboard needs it."""
-
-    format: Literal[1]
-    name: str
-    scale: str
-    status: Literal["running", "complete"]
-    official: bool
-    deviations: list[str]
-    recipe: dict[str, JsonValue]
-    recipe_digest: Digest
-    precision: str
-    seed: int
-    data: DataOfRun
-    subset: SubsetOfRun | None
-    samples_seen: Count
-    steps: Count
-    world_size: int
-    bad: Bad
-    code: Code
-    packages: dict[str, str]
-    device: str
-    started: Time
-    finished: Time | None
-    seconds: float
-    checkpoint: CheckpointOfRun | None
 
 
 class TaskResult(Strict):

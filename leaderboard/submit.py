@@ -15,17 +15,25 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from leaderboard.checks import LONGEST, check, digest_of
-from leaderboard.models import FORMAT, TRACKS, AnyModel, Run, Submission, TaskResult, problems
+from leaderboard.models import FORMAT, TRACKS, AnyModel, Submission, TaskResult, problems
 from leaderboard.push import PushOptions, push_file
 from leaderboard.suites import grade_of_whole, main_metrics, results_deviations, suite_tasks
 from poolbench import recipes
 from poolbench.errors import UserError, nearest
-from poolbench.files import digest_file, read_json, write_json
+from poolbench.files import digest_file, write_json
 from poolbench.options import option, output
+from poolbench.run_record import FILE as RUN
+from poolbench.run_record import RunRecord, read_record
 from tasks.aggregates import AGGREGATES_VERSION, aggregates
 from tasks.lock import why_unpinned
 from tasks.registry import suite_of
 from tasks.results import FILE, ResultLine, predictions_path, read_results
+
+# Of run.json: what a submission says otherwise, or not at all, such as paths of the machine.
+_NOT_COPIED: Any = {
+    **dict.fromkeys(("name", "format", "status", "official", "deviations", "checkpoint", "data", "conventions"), True),
+    "subset": {"path"},
+}
 
 
 @dataclass
@@ -90,29 +98,30 @@ def submit(options: SubmitOptions) -> Path:
 def _uploaded(options: SubmitOptions) -> PushOptions:
     """What goes to the Hub besides the submission: the files that the run says it used and made."""
     folder = Path(options.run)
-    run = read_json(folder / "run.json")
-    subset = Path(run["subset"]["path"]) if run["subset"] else None
+    run = read_run(folder)
+    assert run.checkpoint is not None
+    subset = Path(run.subset.path) if run.subset else None
     if subset is not None and not subset.is_file():
         _note(f"{subset}, the run's subset, is not here and is not uploaded")
         subset = None
     return PushOptions(
         repo=str(options.repo),
         subset=str(subset) if subset else None,
-        checkpoint=str(folder / run["checkpoint"]["path"]) if options.checkpoint else None,
+        checkpoint=str(folder / run.checkpoint.path) if options.checkpoint else None,
         private=options.private,
     )
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path) -> RunRecord:
     """run.json of a run that has a checkpoint.
 
     Raises:
         UserError: there is none, or it is not what training writes.
     """
-    path = folder / "run.json"
+    path = folder / RUN
     if not path.is_file():
         raise UserError(f"{path} does not exist; run= names the folder of a training run")
-    run = _typed(read_json(path), Run, str(path))
+    run = read_record(folder)
     if run.scale not in recipes.scales():
         raise UserError(f"{path}: unknown scale {run.scale!r}; {nearest(run.scale, recipes.scales())}")
     if run.checkpoint is None:
@@ -120,7 +129,7 @@ def read_run(folder: Path) -> Run:
     return run
 
 
-def results_of(folder: Path, run: Run) -> list[ResultLine]:
+def results_of(folder: Path, run: RunRecord) -> list[ResultLine]:
     """The last result of each task of the suite for the run's checkpoint, in the registry's order.
 
     Lines that do not count are said on stderr: another checkpoint's, and those of tasks outside the suite.
@@ -154,7 +163,9 @@ def predictions_digests(folder: Path, results: list[ResultLine]) -> dict[str, st
     return {key: digest_file(path) for key, path in files.items() if path.is_file()}
 
 
-def compose(options: SubmitOptions, run: Run, results: list[ResultLine], predictions: dict[str, str]) -> Submission:
+def compose(
+    options: SubmitOptions, run: RunRecord, results: list[ResultLine], predictions: dict[str, str]
+) -> Submission:
     """The submission, with its grade and every reason why it is unofficial.
 
     Args:
@@ -167,7 +178,7 @@ def compose(options: SubmitOptions, run: Run, results: list[ResultLine], predict
     grade = grade_of_whole(deviations, results)
     assert run.checkpoint is not None
     shared = ResultLine.model_fields.keys() & TaskResult.model_fields.keys()
-    copied = run.model_dump(mode="json", exclude={"name", "format", "status", "official", "deviations", "checkpoint"})
+    copied = run.model_dump(mode="json", exclude=_NOT_COPIED)
     value = {
         **copied,
         "format": FORMAT,
@@ -202,7 +213,7 @@ def compose(options: SubmitOptions, run: Run, results: list[ResultLine], predict
     return submission.model_copy(update={"digest": digest_of(submission)})
 
 
-def _run_deviations(run: Run) -> list[str]:
+def _run_deviations(run: RunRecord) -> list[str]:
     lines = list(run.deviations)
     if not run.official and not lines:
         lines.append("run marked unofficial without a reason")
@@ -217,7 +228,7 @@ def _one_line_each(result: ResultLine) -> ResultLine:
     return result.model_copy(update={"deviations": lines})
 
 
-def _dataset_size(options: SubmitOptions, run: Run) -> int | None:
+def _dataset_size(options: SubmitOptions, run: RunRecord) -> int | None:
     """Samples of the dataset: the subset's size, else what the participant says."""
     if run.subset is None:
         return options.dataset_size

@@ -26,6 +26,7 @@ import torch
 from evalsets import MODEL, write_checkpoint
 from PIL import Image
 from pools import sample, uid_of, write_pool, write_tar
+from runs import run_json
 from test_dependencies import FILES, MODULES
 
 import curate.scorers.run
@@ -438,9 +439,9 @@ def test_the_model_of_a_run_need_not_be_named(tmp_path: Path, capsys: pytest.Cap
     write_json(
         run_folder / "run.json",
         {
-            "scale": "tiny",
+            **run_json("mine", "tiny"),
             "recipe": {"model": REAL},
-            "checkpoint": {"path": "checkpoints/step_000000009.pt", "sha256": "0"},
+            "checkpoint": {"path": "checkpoints/step_000000009.pt", "sha256": "0" * 64},
         },
     )
     pool = write_pool(tmp_path / "pool", shards=1, per_shard=3)

@@ -1,6 +1,5 @@
 """What `dry_run=true` tells of a run: its numbers, and all that is wrong, in one go and without a trace."""
 
-import json
 import subprocess
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from poolbench.files import append_line
 from poolbench.machine import slow_bfloat16
 from poolbench.models.clip import create
 from poolbench.models.cost import _fake_kept, kept_bytes, shapes_of, work_of
+from poolbench.run_record import write_record
 from poolbench.shards.sources import resolve
 from poolbench.uids import write_subset
 from train.config import TrainConfig
@@ -119,7 +119,7 @@ def test_hours_as_a_run_of_that_name_measured_them(tmp_path: Path) -> None:
     config = compose("train", [*SMALL, *words], TrainConfig)
     record = describe(config, resolve(config.data), None, 2, torch.device("cpu"))
     config.folder.mkdir()
-    (config.folder / "run.json").write_text(json.dumps(record))
+    write_record(config.folder, record)
     for rate in (900, 1000, 5000):
         append_line(config.folder / "metrics.jsonl", {"step": 1, "samples_per_second": rate})
     hours, why = row(report(*words), "hours")

@@ -23,6 +23,7 @@ from evalsets import (
     write_classification,
     write_retrieval,
 )
+from runs import run_json
 
 from evaluate.config import EvaluateConfig, deal, patterns
 from evaluate.encoder import Encoder
@@ -365,13 +366,9 @@ def test_a_line_that_a_crash_cut_off_is_mended(first: tuple[Path, Path, Path]) -
 def write_run(folder: Path, scale: str = "tiny") -> Path:
     checkpoint = write_checkpoint(folder / "checkpoints" / "final.pt")
     record = {
-        "name": folder.name,
-        "scale": scale,
-        "official": True,
-        "deviations": [],
+        **run_json(folder.name, scale),
         "recipe": {"model": MODEL},
         "checkpoint": {"path": "checkpoints/final.pt", "sha256": digest_file(checkpoint)},
-        "status": "complete",
     }
     (folder / "run.json").write_text(json.dumps(record))
     return folder

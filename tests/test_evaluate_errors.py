@@ -19,6 +19,7 @@ from evalsets import (
     write_retrieval,
 )
 from pools import write_tar
+from runs import run_json
 
 from evaluate.config import EvaluateConfig, check, data_folder
 from evaluate.run import run
@@ -232,13 +233,16 @@ def test_wrong_runs(checkpoint: Path, tmp_path: Path) -> None:
     assert "is not a folder" in fails(run=str(folder), data=str(data))
     folder.mkdir()
     assert "run.json does not exist" in fails(run=str(folder), data=str(data))
-    record: dict[str, Any] = {"scale": "tiny", "recipe": {"model": MODEL}, "checkpoint": None}
+    record: dict[str, Any] = {**run_json("run", "tiny"), "recipe": {"model": MODEL}, "checkpoint": None}
     for text, message in (
         ("{", "run.json is not JSON"),
         ("[]", "is it of a training run?"),
-        (json.dumps({"scale": "tiny"}), "is it of a training run?"),
+        (json.dumps({"scale": "tiny"}), "run.json: the key 'format' is missing; is it of a training run?"),
+        (json.dumps({**record, "stpes": 3}), "run.json: unknown key 'stpes'; did you mean 'steps'?"),
+        (json.dumps({**record, "recipe": {}}), "run.json: recipe: it names no model"),
+        (json.dumps({**record, "format": 0}), "run.json has format 0, this version reads 1"),
         (json.dumps(record), "names no checkpoint"),
-        (json.dumps({**record, "checkpoint": {"path": "c.pt", "sha256": "0"}}), "c.pt, which "),
+        (json.dumps({**record, "checkpoint": {"path": "c.pt", "sha256": "0" * 64}}), "c.pt, which "),
     ):
         (folder / "run.json").write_text(text)
         assert message in fails(run=str(folder), data=str(data))

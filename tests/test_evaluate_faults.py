@@ -95,7 +95,7 @@ def raising(error: Exception = UNFORESEEN) -> Callable[..., Any]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("method", ["classifiers", "__init__", "add", "end", "result"])
+@pytest.mark.parametrize("method", ["classifiers", "__init__", "add", "end", "predictions"])
 def test_an_evaluator_that_fails(
     method: str,
     kind: str,
@@ -111,6 +111,20 @@ def test_an_evaluator_that_fails(
     line = check_alone(kind, data, checkpoint, tmp_path / "out", capsys)
     folder = data / TASKS[BY_KIND[kind]].folder
     assert line.endswith(f"{folder}: RuntimeError: something that")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_metrics_that_fail(
+    kind: str,
+    data: Path,
+    checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(METRICS, kind, raising())
+    line = check_alone(kind, data, checkpoint, tmp_path / "out", capsys)
+    assert line.endswith("RuntimeError: something that")
 
 
 @pytest.mark.parametrize("kind", KINDS)

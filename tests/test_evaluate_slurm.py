@@ -12,6 +12,7 @@ import pytest
 import slurm_cluster
 import torch
 from evalsets import MODEL, classification_samples, scored, write_checkpoint, write_classification
+from runs import run_json
 
 from evaluate.merge import OLD, main, merged
 from poolbench.errors import UserError, status_of
@@ -199,7 +200,11 @@ def test_results_of_different_conditions_are_not_merged(parts: Path, tmp_path: P
 
 def test_a_run_is_merged_for_its_own_checkpoint(parts: Path, merge: Merge) -> None:
     sha256 = read_lines(parts / FILE)[0]["checkpoint_sha256"]
-    record = {"scale": "small", "recipe": {"model": MODEL}, "checkpoint": {"path": "model.pt", "sha256": sha256}}
+    record = {
+        **run_json("run", "small"),
+        "recipe": {"model": MODEL},
+        "checkpoint": {"path": "model.pt", "sha256": sha256},
+    }
     (parts / "run.json").write_text(json.dumps(record))
     assert "4 of 40 tasks have results" in merge(f"run={parts}")[1]
     (parts / "run.json").write_text(json.dumps({**record, "checkpoint": {"path": "model.pt", "sha256": "0" * 64}}))

@@ -466,7 +466,7 @@ def test_recheck_of_what_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixt
     with pytest.raises(UserError, match=r"last\.pt does not exist"):
         told(capsys, path, recheck="mnist")
     (tmp_path / "run" / "run.json").unlink()
-    with pytest.raises(UserError, match=r"run.json names no checkpoint; checkpoint= names the file"):
+    with pytest.raises(UserError, match=r"run.json does not exist; checkpoint= names the file"):
         told(capsys, path, recheck="mnist")
 
 

@@ -200,7 +200,7 @@ def test_wrong_option(tmp_path: Path, changes: dict[str, Any], message: str) -> 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format": 2}, "run.json: format: "),
+        ({"format": 2}, "run.json has format 2, this version reads 1"),
         ({"checkpoint": None}, "run.json names no checkpoint"),
         ({"seed": "one"}, "run.json: seed: "),
         ({"started": "yesterday"}, "run.json: started: must be a time in ISO 8601"),

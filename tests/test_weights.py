@@ -5,6 +5,7 @@ from pathlib import Path
 import open_clip
 import pytest
 from evalsets import MODEL, write_checkpoint
+from runs import run_json
 
 from poolbench.errors import UserError
 from poolbench.files import digest_file, write_json
@@ -35,9 +36,9 @@ def test_weights_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_the_newest_of_a_run(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"run\.json does not exist"):
         trained(tmp_path)
-    record = {"scale": "tiny", "recipe": {"model": MODEL}, "checkpoint": None}
+    record = {**run_json("run", "tiny"), "recipe": {"model": MODEL}, "checkpoint": None}
     write_json(tmp_path / "run.json", record)
     with pytest.raises(UserError, match="has not written one yet"):
         trained(tmp_path)
-    write_json(tmp_path / "run.json", {**record, "checkpoint": {"path": "checkpoints/a.pt", "sha256": "0"}})
-    assert trained(tmp_path) == Trained(MODEL, "tiny", tmp_path / "checkpoints" / "a.pt", "0")
+    write_json(tmp_path / "run.json", {**record, "checkpoint": {"path": "checkpoints/a.pt", "sha256": "0" * 64}})
+    assert trained(tmp_path) == Trained(MODEL, "tiny", tmp_path / "checkpoints" / "a.pt", "0" * 64)

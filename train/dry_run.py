@@ -19,6 +19,7 @@ from poolbench.files import digest_file, read_lines
 from poolbench.machine import MAX_WORKERS, slow_bfloat16
 from poolbench.models.clip import check_name
 from poolbench.models.cost import Cost, cost_of
+from poolbench.run_record import RunRecord, SubsetOfRun
 from poolbench.shards.samples import BLOCK, Problem, Reasons, read_shard
 from poolbench.shards.sources import Data, Shard, resolve
 from poolbench.subset import Subset
@@ -159,7 +160,7 @@ def _steps(report: Report) -> None:
     report.add("batch per device", f"{local:,}", f"samples, {parts}{uneven}")
 
 
-def _time(report: Report, cost: Cost, before: dict[str, Any] | None) -> float | None:
+def _time(report: Report, cost: Cost, before: RunRecord | None) -> float | None:
     """Rows of work and hours; the seconds of the run where a rate is given or measured."""
     config, samples = report.config, report.config.recipe.samples
     tokens = cost.image_tokens + cost.text_tokens
@@ -185,7 +186,7 @@ def _time(report: Report, cost: Cost, before: dict[str, Any] | None) -> float | 
     return None
 
 
-def _rate(report: Report, before: dict[str, Any] | None) -> tuple[float | None, str]:
+def _rate(report: Report, before: RunRecord | None) -> tuple[float | None, str]:
     """Samples a second of one device, and where that is from; None where nobody has told or measured it."""
     config = report.config
     if config.rate is not None and config.rate > 0:
@@ -193,8 +194,8 @@ def _rate(report: Report, before: dict[str, Any] | None) -> tuple[float | None, 
     lines = _told(report, lambda: read_lines(config.folder / "metrics.jsonl")) if before else None
     if not lines or not before:
         return None, ""
-    rate = statistics.median(line["samples_per_second"] for line in lines) / before["world_size"]
-    where = f"median of {len(lines):,} steps in {config.folder}, {before['world_size']} x {before['device']}"
+    rate = statistics.median(line["samples_per_second"] for line in lines) / before.world_size
+    where = f"median of {len(lines):,} steps in {config.folder}, {before.world_size} x {before.device}"
     return rate, f"at {rate:.4g} samples a second of a device, measured: {where}"
 
 
@@ -416,26 +417,26 @@ def _check_tasks(report: Report) -> None:
             report.errors.append(f"evaluate.data= is needed for {others[0]}: the folder that holds the tasks' folders")
 
 
-def _compare(report: Report, before: dict[str, Any], data: Data | None) -> None:
+def _compare(report: Report, before: RunRecord, data: Data | None) -> None:
     """Whether the run that the folder holds is this one."""
     config = report.config
     if not config.resume:
         report.errors.append(f"{config.folder} exists and resume=false; choose another name= or remove it")
         return
     # What is not known here is taken to be as it was.
-    data = data or Data([], [], before["data"]["digest"])
+    data = data or Data([], [], before.data.digest)
     subset = None
     if config.subset is not None and Path(config.subset).is_file():
-        subset = {"path": config.subset, "digest": digest_file(config.subset), "size": 0}
+        subset = SubsetOfRun(path=config.subset, digest=digest_file(config.subset), size=0)
     changed = differences(before, describe(config, data, subset, report.world, torch.device("cpu")))
     if changed:
         report.errors.append(
             f"{config.folder} is another run, choose another name=; what differs: {'; '.join(changed)}"
         )
-    elif before["status"] == "complete":
+    elif before.status == "complete":
         report.warnings.append(f"{config.folder} is complete; there is nothing to do")
     else:
-        report.warnings.append(f"{config.folder} exists; the run goes on behind step {before['steps']:,}")
+        report.warnings.append(f"{config.folder} exists; the run goes on behind step {before.steps:,}")
 
 
 def _si(value: float) -> str:

@@ -13,12 +13,14 @@ import torch
 import torch.distributed as dist
 
 from poolbench.errors import UserError
-from poolbench.files import claimed, digest_file, leftovers, write_json
+from poolbench.fields import ConventionsUsed
+from poolbench.files import claimed, digest_file, leftovers
 from poolbench.machine import default_workers, slow_bfloat16
 from poolbench.models.clip import check_name, compile_blocks, compiling_failed, create, preprocess_of, tokenizer_of
 from poolbench.models.conventions import conventions_of
 from poolbench.processes.preemption import STOPPED, GracePeriodOver, Preemption, preemption_signals
 from poolbench.processes.world import World, gather, joined, on_first
+from poolbench.run_record import Bad, CheckpointOfRun, RunRecord, SubsetOfRun, write_record
 from poolbench.shards.samples import Reasons
 from poolbench.shards.sources import Data, resolve
 from poolbench.shards.workers import advice_on
@@ -56,12 +58,12 @@ def train(config: TrainConfig) -> int:
         check(config, world.size)
         check_name(config.recipe.model)
         data, start = on_first(world, partial(_prepare, config, world, held))
-        if start["status"] == "complete":
+        if start.status == "complete":
             return 0
         return _Run(config, world, preemption, data, start).finish()
 
 
-def _prepare(config: TrainConfig, world: World, held: ExitStack) -> tuple[Data, dict[str, Any]]:
+def _prepare(config: TrainConfig, world: World, held: ExitStack) -> tuple[Data, RunRecord]:
     """List the data and decide what this start is: a new run, the continuation of one, or nothing left to do.
 
     The run's folder is this process's until `held` closes.
@@ -72,7 +74,7 @@ def _prepare(config: TrainConfig, world: World, held: ExitStack) -> tuple[Data, 
     if config.subset is not None:
         chosen = Subset(config.subset)
         chosen.check_sorted()
-        subset = {"path": config.subset, "digest": digest_file(config.subset), "size": chosen.size}
+        subset = SubsetOfRun(path=config.subset, digest=digest_file(config.subset), size=chosen.size)
     run = describe(config, data, subset, world.size, world.device)
     before = read_run(config.folder)
     if before is not None:
@@ -81,14 +83,15 @@ def _prepare(config: TrainConfig, world: World, held: ExitStack) -> tuple[Data, 
         changed = differences(before, run)
         if changed:
             raise UserError(f"{config.folder} is another run, choose another name=; what differs: {'; '.join(changed)}")
-        if before["status"] == "complete":
+        if before.status == "complete":
             say(f"{config.folder} is complete; nothing to do")
             return data, before
-        run |= {key: before[key] for key in ("started", "seconds", "samples_seen", "steps", "bad", "checkpoint")}
+        kept = ("started", "seconds", "samples_seen", "steps", "bad", "checkpoint")
+        run = run.model_copy(update={name: getattr(before, name) for name in kept})
     for source in data.sources:
         gaps = f", {source.missing} names of the pattern do not exist" if source.missing else ""
         say(f"data: {source.spec}: {source.shards} shards, {source.bytes / 1e9:.3g} GB{gaps}")
-    for line in run["deviations"]:
+    for line in run.deviations:
         say(f"unofficial: {line}")
     if world.device.type == "cpu" and config.precision == "amp_bf16" and slow_bfloat16():
         say(f"warning: {SLOW_BFLOAT16}")
@@ -96,16 +99,14 @@ def _prepare(config: TrainConfig, world: World, held: ExitStack) -> tuple[Data, 
     for name in ("run.json", "metrics.jsonl", "checkpoints/step_*"):
         for path in leftovers(config.folder / name):
             path.unlink()
-    write_json(config.folder / "run.json", run)  # before any other file: the folder is known for a run's from here on
+    write_record(config.folder, run)  # before any other file: the folder is known for a run's from here on
     return data, run
 
 
 class _Run:
     """The state of a run in one process."""
 
-    def __init__(
-        self, config: TrainConfig, world: World, preemption: Preemption, data: Data, run: dict[str, Any]
-    ) -> None:
+    def __init__(self, config: TrainConfig, world: World, preemption: Preemption, data: Data, run: RunRecord) -> None:
         self.config, self.world, self.preemption = config, world, preemption
         recipe, efficiency = config.recipe, config.efficiency
         model = create(recipe.model, seed=config.seed, device=world.device)
@@ -135,9 +136,10 @@ class _Run:
         )
         self.bad_log = BadLog(config.folder, world.rank)
         self.run_log: RunLog | None = None
-        on_first(world, partial(self._record, {**run, "conventions": conventions_of(model)._asdict()}))
+        conventions = ConventionsUsed(**conventions_of(model)._asdict())
+        on_first(world, partial(self._record, run.model_copy(update={"conventions": conventions})))
 
-    def _record(self, run: dict[str, Any]) -> None:
+    def _record(self, run: RunRecord) -> None:
         self.run_log = RunLog(self.config, run, self.step)
 
     def finish(self) -> int:
@@ -245,7 +247,8 @@ class _Run:
         config, run_log = self.config, self.run_log
         assert run_log is not None
         run_log.write(status="complete", finished=now())
-        path = config.folder / run_log.run["checkpoint"]["path"]
+        assert run_log.run.checkpoint is not None
+        path = config.folder / run_log.run.checkpoint.path
         say(f"{config.folder}: {self._samples(self.step):,} samples seen in {self.step:,} steps, checkpoint {path}")
         failed = run_log.failed_evaluations() if config.evaluate.words else []
         if failed:
@@ -368,8 +371,8 @@ class _Run:
             self.run_log.write(
                 steps=self.step,
                 samples_seen=self._samples(self.step),
-                bad={"samples": self.totals.bad_samples, "shards": self.totals.bad_shards},
-                checkpoint={"path": path.relative_to(folder).as_posix(), "sha256": sha256},
+                bad=Bad(samples=self.totals.bad_samples, shards=self.totals.bad_shards),
+                checkpoint=CheckpointOfRun(path=path.relative_to(folder).as_posix(), sha256=sha256),
             )
 
         on_first(self.world, write)

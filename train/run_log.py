@@ -18,12 +18,22 @@ from tqdm import tqdm
 
 from poolbench import recipes
 from poolbench.errors import UserError
-from poolbench.files import append_line, atomic, json_line, read_json, read_lines, write_json
+from poolbench.files import append_line, atomic, json_line, read_lines
+from poolbench.run_record import (
+    FORMAT,
+    Bad,
+    Code,
+    DataOfRun,
+    RunRecord,
+    SourceOfRun,
+    SubsetOfRun,
+    read_record,
+    write_record,
+)
 from poolbench.shards.samples import Problem, Reasons, kind_of
 from poolbench.shards.sources import Data
 from train.config import TrainConfig
 
-FORMAT = 1  # of run.json
 _PACKAGES = ("torch", "torchvision", "open_clip_torch", "numpy", "pillow")
 _REMEMBERED = 1_000_000  # bad samples of which one process remembers that it has named them
 
@@ -34,68 +44,65 @@ def say(message: str) -> None:
 
 
 def describe(
-    config: TrainConfig, data: Data, subset: dict[str, Any] | None, world_size: int, device: torch.device
-) -> dict[str, Any]:
-    """run.json at the start of a run. Its `recipe`, `data`, `subset`, `seed` and `precision` say what the weights
-    depend on."""
-    return {
-        "format": FORMAT,
-        "name": config.folder.name,
-        "scale": config.scale,
-        "status": "running",
-        "official": not config.deviations,
-        "deviations": config.deviations,
-        "recipe": config.recipe_values,
-        "recipe_digest": recipes.digest(config.recipe_values),
-        "precision": config.precision,
-        "seed": config.seed,
-        "data": {
-            "sources": [source._asdict() for source in data.sources],
-            "shards": len(data.shards),
-            "digest": data.digest,
-        },
-        "subset": subset,
-        "samples_seen": 0,
-        "steps": 0,
-        "world_size": world_size,
-        "bad": {"samples": 0, "shards": 0},
-        "code": code_version(),
-        "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU",
-        "started": now(),
-        "finished": None,
-        "seconds": 0.0,
-        "checkpoint": None,
-    }
+    config: TrainConfig, data: Data, subset: SubsetOfRun | None, world_size: int, device: torch.device
+) -> RunRecord:
+    """run.json at the start of a run."""
+    return RunRecord(
+        format=FORMAT,
+        name=config.folder.name,
+        scale=config.scale,
+        status="running",
+        official=not config.deviations,
+        deviations=config.deviations,
+        recipe=config.recipe_values,
+        recipe_digest=recipes.digest(config.recipe_values),
+        precision=config.precision,
+        seed=config.seed,
+        data=DataOfRun(
+            sources=[SourceOfRun(**source._asdict()) for source in data.sources],
+            shards=len(data.shards),
+            digest=data.digest,
+        ),
+        subset=subset,
+        samples_seen=0,
+        steps=0,
+        world_size=world_size,
+        bad=Bad(samples=0, shards=0),
+        code=code_version(),
+        packages={name: importlib.metadata.version(name) for name in _PACKAGES},
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU",
+        started=now(),
+        finished=None,
+        seconds=0.0,
+        checkpoint=None,
+    )
 
 
-def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+def differences(before: RunRecord, after: RunRecord) -> list[str]:
     """What the weights depend on and is not the same in two run.json, a line each."""
     lines = [
-        f"recipe.{key}: {before['recipe'].get(key)} -> {after['recipe'].get(key)}"
-        for key in sorted({*before["recipe"], *after["recipe"]})
-        if before["recipe"].get(key) != after["recipe"].get(key)
+        f"recipe.{key}: {before.recipe.get(key)} -> {after.recipe.get(key)}"
+        for key in sorted({*before.recipe, *after.recipe})
+        if before.recipe.get(key) != after.recipe.get(key)
     ]
-    lines += [
-        f"{key}: {before[key]} -> {after[key]}" for key in ("scale", "precision", "seed") if before[key] != after[key]
-    ]
-    if before["data"]["digest"] != after["data"]["digest"]:
-        old, new = (", ".join(s["spec"] for s in run["data"]["sources"]) for run in (before, after))
-        counts = f"{before['data']['shards']} -> {after['data']['shards']} shards"
+    for key in ("scale", "precision", "seed"):
+        if getattr(before, key) != getattr(after, key):
+            lines.append(f"{key}: {getattr(before, key)} -> {getattr(after, key)}")
+    if before.data.digest != after.data.digest:
+        old, new = (", ".join(source.spec for source in run.data.sources) for run in (before, after))
+        counts = f"{before.data.shards} -> {after.data.shards} shards"
         lines.append(
             f"data: {old} -> {new} ({counts})"
             if old != new
             else f"data: other shards, sizes or weights in {new} ({counts})"
         )
-    digests = [(run["subset"] or {}).get("digest") for run in (before, after)]
-    if digests[0] != digests[1]:
-        lines.append(
-            f"subset: {(before['subset'] or {}).get('path')} -> {(after['subset'] or {}).get('path')} (content differs)"
-        )
+    one, other = before.subset, after.subset
+    if (one and one.digest) != (other and other.digest):
+        lines.append(f"subset: {one and one.path} -> {other and other.path} (content differs)")
     return lines
 
 
-def code_version() -> dict[str, Any]:
+def code_version() -> Code:
     """Version and, in a checkout, commit of this code, and whether files differ from that commit."""
     here = Path(__file__).parent
 
@@ -107,11 +114,11 @@ def code_version() -> dict[str, Any]:
         return done.stdout.strip() if done.returncode == 0 else None
 
     changes = git("status", "--porcelain", "--untracked-files=no")
-    return {
-        "version": importlib.metadata.version("poolbench"),
-        "commit": git("rev-parse", "HEAD"),
-        "dirty": None if changes is None else bool(changes),
-    }
+    return Code(
+        version=importlib.metadata.version("poolbench"),
+        commit=git("rev-parse", "HEAD"),
+        dirty=None if changes is None else bool(changes),
+    )
 
 
 def now() -> str:
@@ -123,9 +130,9 @@ class RunLog:
     """The log of a run, written by its first process: run.json, config.yaml, metrics.jsonl and what wandb is told. On a
     resumed run it goes on behind the `step` given."""
 
-    def __init__(self, config: TrainConfig, run: dict[str, Any], step: int) -> None:
+    def __init__(self, config: TrainConfig, run: RunRecord, step: int) -> None:
         self.folder, self.run = config.folder, run
-        self._seconds_before = float(run["seconds"])
+        self._seconds_before = run.seconds
         self._began = time.monotonic()
         self._metrics = self.folder / "metrics.jsonl"
         kept = [line for line in read_lines(self._metrics) if line["step"] <= step]
@@ -146,9 +153,9 @@ class RunLog:
 
     def write(self, **changes: Any) -> None:
         """Update run.json."""
-        self.run.update(changes)
-        self.run["seconds"] = round(self._seconds_before + time.monotonic() - self._began, 3)
-        write_json(self.folder / "run.json", self.run)
+        seconds = round(self._seconds_before + time.monotonic() - self._began, 3)
+        self.run = self.run.model_copy(update={**changes, "seconds": seconds})
+        write_record(self.folder, self.run)
 
     def log(self, metrics: dict[str, Any]) -> None:
         """Add a line to metrics.jsonl, move the progress bar, tell wandb."""
@@ -207,7 +214,7 @@ def _failed(line: dict[str, Any]) -> bool:
     return bool(line.get("evaluation_failed"))
 
 
-def read_run(folder: Path) -> dict[str, Any] | None:
+def read_run(folder: Path) -> RunRecord | None:
     """run.json of an earlier start of this run, None where there was none.
 
     Raises:
@@ -217,12 +224,10 @@ def read_run(folder: Path) -> dict[str, Any] | None:
         if folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir()):
             raise UserError(f"{folder} holds files but no run.json; choose another name=")
         return None
-    run: dict[str, Any] = read_json(folder / "run.json")
-    if run.get("format") != FORMAT:
-        raise UserError(
-            f"{folder}/run.json has format {run.get('format')}, this version reads {FORMAT}; choose another name="
-        )
-    return run
+    try:
+        return read_record(folder)
+    except UserError as error:
+        raise UserError(f"{error}; choose another name=") from None
 
 
 def _start_wandb(config: TrainConfig) -> Any:

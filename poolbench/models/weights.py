@@ -11,6 +11,7 @@ from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, 
 from poolbench.errors import UserError, first_line
 from poolbench.files import digest_file, digest_json, read_json
 from poolbench.models.clip import CONFIG, FOLDER, HUB, check_checkpoint
+from poolbench.run_record import FILE, read_record
 from poolbench.text import some
 
 # In this order, as open_clip takes them.
@@ -111,15 +112,10 @@ def trained(run: Path) -> Trained:
     Raises:
         UserError: there is no run.json, it is not of a training run, or it names no checkpoint yet.
     """
-    file = run / "run.json"
-    record = read_json(file)
-    try:
-        model, scale, saved = record["recipe"]["model"], record["scale"], record["checkpoint"]
-    except (KeyError, TypeError):
-        raise UserError(f"{file} does not say which model, scale and checkpoint; is it of a training run?") from None
-    if not saved:
-        raise UserError(f"{file} names no checkpoint: the run has not written one yet")
-    return Trained(model, scale, run / saved["path"], saved["sha256"])
+    record = read_record(run)
+    if record.checkpoint is None:
+        raise UserError(f"{run / FILE} names no checkpoint: the run has not written one yet")
+    return Trained(record.model, record.scale, run / record.checkpoint.path, record.checkpoint.sha256)
 
 
 def _downloaded(model: str, tag: str) -> Path:
