@@ -17,7 +17,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from scipy.stats import binomtest
 
 from evaluate.metrics import statistic_of
 from evaluate.metrics.statistics import Mean, Statistic
@@ -223,6 +222,8 @@ def mcnemar(only_a: int, only_b: int) -> float:
     McNemar, Note on the Sampling Error of the Difference between Correlated Proportions, 1947, with the binomial
     distribution in place of its approximation.
     """
+    from scipy.stats import binomtest  # here, as it takes most of a second that help can do without
+
     if only_a + only_b == 0:
         return 1.0
     return float(binomtest(only_a, only_a + only_b, 0.5).pvalue)

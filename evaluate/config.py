@@ -4,11 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from demodata.pool import build
 from poolbench.command import part_of
 from poolbench.errors import UserError
 from poolbench.models.inference import check_options
-from poolbench.models.weights import brings_weights
+from poolbench.models.names import brings_weights
 from poolbench.options import output, source
 from tasks.registry import Task, words_of
 
@@ -87,6 +86,8 @@ def data_folder(data: str | None, suite: str) -> Path:
     if data is None:
         if suite != "demo":
             raise UserError("data= is needed: the folder that holds the tasks' folders")
+        from demodata.pool import build
+
         return build().evaluation
     if not Path(data).is_dir():
         raise UserError(f"data={data} is not a folder")

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from evaluate.config import EvaluateConfig
 from poolbench.errors import UserError
 from poolbench.files import digest_file
-from poolbench.models.weights import trained, weights_of
+from poolbench.models.weights import Trained, trained, weights_of
 
 
 class Subject(NamedTuple):
@@ -45,12 +45,22 @@ def subject_of(config: EvaluateConfig) -> Subject:
     return subject
 
 
-def _from_run(config: EvaluateConfig, run: Path) -> Subject:
+def newest_of(run: Path) -> Trained:
+    """The newest checkpoint of the training run in a folder, which is there.
+
+    Raises:
+        UserError: there is no such run, or its checkpoint is missing.
+    """
     if not run.is_dir():
         raise UserError(f"run={run} is not a folder")
     newest = trained(run)
     if not newest.checkpoint.is_file():
         raise UserError(f"{newest.checkpoint}, which {run / 'run.json'} names, does not exist")
+    return newest
+
+
+def _from_run(config: EvaluateConfig, run: Path) -> Subject:
+    newest = newest_of(run)
     sha256 = digest_file(newest.checkpoint)
     deviations = () if sha256 == newest.sha256 else ("the checkpoint is not the one that run.json names",)
     out = run if config.out is None else Path(config.out)

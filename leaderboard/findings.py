@@ -12,7 +12,6 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 from leaderboard.models import Board, Entry, Leaderboard, Reference, Score, Track
 
@@ -106,6 +105,8 @@ def across(leaderboard: Leaderboard, track: Track, small: str, large: str, metri
     Args:
         metric: the name of an aggregate or the key of a task.
     """
+    from scipy import stats  # here and below, as it takes half a second that help can do without
+
     boards = {board.scale: board for board in leaderboard.boards if board.track == track}
     one, other = (means(boards[scale], metric) if scale in boards else {} for scale in (small, large))
     both = sorted(one.keys() & other.keys(), key=lambda method: (-other[method], method))
@@ -176,6 +177,8 @@ def _correlation(key: str, title: str, group: str, imagenet: Floats, scores: Flo
     x, y, n = imagenet[both], scores[both], int(both.sum())
     if n < _FEWEST or np.ptp(x) == 0 or np.ptp(y) == 0:
         return Correlation(key, title, group, None, None, None, n)
+    from scipy import stats
+
     found = stats.pearsonr(x, y)
     low, high = found.confidence_interval(_LEVEL)
     return Correlation(key, title, group, float(found.statistic), float(low), float(high), n)

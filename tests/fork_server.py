@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 
 PRELOADED = (
     "train.command", "train.loop", "train.dry_run", "evaluate.run", "evaluate.compare", "curate.command",
-    "curate.scorers.run", "curate.reshard", "curate.download",
+    "curate.scorers.run", "curate.reshard", "curate.download", "huggingface_hub.file_download", "scipy.stats",
 )  # fmt: skip
 
 

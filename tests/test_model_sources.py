@@ -24,8 +24,9 @@ from evaluate.config import EvaluateConfig, check
 from evaluate.run import run
 from poolbench.errors import UserError
 from poolbench.files import digest_file, read_lines
-from poolbench.models.clip import CONFIG, load, tokenizer_of
+from poolbench.models.clip import load, tokenizer_of
 from poolbench.models.conventions import conventions_of
+from poolbench.models.names import CONFIG
 from poolbench.models.weights import weights_of
 from tasks.registry import load_tasks
 
@@ -233,7 +234,7 @@ def test_the_command_line_reaches_the_hub(hub: hub_server.Hub, data: Path, tmp_p
 
 
 def test_a_recipe_takes_names_only(folder: Path) -> None:
-    from poolbench.models.clip import check_name
+    from poolbench.models.names import check_name
 
     for model in ("hf-hub:a/b", f"local-dir:{folder}"):
         with pytest.raises(UserError, match=r"only evaluate and curate\.score take others"):

@@ -3,10 +3,9 @@
 from functools import partial
 
 from poolbench.errors import UserError, status_of
-from poolbench.processes.world import launch
-from train.config import TrainConfig
-from train.dry_run import dry_run
-from train.loop import train
+from poolbench.models.names import check_name
+from poolbench.processes.place import place
+from train.config import TrainConfig, check
 
 
 def run(config: TrainConfig) -> int:
@@ -14,10 +13,15 @@ def run(config: TrainConfig) -> int:
     that would need.
 
     Raises:
-        UserError: no data for a scale that has no embedded default.
+        UserError: what cannot run, or no data for a scale that has no embedded default.
     """
     if config.dry_run:
+        from train.dry_run import dry_run  # here and below, as torch and open_clip take seconds to load
+
         return dry_run(config)
+    if place() is None:  # else each process would end alone here, and the others would wait for it
+        check(config, 0)
+        check_name(config.recipe.model)
     if config.data is None:
         if config.scale != "tiny":
             raise UserError(
@@ -26,9 +30,13 @@ def run(config: TrainConfig) -> int:
         from demodata.pool import build
 
         config.data = str(build().pool)
+    from poolbench.processes.world import launch
+
     return launch(_train, config)
 
 
 def _train(config: TrainConfig) -> int:
     """One process's part, with a mistake told here: launched processes cannot hand it to the one that started them."""
+    from train.loop import train
+
     return status_of(partial(train, config))

@@ -119,6 +119,9 @@ class TrainConfig:
 def check(config: TrainConfig, world_size: int) -> None:
     """Refuse what cannot run, before anything is written.
 
+    Args:
+        world_size: processes that share a batch; 0 where they are not known yet.
+
     Raises:
         UserError: a value out of its range, or a batch that the processes cannot share evenly; all of them in one line.
     """

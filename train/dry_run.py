@@ -17,8 +17,8 @@ import torch
 from poolbench.errors import UserError, first_line
 from poolbench.files import digest_file, read_lines
 from poolbench.machine import MAX_WORKERS, slow_bfloat16
-from poolbench.models.clip import check_name
 from poolbench.models.cost import Cost, cost_of
+from poolbench.models.names import check_name
 from poolbench.run_record import RunRecord, SubsetOfRun
 from poolbench.shards.samples import BLOCK, Problem, Reasons, read_shard
 from poolbench.shards.sources import Data, Shard, resolve

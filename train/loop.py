@@ -16,8 +16,9 @@ from poolbench.errors import UserError
 from poolbench.fields import ConventionsUsed
 from poolbench.files import claimed, digest_file, leftovers
 from poolbench.machine import default_workers, slow_bfloat16
-from poolbench.models.clip import check_name, compile_blocks, compiling_failed, create, preprocess_of, tokenizer_of
+from poolbench.models.clip import compile_blocks, compiling_failed, create, preprocess_of, tokenizer_of
 from poolbench.models.conventions import conventions_of
+from poolbench.models.names import check_name
 from poolbench.processes.preemption import STOPPED, GracePeriodOver, Preemption, preemption_signals
 from poolbench.processes.world import World, gather, joined, on_first
 from poolbench.run_record import Bad, CheckpointOfRun, RunRecord, SubsetOfRun, write_record

@@ -16,12 +16,10 @@ from poolbench.errors import UserError, first_line, nearest
 from poolbench.files import read_json
 from poolbench.models import big_vision, state_dict
 from poolbench.models.conventions import conventions_of, doubt, fitting, tag_conventions
+from poolbench.models.names import CONFIG, HUB, OURS, check_name
 from poolbench.text import some
 
-open_clip.add_model_config(Path(__file__).parent / "configs")  # "ViT-Ti-32-64" and the like become names as any other
-
-HUB, FOLDER = "hf-hub:", "local-dir:"  # before the name of a model that comes with a configuration of its own
-CONFIG = "open_clip_config.json"
+open_clip.add_model_config(OURS)  # whose names become names as any other
 
 
 class Preprocess(NamedTuple):
@@ -85,14 +83,6 @@ def load(
         except Exception as error:  # open_clip, torch, pickle and safetensors each raise their own
             raise UserError(f"checkpoint {checkpoint} cannot be loaded as {name}: {first_line(error)}") from None
     return model.to(device).eval()
-
-
-def check_name(name: str) -> None:
-    """Raise UserError, naming the nearest model, where open_clip knows no model `name`."""
-    if name.startswith((HUB, FOLDER)):
-        raise UserError(f"model {name} is not a name that open_clip has; only evaluate and curate.score take others")
-    if name not in open_clip.list_models():
-        raise UserError(f"unknown model {name!r}; {nearest(name, open_clip.list_models())}")
 
 
 def check_checkpoint(name: str, checkpoint: str) -> None:

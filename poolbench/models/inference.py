@@ -1,10 +1,13 @@
 """The options of everything that runs a finished model, checked: precision, device, batch size, workers."""
 
-import torch
+from typing import TYPE_CHECKING
 
 from poolbench.errors import UserError, nearest
 from poolbench.machine import default_workers
 from poolbench.recipes import EVALUATION_PRECISIONS
+
+if TYPE_CHECKING:
+    import torch
 
 
 def check_options(precision: str, batch_size: int | None, workers: int | None) -> None:
@@ -17,12 +20,14 @@ def check_options(precision: str, batch_size: int | None, workers: int | None) -
         raise UserError(f"workers={workers}: 0 or more")
 
 
-def device_of(name: str) -> torch.device:
+def device_of(name: str) -> "torch.device":
     """The torch device of that name.
 
     Raises:
         UserError: no such device on this machine.
     """
+    import torch  # here, as the options are checked before it is needed
+
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
@@ -31,7 +36,7 @@ def device_of(name: str) -> torch.device:
     return device
 
 
-def batch_size_of(batch_size: int | None, device: torch.device) -> int:
+def batch_size_of(batch_size: int | None, device: "torch.device") -> int:
     """`batch_size=`, or 256 on a GPU and 32 on a CPU, whose caches a larger batch does not fit."""
     return batch_size or (256 if device.type == "cuda" else 32)
 

@@ -4,13 +4,9 @@ Hugging Face Hub, or a folder with a model and its configuration."""
 from pathlib import Path
 from typing import NamedTuple
 
-import open_clip
-from huggingface_hub import _CACHED_NO_EXIST, hf_hub_download, try_to_load_from_cache
-from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, RepositoryNotFoundError
-
 from poolbench.errors import UserError, first_line
 from poolbench.files import digest_file, digest_json, read_json
-from poolbench.models.clip import CONFIG, FOLDER, HUB, check_checkpoint
+from poolbench.models.names import CONFIG, FOLDER, HUB, brings_weights
 from poolbench.run_record import FILE, read_record
 from poolbench.text import some
 
@@ -54,11 +50,6 @@ class Trained(NamedTuple):
     sha256: str
 
 
-def brings_weights(model: str) -> bool:
-    """Whether `model` is a repository or a folder with a configuration, so that no checkpoint need be named."""
-    return model.startswith((HUB, FOLDER)) or (Path(model).is_dir() and model not in open_clip.list_models())
-
-
 def weights_of(model: str, checkpoint: str | None) -> Weights:
     """Find and hash the weights of `model`; what is to be downloaded goes into the caches of open_clip and the Hub.
 
@@ -74,6 +65,8 @@ def weights_of(model: str, checkpoint: str | None) -> Weights:
         return _of_repository(model, checkpoint) if model.startswith(HUB) else _of_folder(model, checkpoint)
     if checkpoint is None:
         raise UserError(f"checkpoint= is needed with model={model}: a file or one of open_clip's pretrained tags")
+    from poolbench.models.clip import check_checkpoint  # with open_clip, which takes seconds to load
+
     check_checkpoint(model, checkpoint)
     if Path(checkpoint).is_file():
         return Weights(model, checkpoint, None, digest_file(checkpoint))
@@ -120,6 +113,8 @@ def trained(run: Path) -> Trained:
 
 def _downloaded(model: str, tag: str) -> Path:
     """The file of a pretrained tag, in open_clip's cache."""
+    import open_clip
+
     try:
         return Path(open_clip.download_pretrained(open_clip.get_pretrained_cfg(model, tag)))
     except Exception as error:  # network libraries raise many kinds; all mean the same to the user
@@ -180,6 +175,9 @@ def _fetched(repository: str, name: str, commit: str | None) -> Path | None:
     Raises:
         UserError: there is no such repository, or it cannot be reached.
     """
+    from huggingface_hub import _CACHED_NO_EXIST, hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, RepositoryNotFoundError
+
     try:
         return Path(hf_hub_download(repository, name, revision=commit))
     except RepositoryNotFoundError:
