@@ -1,7 +1,6 @@
 """From a pool and a filter to a subset file, and a summary of it beside."""
 
 import contextlib
-import errno
 import importlib.metadata
 import sys
 from collections import Counter
@@ -20,12 +19,11 @@ from curate.selectors.base import Filter, tallied
 from curate.selectors.registry import build, described
 from curate.selectors.subset import Subset
 from poolbench.command import part_of
-from poolbench.errors import UserError
+from poolbench.errors import UserError, unwritable
 from poolbench.files import atomic, digest_file, digest_json, read_json, write_json
 from poolbench.machine import cores
 from poolbench.uids import DTYPE, malformed
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _SHOWN = 20  # malformed uids that the summary lists
 _PACKAGES = ("poolbench", "numpy", "pyarrow")
 
@@ -197,7 +195,7 @@ def _write(runs: list[Run], out: Path, memory: float, summary: dict[str, Any]) -
         with _undone(out):  # without its summary it would be in the next run's way
             write_json(summary_path(out), summary | {"sha256": digest_file(out)})
     except OSError as error:
-        if error.errno not in _FULL:
+        if not unwritable(error):
             raise
         size = summary["uids"] * DTYPE.itemsize
         raise UserError(

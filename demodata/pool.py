@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 from demodata.emoji import SIDE, TWEMOJI, Picture, class_names, pictures, render, uncompressed, varied_look
 from poolbench.errors import UserError
-from poolbench.files import cache, digest_bytes, umask
+from poolbench.files import cache, digest_bytes, umask, writing
 from poolbench.uids import write_subset
 
 VERSION = "demo-v3"  # of the content: another pool or other evaluation sets get another name, never this one
@@ -274,7 +274,8 @@ def _folder_in_the_making(final: Path) -> Iterator[Path]:
                 shutil.rmtree(left)
     folder = Path(tempfile.mkdtemp(dir=final.parent, prefix=f".{final.name}."))
     try:
-        yield folder
+        with writing(final):
+            yield folder
         folder.chmod(0o777 & ~umask())  # mkdtemp makes folders that only their owner can enter
         try:
             folder.rename(final)

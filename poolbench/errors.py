@@ -1,9 +1,13 @@
 """Errors that are the user's to mend: one line that names the thing and says what to do."""
 
 import difflib
+import errno
 import os
 import sys
 from collections.abc import Callable, Iterable
+from typing import TypeGuard
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a full disk, a quota, a limit on the size of a file
 
 
 class UserError(ValueError):
@@ -32,6 +36,16 @@ def described(error: BaseException) -> str:
     return said if said == type(error).__name__ else f"{type(error).__name__}: {said}"
 
 
+def no_room(error: BaseException) -> TypeGuard[OSError]:
+    """Whether something could not be written because there is no room for it."""
+    return isinstance(error, OSError) and error.errno in _NO_ROOM
+
+
+def unwritable(error: BaseException) -> TypeGuard[OSError]:
+    """Whether something could not be written because of the disk: there is no room, or it is read-only."""
+    return no_room(error) or (isinstance(error, OSError) and error.errno == errno.EROFS)
+
+
 def tell(error: UserError) -> None:
     """Show the user a mistake."""
     print(f"error: {error}", file=sys.stderr, flush=True)
@@ -40,8 +54,8 @@ def tell(error: UserError) -> None:
 def status_of(run: Callable[[], int | None]) -> int:
     """Run a command and return its exit status: its own, or 2 and one line on stderr for a user's mistake.
 
-    A broken pipe (`python -m tasks list | head`) is not a mistake and prints nothing. Anything unforeseen keeps its
-    traceback: it is our fault, and the traceback is what we need.
+    A disk that cannot be written is told in a line too. A broken pipe (`python -m tasks list | head`) is not a mistake
+    and prints nothing. Anything unforeseen keeps its traceback: it is our fault, and the traceback is what we need.
     """
     try:
         status = run()
@@ -54,11 +68,26 @@ def status_of(run: Callable[[], int | None]) -> int:
         print(f"error: no permission to write or read {error.filename}; choose another folder", file=sys.stderr)
         return 2
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _print_nothing_more()
         return 1
+    except OSError as error:
+        if not unwritable(error):
+            raise
+        way = "make room and start the same command again" if no_room(error) else "choose another folder"
+        print(f"error: {error.filename or 'a file'} cannot be written: {error.strerror}; {way}", file=sys.stderr)
+        try:
+            sys.stdout.flush()
+        except OSError:  # it is the file
+            _print_nothing_more()
+        return 2
     except KeyboardInterrupt:
         print("interrupted; the same command continues where it stopped", file=sys.stderr)
         return 130
+
+
+def _print_nothing_more() -> None:
+    """Python would try once more to print what is left, and complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def exit_on_user_error(run: Callable[[], int | None]) -> None:

@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import tempfile
 import time
 from collections.abc import Iterator
@@ -14,8 +15,24 @@ from typing import IO, Any
 
 import platformdirs
 
-from poolbench.errors import UserError
+from poolbench.errors import UserError, unwritable
 from poolbench.options import Place, located
+
+
+@contextlib.contextmanager
+def writing(path: Path | str) -> Iterator[None]:
+    """Let errors of a full or read-only disk name `path` as their file, which those of a write do not by themselves.
+
+    What they become is one place's to say: poolbench.errors.status_of, or whoever knows better what to do.
+    """
+    try:
+        yield
+    except OSError as error:
+        if re.fullmatch(r"\d+ requested and \d+ written", str(error)):  # numpy's, which does not tell why
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+        if unwritable(error):
+            error.filename = str(path)
+        raise
 
 
 @contextlib.contextmanager
@@ -25,18 +42,19 @@ def atomic(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
     The data is on disk before the rename, so a crash leaves the old file or the new one, never a part.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o666 & ~umask())  # mkstemp makes files that only their owner can read
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            Path(temporary).chmod(0o666 & ~umask())  # mkstemp makes files that only their owner can read
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
 
 
 @contextlib.contextmanager
@@ -50,8 +68,10 @@ def claimed(folder: Path | str, wait: float = 30.0) -> Iterator[None]:
         UserError: another process keeps writing there.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a") as file:
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / ".lock").open("a")
+    with file:
         end = time.monotonic() + wait
         # A lock of this process alone, unlike flock's: data workers that outlive it by seconds do not hold it.
         while not _locked(file):
@@ -160,7 +180,7 @@ def append_line(path: Path | str, value: Any) -> None:
 
     What a crash left of a line is cut off first, else it would spoil this one.
     """
-    with Path(path).open("ab+") as file:
+    with writing(path), Path(path).open("ab+") as file:
         with contextlib.suppress(OSError):  # some cluster file systems lock nothing; there a short append is atomic
             fcntl.flock(file, fcntl.LOCK_EX)
         end = file.seek(0, os.SEEK_END)

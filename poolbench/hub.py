@@ -3,7 +3,6 @@
 HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE are honoured, as in every tool built on `huggingface_hub`.
 """
 
-import errno
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +12,7 @@ from typing import Any, TypeVar
 
 import requests
 
-from poolbench.errors import UserError, first_line
+from poolbench.errors import UserError, first_line, no_room, unwritable
 from poolbench.files import digest_file
 
 ATTEMPTS = 6
@@ -22,8 +21,6 @@ STAGING = ".download"  # folder for files that are under way, within the one the
 
 _TIMEOUTS = (10, 60)  # seconds to connect, and without a byte
 _PIECE = 1 << 16  # bytes; a lost connection loses one of them
-_NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
-_NO_ACCESS = (errno.EACCES, errno.EROFS)
 
 Value = TypeVar("Value")
 
@@ -177,9 +174,9 @@ def insist(what: str, ask: Callable[[], Value], progress: Callable[[], int] = la
         except UserError:
             raise
         except Exception as error:  # the library's HTTP package changes with its version; requests is ours
-            if isinstance(error, OSError) and error.errno in _NO_ROOM:
+            if no_room(error):
                 raise FullDiskError(f"{what} cannot be written: {error.strerror}") from None
-            if isinstance(error, OSError) and error.errno in _NO_ACCESS:
+            if isinstance(error, PermissionError) or unwritable(error):
                 raise UserError(f"{what} cannot be written: {error.strerror} ({error.filename or 'data='})") from None
             status = getattr(getattr(error, "response", None), "status_code", None)
             if not _foreign(error):

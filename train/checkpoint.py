@@ -35,7 +35,8 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int, keep_every: 
         with atomic(_digest_path(path)) as file:
             file.write(sha256 + "\n")
     except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
-        raise UserError(f"checkpoint {path} cannot be written: {error}; the ones before it are intact") from None
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"checkpoint {path} cannot be written: {reason}; the ones before it are intact") from None
     before = [old for old in _newest_first(folder) if old < path]
     for old in _newest_first(folder):
         # One of a later step was passed over as damaged when the run was taken up before it.

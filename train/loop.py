@@ -1,6 +1,5 @@
 """A training run from its configuration to its last checkpoint, in every process that takes part."""
 
-import errno
 import math
 import sys
 import time
@@ -12,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 
-from poolbench.errors import UserError
+from poolbench.errors import UserError, unwritable
 from poolbench.fields import ConventionsUsed
 from poolbench.files import claimed, digest_file, leftovers
 from poolbench.machine import default_workers, slow_bfloat16
@@ -34,7 +33,6 @@ from train.order import Cursor, Plan
 from train.run_log import BadLog, RunLog, describe, differences, now, read_run, say
 from train.step import Stepper, learning_rate, make_optimizer
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 DATA_GRACE_PERIOD = 5.0  # seconds that a process goes on waiting for data once it is asked to stop
 JUDGED_AFTER = (1000, 100)  # samples and shards; before, a single bad one would be too large a share
 
@@ -162,14 +160,14 @@ class _Run:
             self._close()
 
     def _advice(self, error: Exception) -> str | None:
-        """What the user can do about a full disk, too little memory, a compiler that
-        fails, or a data worker that died."""
+        """What the user can do about a full disk, too little memory, a compiler that fails, or a data worker that
+        died."""
         if isinstance(error, torch.OutOfMemoryError):
             return (
                 f"out of memory on {self.world.device}; raise efficiency.accumulate, which is "
                 f"{self.config.efficiency.accumulate}, or set efficiency.activation_checkpointing=true"
             )
-        if isinstance(error, OSError) and error.errno in _FULL:
+        if unwritable(error):
             return (
                 f"{error.filename or self.config.folder} cannot be written: {error.strerror}; the last checkpoint is "
                 "intact, so make room and start the same command again"

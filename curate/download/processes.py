@@ -1,7 +1,6 @@
 """Make shards in processes of their own, one each: what a killed or stuck one takes along is its shard alone."""
 
 import contextlib
-import errno
 import multiprocessing
 import os
 import signal
@@ -15,7 +14,7 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from curate.download.images import Settings, Shard, Stats, make, name_of, stats_of
-from poolbench.errors import UserError
+from poolbench.errors import UserError, unwritable
 from poolbench.machine import end_with_parent
 
 _IN_A_ROW = 3  # shards that could not be written, after which the others are not tried: the disk or network is at fault
@@ -86,7 +85,7 @@ def _make(shard: Shard, folder: Path, settings: Settings, telling: Connection) -
     except UserError as error:
         telling.send(str(error))
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EACCES, errno.EROFS):
+        if not (unwritable(error) or isinstance(error, PermissionError)):
             raise
         telling.send(f"{folder} cannot be written: {error.strerror}")
 

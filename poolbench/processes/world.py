@@ -17,7 +17,7 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from poolbench.errors import UserError
+from poolbench.errors import UserError, unwritable
 from poolbench.processes.heartbeat import Heartbeat, RefusedError
 from poolbench.processes.place import Place, place
 from poolbench.processes.preemption import STOPPED
@@ -168,7 +168,8 @@ def on_first(world: World, task: Callable[[], Value]) -> Value:
         except UserError as error:
             outcome[1] = str(error)
         except OSError as error:
-            outcome[1] = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+            what = f"{error.filename} cannot be written" if unwritable(error) else error.filename
+            outcome[1] = f"{what}: {error.strerror}" if error.filename else str(error)
     if world.turns is not None:
         world.turns.wait()
         dist.broadcast_object_list(outcome, src=0)
