@@ -8,7 +8,6 @@ replacement. The filter then asks which centroid has the largest inner product w
 as long as they are. What k-means itself keeps in memory is 4 bytes a number: 9 GB for the pool `small`.
 """
 
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +19,8 @@ from curate.models.languages import PUBLISHED, check_detector
 from curate.models.points import KEY, drawn
 from curate.pool.files import File, list_pool
 from curate.pool.passes import Passes, work_folder
-from poolbench.command import parse
-from poolbench.errors import UserError, exit_on_user_error
+from poolbench.command import Command
+from poolbench.errors import UserError
 from poolbench.files import atomic, digest_json
 from poolbench.machine import cores
 from poolbench.options import option, output, source
@@ -43,10 +42,12 @@ class CentroidsConfig:
     work: str | None = output("folder to continue an interrupted run from; null: <out>.work, removed at the end", None)
 
 
-def main(arguments: list[str]) -> int:
-    words, config = parse(arguments, CentroidsConfig)
-    if words:
-        raise UserError(f"{words[0]!r} is not key=value")
+def centroids(config: CentroidsConfig) -> None:
+    """Find the centroids and write them.
+
+    Raises:
+        UserError: wrong options, or a pool that cannot be read in full.
+    """
     if not 0 < config.ratio <= 1 or config.clusters < 1 or config.iterations < 1:
         raise UserError("ratio= is above 0 and at most 1, clusters= and iterations= are at least 1")
     if config.workers is not None and config.workers < 1:
@@ -56,12 +57,11 @@ def main(arguments: list[str]) -> int:
     with work_folder(Path(config.out), config.work) as work:
         points = sample(files, config, work.path)
         print(f"{len(points):,} embeddings of {len(files):,} files")
-        centroids = k_means(points, config.clusters, config.iterations, config.seed)
+        found = k_means(points, config.clusters, config.iterations, config.seed)
         with atomic(config.out, "wb") as file:
-            np.save(file, centroids)
+            np.save(file, found)
         work.remove()
-    print(f"wrote {config.out}: {len(centroids):,} centroids of {centroids.shape[1]} numbers")
-    return 0
+    print(f"wrote {config.out}: {len(found):,} centroids of {found.shape[1]} numbers")
 
 
 def sample(files: list[File], config: CentroidsConfig, work: Path) -> np.ndarray:
@@ -90,5 +90,7 @@ def sample(files: list[File], config: CentroidsConfig, work: Path) -> np.ndarray
     return points
 
 
+COMMAND = Command(CentroidsConfig, centroids)
+
 if __name__ == "__main__":
-    exit_on_user_error(lambda: main(sys.argv[1:]))
+    COMMAND.start()

@@ -7,6 +7,7 @@ The same inputs give the same page. docs/inspect.md explains it.
 """
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +19,8 @@ from curate.report import sections
 from curate.report.gather import Question, gather
 from curate.report.members import Members
 from curate.report.statistics import KEPT
-from poolbench.command import parse
-from poolbench.errors import UserError, exit_on_user_error
+from poolbench.command import Command
+from poolbench.errors import UserError
 from poolbench.files import atomic
 from poolbench.machine import cores
 from poolbench.options import option, output, source
@@ -41,13 +42,12 @@ class InspectOptions:
     workers: int | None = option("processes that read the pool; null: one for each core", None)
 
 
-def main() -> int:
-    """Write the report; exit status 1 where files or uids of the pool had to be left out.
+def inspect(words: Sequence[str], options: InspectOptions) -> int:
+    """The command: write the report; exit status 1 where files or uids of the pool had to be left out.
 
     Raises:
         UserError: wrong options, or nothing to look at.
     """
-    words, options = parse(sys.argv[1:], InspectOptions)
     if len(words) != 1:
         raise UserError("name one subset file: python -m curate.inspect subset.npy pool=metadata out=report.html")
     check(options)
@@ -123,5 +123,7 @@ def _sheet(samples: Any, subset: str, seed: int) -> "Sheet":
     return sheet(shards, Subset(subset), seed)
 
 
+COMMAND = Command(InspectOptions, inspect, takes_words=True)
+
 if __name__ == "__main__":
-    exit_on_user_error(main)
+    COMMAND.start()

@@ -10,25 +10,27 @@ missing. Options: docs/score.md.
 
 import sys
 
+from curate.scorers.base import ScorerOptions
 from curate.scorers.registry import schema
-from poolbench.command import parse
-from poolbench.errors import UserError, exit_on_user_error
+from poolbench.command import Command
+from poolbench.errors import exit_on_user_error
 
 
-def main() -> int:
+def score(options: ScorerOptions) -> int:
     """Score as the command line says; exit status 1 where samples or shards were left out.
 
     Raises:
         UserError: wrong options, no shards, no model, or other scores in the way.
     """
-    arguments = sys.argv[1:]
-    words, options = parse(arguments, schema(arguments))
-    if words:
-        raise UserError(f"unknown word {words[0]!r}; options are written key=value")
     options.check()
     from curate.scorers.run import run  # torch, which help and most mistakes do without
 
-    return run(options, arguments)
+    return run(options, sys.argv[1:])
+
+
+def main() -> int:
+    """Answer the command line, whose `scorer=` says which options there are."""
+    return Command(schema(sys.argv[1:]), score).answer(sys.argv[1:])
 
 
 if __name__ == "__main__":

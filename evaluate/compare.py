@@ -7,7 +7,6 @@ have to be scored on the same data, and each sample's two predictions are compar
 """
 
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +19,8 @@ import pyarrow.parquet as pq
 
 from evaluate.metrics import statistic_of
 from evaluate.metrics.statistics import Mean, Statistic
-from poolbench.command import parse
-from poolbench.errors import UserError, exit_on_user_error
+from poolbench.command import Command
+from poolbench.errors import UserError
 from poolbench.files import write_json
 from poolbench.options import output
 from poolbench.text import aligned
@@ -90,23 +89,21 @@ class Comparison(NamedTuple):
     warnings: list[str]
 
 
-def main() -> int:
-    """Print the comparison that the command line asks for.
+def compare_named(folders: Sequence[str], options: CompareOptions) -> None:
+    """The command: print the comparison.
 
     Raises:
         UserError: not two folders, one without results, or no task that can be compared.
     """
-    words, options = parse(sys.argv[1:], CompareOptions)
-    if len(words) != 2:
+    if len(folders) != 2:
         raise UserError("two folders are compared: python -m evaluate.compare A B [json=<file>]")
-    comparison = compare(Path(words[0]), Path(words[1]))
+    comparison = compare(Path(folders[0]), Path(folders[1]))
     print(report(comparison))
     if options.json is not None:
         try:
             write_json(options.json, as_json(comparison))
         except OSError as error:
             raise UserError(f"json={options.json} cannot be written: {error.strerror}") from None
-    return 0
 
 
 def compare(a: Path, b: Path) -> Comparison:
@@ -370,5 +367,7 @@ def _cells(row: Difference | Overall) -> tuple[str, ...]:
     return *numbers, "<0.0001" if row.p < 0.0001 else f"{row.p:.4f}", row.verdict
 
 
+COMMAND = Command(CompareOptions, compare_named, takes_words=True)
+
 if __name__ == "__main__":
-    exit_on_user_error(main)
+    COMMAND.start()

@@ -8,7 +8,6 @@ good nor bad ones are picked.
 
 import io
 import random
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,8 +17,8 @@ import pyarrow.parquet as pq
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from evaluate.config import data_folder
-from poolbench.command import parse
-from poolbench.errors import UserError, exit_on_user_error
+from poolbench.command import Command
+from poolbench.errors import UserError
 from poolbench.files import atomic
 from poolbench.options import option, output, source
 from poolbench.shards.pictures import rgb
@@ -56,15 +55,12 @@ class Cell(NamedTuple):
     lines: list[tuple[str, tuple[int, int, int]]]
 
 
-def main() -> int:
-    """Write the sheet that the command line asks for and print where it lies.
+def write(options: SheetOptions) -> None:
+    """The command: write the sheet and print where it lies.
 
     Raises:
         UserError: no predictions are stored, or the pictures are not in the data folder.
     """
-    words, options = parse(sys.argv[1:], SheetOptions)
-    if words:
-        raise UserError(f"unknown word {words[0]!r}; options are written key=value")
     if options.count < 1:
         raise UserError(f"count={options.count}: at least 1")
     rows = sampled(predictions_path(Path(options.run), options.task), options.count)
@@ -75,7 +71,6 @@ def main() -> int:
         draw([cell_of(row, images[row["key"]]) for row in rows]).save(file, "PNG")
     hits = sum(row["text_rank"] == 1 for row in rows)
     print(f"{path}: {len(rows)} pictures, the first caption is right for {hits}")
-    return 0
 
 
 def sampled(path: Path, count: int) -> list[dict[str, Any]]:
@@ -152,5 +147,7 @@ def shortened(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, wid
     return text + "…"
 
 
+COMMAND = Command(SheetOptions, write)
+
 if __name__ == "__main__":
-    exit_on_user_error(main)
+    COMMAND.start()

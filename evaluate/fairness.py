@@ -5,13 +5,12 @@ python -m evaluate.fairness run=runs/<name> [task=fairness/fairface]
 Reads eval_results.jsonl of a run or of any other folder of results, also one that the original harness wrote.
 """
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from poolbench.command import parse
-from poolbench.errors import UserError, exit_on_user_error, nearest
+from poolbench.command import Command
+from poolbench.errors import UserError, nearest
 from poolbench.files import read_lines
 from poolbench.options import option, source
 from poolbench.text import aligned
@@ -41,15 +40,12 @@ class TableOptions:
     task: str | None = option("one of the two tasks; null: those with results", None)
 
 
-def main() -> int:
-    """Print the tables that the command line asks for.
+def show(options: TableOptions) -> None:
+    """The command: print the tables.
 
     Raises:
         UserError: no such task, or no results of it.
     """
-    words, options = parse(sys.argv[1:], TableOptions)
-    if words:
-        raise UserError(f"unknown word {words[0]!r}; options are written key=value")
     known = {key: task for key, task in load_tasks().items() if task.kind == "fairness"}
     if options.task is not None and options.task not in known:
         raise UserError(f"task={options.task} has no fairness tables; {nearest(options.task, known)}")
@@ -58,7 +54,6 @@ def main() -> int:
         raise UserError(f"run={options.run} is not a folder")
     found = last_metrics(Path(options.run) / FILE, wanted)
     print("\n\n".join(tables(wanted[key], metrics) for key, metrics in found.items()))
-    return 0
 
 
 def last_metrics(file: Path, tasks: Mapping[str, Task]) -> dict[str, Metrics]:
@@ -120,5 +115,7 @@ def _percent(share: float | None) -> str:
     return "-" if share is None or share != share else f"{100 * share:.1f}"
 
 
+COMMAND = Command(TableOptions, show)
+
 if __name__ == "__main__":
-    exit_on_user_error(main)
+    COMMAND.start()

@@ -8,15 +8,14 @@ written anew from the predictions, of which each task has its own file. Lines th
 eval_results.old.jsonl. The exit status is 1 where a task has no result, or one over damaged data.
 """
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from evaluate.summary import summary
-from poolbench.command import parse
-from poolbench.errors import UserError, exit_on_user_error
+from poolbench.command import Command
+from poolbench.errors import UserError
 from poolbench.files import append_line, atomic, json_line
 from poolbench.options import option, output
 from poolbench.run_record import read_record
@@ -35,15 +34,12 @@ class MergeOptions:
     tasks: str | None = option("tasks that have to be there, separated by commas; null: the suite", None)
 
 
-def main() -> int:
-    """Merge as the command line says and print the table of results.
+def merge(options: MergeOptions) -> int:
+    """The command: merge and print the table of results; the exit status.
 
     Raises:
         UserError: no folder, no results in it, or results that do not belong together.
     """
-    words, options = parse(sys.argv[1:], MergeOptions)
-    if words:
-        raise UserError(f"unknown word {words[0]!r}; options are written key=value")
     given = options.out or options.run
     if given is None:
         raise UserError("run=<training run> or out=<folder of results> is needed")
@@ -93,5 +89,7 @@ def _check_alike(out: Path, lines: Sequence[ResultLine]) -> None:
             )
 
 
+COMMAND = Command(MergeOptions, merge)
+
 if __name__ == "__main__":
-    exit_on_user_error(main)
+    COMMAND.start()

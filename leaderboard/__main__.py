@@ -9,8 +9,7 @@ python -m leaderboard plot site/leaderboard.json kind=scaling out=scaling.pdf
 python -m leaderboard schema                        # writes leaderboard/schema/*.json anew
 """
 
-from leaderboard.command import main
-from poolbench.errors import exit_on_user_error
+from leaderboard.command import VERBS
 
 if __name__ == "__main__":
-    exit_on_user_error(main)
+    VERBS.start()

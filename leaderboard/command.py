@@ -1,11 +1,9 @@
 """The commands of `python -m leaderboard`. Each imports its own module: the charts and the Hub's client load slowly."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from poolbench.command import chosen, parse
-from poolbench.errors import UserError
-from poolbench.usage import asked_for
+from poolbench.command import Command, Verbs
 
 
 @dataclass
@@ -13,68 +11,53 @@ class SchemaOptions:
     """The options of `schema`."""
 
 
-def main() -> int:
-    """Run the command that the command line names.
-
-    Raises:
-        UserError: no command, an unknown one, or whatever the command raises.
-    """
-    run, arguments = chosen("leaderboard", COMMANDS)
-    return run(arguments)
-
-
-def _submit(arguments: Sequence[str]) -> int:
+def _submit() -> Command:
     from leaderboard.submit import SubmitOptions, submit_and_push
 
-    # Before the options are looked at: an unquoted `method=two words` should be told as what it is.
-    for word in () if asked_for(arguments) else arguments:
-        if "=" not in word:
-            raise UserError(f"submit takes key=value only, not {word!r}; a value with spaces needs quotes")
-    _, options = parse(arguments, SubmitOptions)
-    return submit_and_push(options)
+    refusal = "submit takes key=value only, not {word!r}; a value with spaces needs quotes"
+    return Command(SubmitOptions, submit_and_push, refusal=refusal)
 
 
-def _push(arguments: Sequence[str]) -> int:
+def _push() -> Command:
     from leaderboard.push import PushOptions, push_file
 
-    return push_file(*parse(arguments, PushOptions))
+    return Command(PushOptions, push_file, takes_words=True)
 
 
-def _validate(arguments: Sequence[str]) -> int:
+def _validate() -> Command:
     from leaderboard.validate import ValidateOptions, dashed, validate_files
 
-    return validate_files(*parse(dashed(arguments), ValidateOptions))
+    return Command(ValidateOptions, validate_files, takes_words=True, rewritten=dashed)
 
 
-def _build(arguments: Sequence[str]) -> int:
+def _build() -> Command:
     from leaderboard.build import BuildOptions, build
 
-    return build(*parse(arguments, BuildOptions))
+    return Command(BuildOptions, build, takes_words=True)
 
 
-def _diff(arguments: Sequence[str]) -> int:
+def _diff() -> Command:
     from leaderboard.diff import DiffOptions, diff
 
-    return diff(*parse(arguments, DiffOptions))
+    return Command(DiffOptions, diff, takes_words=True)
 
 
-def _plot(arguments: Sequence[str]) -> int:
+def _plot() -> Command:
     from leaderboard.plot import PlotOptions, plot
 
-    return plot(*parse(arguments, PlotOptions))
+    return Command(PlotOptions, plot, takes_words=True)
 
 
-def _schema(arguments: Sequence[str]) -> int:
-    from leaderboard.models import write_schemas
+def _schema() -> Command:
+    def write(options: SchemaOptions) -> None:
+        from leaderboard.models import write_schemas
 
-    words, _ = parse(arguments, SchemaOptions)
-    if words:
-        raise UserError(f"schema takes no arguments, not {words[0]!r}")
-    print("\n".join(str(path) for path in write_schemas()))
-    return 0
+        print("\n".join(str(path) for path in write_schemas()))
+
+    return Command(SchemaOptions, write, refusal="schema takes no arguments, not {word!r}")
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+COMMANDS: dict[str, Callable[[], Command]] = {
     "submit": _submit,
     "push": _push,
     "validate": _validate,
@@ -83,3 +66,4 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "plot": _plot,
     "schema": _schema,
 }
+VERBS = Verbs("leaderboard", COMMANDS)

@@ -10,7 +10,6 @@ is 1 where there is such a thing: an accepted submission edited or removed, a fi
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +17,8 @@ from typing import NamedTuple
 
 from leaderboard.diff import shown
 from leaderboard.submissions import read_submission
-from poolbench.command import parse
-from poolbench.errors import UserError, exit_on_user_error
+from poolbench.command import Command
+from poolbench.errors import UserError
 from poolbench.files import atomic
 from poolbench.options import option, output
 
@@ -48,15 +47,12 @@ class File(NamedTuple):
     status: str
 
 
-def main() -> int:
-    """Take the files of the pull request that the command line names.
+def review(options: ReviewOptions) -> int:
+    """The command: take the files of a pull request and print the notes; the exit status.
 
     Raises:
-        UserError: not the options it takes, no such commit, or `out` holds something already.
+        UserError: no such commit, or `out` holds something already.
     """
-    words, options = parse(sys.argv[1:], ReviewOptions)
-    if words:
-        raise UserError(f"{words[0]!r} is not key=value: python -m leaderboard.pull_request head=<commit> out=<folder>")
     notes = take(options.head, Path(options.out))
     for line in notes:
         print(line)
@@ -147,5 +143,7 @@ def _git(*arguments: str) -> bytes:
     return done.stdout
 
 
+COMMAND = Command(ReviewOptions, review)
+
 if __name__ == "__main__":
-    exit_on_user_error(main)
+    COMMAND.start()

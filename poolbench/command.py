@@ -5,7 +5,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import reduce
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -20,7 +20,6 @@ from poolbench.options import Option, Place, listed, located, options_of, split
 from poolbench.usage import GROUPS, asked_for, composed_usage, usage
 
 Schema = TypeVar("Schema")
-Value = TypeVar("Value")
 
 _FOLDER = HOME / "conf"
 _HYDRA_FLAGS = (
@@ -35,14 +34,81 @@ _HYDRA_FLAGS = (
 )
 
 
+class Command(NamedTuple):
+    """A command that is told key=value options, and perhaps words: `python -m <package> [word ...] key=value ...`."""
+
+    schema: type[Any]  # a dataclass of its options
+    run: Callable[..., int | None]  # of the options, behind the words if it takes some; gives the exit status
+    takes_words: bool = False
+    refusal: str = "unknown word {word!r}; options are written key=value"  # of a word where it takes none
+    rewritten: Callable[[Sequence[str]], list[str]] = list  # the arguments, which it may take in other forms too
+
+    def answer(self, arguments: Sequence[str]) -> int:
+        """Do what the words of a command line say, or show what can be said, and return the exit status.
+
+        Raises:
+            UserError: a word too many, a wrong option, or whatever the command raises.
+        """
+        arguments = self.rewritten(arguments)
+        if not self.takes_words and not asked_for(arguments):
+            # Before the options are looked at: an unquoted `method=two words` is told as what it is.
+            for word in filter(_is_word, arguments):
+                raise UserError(self.refusal.format(word=word))
+        words, options = parse(arguments, self.schema)
+        return (self.run(words, options) if self.takes_words else self.run(options)) or 0
+
+    def start(self) -> None:
+        """The entry point: answer the command line of this process and end it."""
+        exit_on_user_error(lambda: self.answer(sys.argv[1:]))
+
+
+class Verbs(NamedTuple):
+    """The commands of a package, of which the command line names one: `python -m <package> <verb> ...`."""
+
+    package: str
+    commands: Mapping[str, Callable[[], Command]]  # each is made, and what it needs is imported, when it is named
+
+    def answer(self, arguments: Sequence[str]) -> int:
+        """As that of the command that is named.
+
+        Raises:
+            UserError: no command is named, an unknown one, or whatever it raises.
+        """
+        if not arguments:
+            raise UserError(f"python -m {self.package} needs a command; known: {', '.join(self.commands)}")
+        name, *rest = arguments
+        if asked_for([name]):
+            print(usage(None))
+            return 0
+        if name not in self.commands:
+            raise UserError(f"unknown command {name!r}: {nearest(name, self.commands)}")
+        return self.commands[name]().answer(rest)
+
+    def start(self) -> None:
+        """The entry point: answer the command line of this process and end it."""
+        exit_on_user_error(lambda: self.answer(sys.argv[1:]))
+
+
+def start(answer: Callable[[list[str]], int | None], told: Callable[[], str]) -> None:
+    """The entry point of a command that reads its command line itself: answer that, or show what `told` gives where
+    help is asked for; end the process."""
+    arguments = sys.argv[1:]
+
+    def main() -> int | None:
+        if not asked_for(arguments):
+            return answer(arguments)
+        print(told())
+        return 0
+
+    exit_on_user_error(main)
+
+
 def hydra_command(config: str, schema: type[Schema], run: Callable[[Schema], int | None]) -> None:
     """The entry point `python -m <package> key=value ...`: compose conf/<config>.yaml, type it, run, exit.
 
     Every key on the command line is checked before Hydra sees it, so that a typing mistake costs one line and not a
     page. `-m` (Hydra's multi-run) and `--cfg job` are Hydra's own and work as it documents them.
     """
-    arguments = sys.argv[1:]
-    multirun = "-m" in arguments or "--multirun" in arguments
 
     def task(composed: DictConfig) -> None:
         # Hydra would print the traceback of an error that passes through it; an exit it lets through.
@@ -50,16 +116,14 @@ def hydra_command(config: str, schema: type[Schema], run: Callable[[Schema], int
         if status:
             sys.exit(status)
 
-    def main() -> None:
-        if asked_for(arguments):
-            print(composed_usage(config))
-            return
+    def main(arguments: list[str]) -> None:
+        multirun = "-m" in arguments or "--multirun" in arguments
         sys.argv[1:] = [quoted(argument, schema, multirun) for argument in arguments]
         if not any(argument in _HYDRA_FLAGS for argument in arguments):
             check_overrides(config, [word for word in sys.argv[1:] if not word.startswith("-")], multirun)
         hydra.main(version_base="1.3", config_path=str(_FOLDER), config_name=config)(task)()
 
-    exit_on_user_error(main)
+    start(main, lambda: composed_usage(config))
 
 
 def compose(config: str, overrides: Sequence[str], schema: type[Schema]) -> Schema:
@@ -229,8 +293,8 @@ def parse(arguments: Sequence[str], schema: type[Schema]) -> tuple[list[str], Sc
     known = {option.name: option for option in options_of(schema)}
     words, options, texts = [], {}, {}
     for argument in arguments:
-        key, equals, value = argument.partition("=")
-        if not equals or "/" in key:  # which no option's name has, but a path may
+        key, _, value = argument.partition("=")
+        if _is_word(argument):
             words.append(located("", argument, Place(writes=False, remote=False)))
             continue
         if key not in known:
@@ -251,23 +315,10 @@ def parse(arguments: Sequence[str], schema: type[Schema]) -> tuple[list[str], Sc
     return words, value_
 
 
-def chosen(package: str, commands: Mapping[str, Value]) -> tuple[Value, list[str]]:
-    """The one of a package's commands that the command line names, and the words behind its name.
-
-    -h, --help or the word help prints what there is and ends the process.
-
-    Raises:
-        UserError: no command, or an unknown one.
-    """
-    if not sys.argv[1:]:
-        raise UserError(f"python -m {package} needs a command; known: {', '.join(commands)}")
-    name, *arguments = sys.argv[1:]
-    if asked_for([name]):
-        print(usage(None))
-        raise SystemExit(0)
-    if name not in commands:
-        raise UserError(f"unknown command {name!r}: {nearest(name, commands)}")
-    return commands[name], arguments
+def _is_word(argument: str) -> bool:
+    """Whether an argument is no key=value, of which no key has a slash, but a path may."""
+    key, equals, _ = argument.partition("=")
+    return not equals or "/" in key
 
 
 def part_of(part: str) -> tuple[int, int]:

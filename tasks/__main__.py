@@ -9,8 +9,7 @@ python -m tasks names [file=<json>]
 python -m tasks export dataset=<name in clip_benchmark> root=<its data> out=<folder> [split=test] [task=<key>]
 """
 
-from poolbench.errors import exit_on_user_error
-from tasks.command import main
+from tasks.command import VERBS
 
 if __name__ == "__main__":
-    exit_on_user_error(main)
+    VERBS.start()

@@ -3,10 +3,11 @@
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from poolbench.command import chosen, parse
+from poolbench.command import Command, Verbs
 from poolbench.errors import UserError
 from poolbench.hub import forbidden
 from poolbench.machine import cores
@@ -78,19 +79,6 @@ class ExportOptions:
     language: str = option("of class names and templates, or of captions", "en")
     prompts: str | None = source("JSON of templates by data set, a file or one in clip_benchmark; null: its own", None)
     download: bool = option("true: clip_benchmark may fetch into root= what is missing", False)
-
-
-def main() -> int:
-    """Run the command that the command line names.
-
-    Raises:
-        UserError: no command, an unknown one, or a wrong option.
-    """
-    (schema, run), arguments = chosen("tasks", COMMANDS)
-    words, options = parse(arguments, schema)
-    if words:
-        raise UserError(f"unknown word {words[0]!r}; to choose tasks write tasks={words[0]}")
-    return run(options)
 
 
 def _list(options: ListOptions) -> int:
@@ -172,6 +160,8 @@ COMMANDS: dict[str, tuple[type[Any], Callable[[Any], int]]] = {
     "names": (NamesOptions, _names),
     "export": (ExportOptions, _export),
 }
+_REFUSAL = "unknown word {word!r}; to choose tasks write tasks={word}"
+VERBS = Verbs("tasks", {name: partial(Command, *both, refusal=_REFUSAL) for name, both in COMMANDS.items()})
 
 
 def _chosen(words: str) -> list[Task]:

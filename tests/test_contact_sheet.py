@@ -1,6 +1,5 @@
 """The contact sheet: from stored predictions and the data alone, the same pictures every time."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from evalsets import (
 )
 from PIL import Image
 
-from evaluate.contact_sheet import COLUMNS, RIGHT, TRUTH, WRONG, cell_of, draw, main, sampled
+from evaluate.contact_sheet import COLUMNS, COMMAND, RIGHT, TRUTH, WRONG, cell_of, draw, sampled
 from poolbench.errors import UserError
 from tasks.registry import load_tasks
 from tasks.results import predictions_path
@@ -37,16 +36,13 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def run_main(monkeypatch: pytest.MonkeyPatch, root: Path, **options: Any) -> int:
+def run_main(root: Path, **options: Any) -> int:
     options = {"run": root / "run", "data": root / "data", "task": FLICKR, **options}
-    monkeypatch.setattr(sys, "argv", ["", *(f"{key}={value}" for key, value in options.items())])
-    return main()
+    return COMMAND.answer([f"{key}={value}" for key, value in options.items()])
 
 
-def test_a_sheet_is_written(
-    evaluated: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run_main(monkeypatch, evaluated, count=20) == 0
+def test_a_sheet_is_written(evaluated: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_main(evaluated, count=20) == 0
     path = evaluated / "run" / "contact_sheet.png"
     rows = sampled(predictions_path(evaluated / "run", FLICKR), 20)
     hits = sum(row["text_rank"] == 1 for row in rows)
@@ -54,9 +50,9 @@ def test_a_sheet_is_written(
     first = path.read_bytes()
     with Image.open(path) as sheet:
         assert sheet.mode == "RGB" and sheet.width > COLUMNS * 100
-    run_main(monkeypatch, evaluated, count=20)
+    run_main(evaluated, count=20)
     assert path.read_bytes() == first
-    run_main(monkeypatch, evaluated, count=99, out=evaluated / "all.png")  # more than there are
+    run_main(evaluated, count=99, out=evaluated / "all.png")  # more than there are
     with Image.open(evaluated / "all.png") as sheet:
         assert sheet.height > Image.open(path).height
 
@@ -93,7 +89,7 @@ def test_right_captions_are_green_and_wrong_ones_red() -> None:
     assert draw([long]).width == draw([right]).width
 
 
-def test_wrong_input(evaluated: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_wrong_input(evaluated: Path, tmp_path: Path) -> None:
     for options, message in (
         ({"run": tmp_path}, "evaluate the task first"),
         ({"task": EUROSAT}, "is not of a retrieval task"),
@@ -103,10 +99,9 @@ def test_wrong_input(evaluated: Path, monkeypatch: pytest.MonkeyPatch, tmp_path:
         ({"tusk": "a"}, "unknown key 'tusk'"),
     ):
         with pytest.raises(UserError, match=message):
-            run_main(monkeypatch, evaluated, **options)
+            run_main(evaluated, **options)
     write_retrieval(tmp_path, load_tasks()[FLICKR], retrieval_samples(3))
     with pytest.raises(UserError, match="the predictions are of other data"):
-        run_main(monkeypatch, evaluated, data=tmp_path)
-    monkeypatch.setattr(sys, "argv", ["", f"run={evaluated}"])
+        run_main(evaluated, data=tmp_path)
     with pytest.raises(UserError, match="task= is needed"):
-        main()
+        COMMAND.answer([f"run={evaluated}"])

@@ -37,7 +37,7 @@ from curate.download.images import Settings, Shard, make
 from curate.download.options import DownloadOptions
 from curate.download.resize import SIDE, finished
 from leaderboard.evidence import check_pool
-from poolbench.command import parse
+from poolbench.command import Command
 from poolbench.errors import UserError, status_of
 from poolbench.files import digest_file, read_json
 from poolbench.subset import Subset
@@ -81,7 +81,7 @@ def good_pool(out: Path, hosts: Web, count: int, behaviour: str = "good") -> Pat
 
 
 def main(words: list[str]) -> int:
-    return download_pool.download(*parse(words, DownloadOptions))
+    return Command(DownloadOptions, download_pool.download).answer(words)
 
 
 def download(out: Path, *options: str) -> int:

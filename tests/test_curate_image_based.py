@@ -14,7 +14,7 @@ import pytest
 import torch
 from metadata import write_metadata
 
-from curate.centroids import CentroidsConfig, main, sample
+from curate.centroids import COMMAND, CentroidsConfig, sample
 from curate.models import clusters as clustering
 from curate.models.captions import usable_captions
 from curate.models.clusters import k_means, longest_of, nearest
@@ -278,7 +278,7 @@ def test_all_points_are_taken_and_none_is_drawn() -> None:
 def test_the_command_clusters_the_rows_with_usable_captions(tmp_path: Path, pool: Path) -> None:
     out = tmp_path / "centroids.npy"
     given = [f"pool={pool}", f"out={out}", f"language={SMALL}"]
-    assert main([*given, "clusters=5"]) == 0
+    assert COMMAND.answer([*given, "clusters=5"]) == 0
     parts = []
     for path in sorted(pool.glob("*.parquet")):
         kept = usable_captions(pq.read_table(path)["text"], SMALL)
@@ -324,9 +324,9 @@ def test_a_killed_clustering_continues(
     with monkeypatch.context() as patch:
         patch.setattr("curate.centroids.k_means", killed)
         with pytest.raises(KeyboardInterrupt):
-            main(given)
+            COMMAND.answer(given)
     assert not out.exists() and out.with_name("centroids.npy.work").exists()
-    assert main(given) == 0
+    assert COMMAND.answer(given) == 0
     assert "continuing: 3 of 3 files are done" in capsys.readouterr().err
     assert out.exists() and not out.with_name("centroids.npy.work").exists()
 
@@ -335,11 +335,11 @@ def test_a_pool_without_embeddings_and_wrong_keys_are_one_line(tmp_path: Path) -
     bare = write_metadata(tmp_path / "bare", files=1, rows=20, npz=False)
     given = [f"pool={bare}", f"out={tmp_path}/c.npy", f"language={SMALL}"]
     with pytest.raises(UserError, match=r"0000.parquet has no .npz beside it, in which l14_img would be"):
-        main(given)
+        COMMAND.answer(given)
     with pytest.raises(UserError, match="ratio= is above 0 and at most 1"):
-        main([*given, "ratio=0"])
+        COMMAND.answer([*given, "ratio=0"])
     with pytest.raises(UserError, match="workers=0 must be positive"):
-        main([*given, "workers=0"])
+        COMMAND.answer([*given, "workers=0"])
     with pytest.raises(UserError, match="'small' is not key=value"):
-        main(["small", *given])
+        COMMAND.answer(["small", *given])
     assert not (tmp_path / "c.npy").exists()

@@ -339,14 +339,12 @@ def test_the_time_that_the_demo_takes_is_told(
     monkeypatch.setenv("POOLBENCH_CACHE", str(demo.pool.parent.parent))
     assert is_built()
     words = ["seeds=0 1 2", "precision=fp32", "recipe.model=test-tiny", "recipe.samples=512", "recipe.warmup=1"]
-    monkeypatch.setattr(sys, "argv", ["demo_time", *words])
-    assert demo_time.main() == 0
+    demo_time.main(words)
     told = capsys.readouterr().out
     assert told.startswith("On this machine the first result comes after about ")
     assert "\n6 trainings of 4 steps, " in told
-    monkeypatch.setattr(sys, "argv", ["demo_time", "seeds="])
     with pytest.raises(UserError, match="seeds= is needed"):
-        demo_time.main()
+        demo_time.main(["seeds="])
 
 
 def test_a_missing_package_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import math
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from evalsets import (
 from predictions import DRAWS, hits, keys, labelled
 from runs import result
 
-from evaluate.compare import NO_DIFFERENCE, Comparison, as_json, compare, holm, main, mcnemar, report, two_sided
+from evaluate.compare import COMMAND, NO_DIFFERENCE, Comparison, as_json, compare, holm, mcnemar, report, two_sided
 from evaluate.metrics import statistic_of
 from evaluate.results import Conditions, save
 from poolbench.errors import UserError
@@ -307,9 +306,8 @@ def test_tasks_without_a_counterpart_or_metric_are_named(tmp_path: Path) -> None
     assert {"only in A: cars", f"only in B: {PETS}"} <= set(report(found).splitlines())
 
 
-def run_main(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int:
-    monkeypatch.setattr(sys, "argv", ["compare", *map(str, arguments)])
-    return main()
+def run_main(*arguments: str | Path) -> int:
+    return COMMAND.answer(list(map(str, arguments)))
 
 
 @pytest.mark.parametrize(
@@ -337,7 +335,7 @@ def test_mistakes_are_one_line(
     Path("broken").mkdir()
     Path("broken", FILE).write_text('["no line"]\n')
     with pytest.raises(UserError, match=message) as caught:
-        run_main(monkeypatch, *arguments)
+        run_main(*arguments)
     assert "\n" not in str(caught.value)
 
 

@@ -14,7 +14,7 @@ import torch
 from evalsets import MODEL, classification_samples, scored, write_checkpoint, write_classification
 from runs import run_json
 
-from evaluate.merge import OLD, main, merged
+from evaluate.merge import COMMAND, OLD, merged
 from poolbench.errors import UserError, status_of
 from poolbench.files import append_line, read_lines
 from poolbench.models.clip import create
@@ -157,12 +157,11 @@ Merge = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture
-def merge(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Merge:
+def merge(capsys: pytest.CaptureFixture[str]) -> Merge:
     """Runs the command with some words; gives its exit status and what it printed."""
 
     def run(*words: str) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["evaluate.merge", *words])
-        status = status_of(main)
+        status = status_of(lambda: COMMAND.answer(words))
         return status, "".join(capsys.readouterr())
 
     return run

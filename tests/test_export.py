@@ -31,7 +31,7 @@ from published_sets import PUBLISHED, Published, fer2013, pixels
 
 from poolbench.errors import status_of
 from tasks import export
-from tasks.command import main
+from tasks.command import VERBS
 from tasks.datasets import CLASSIFICATION, REFUSED, RETRIEVAL, task_of
 from tasks.readers import Example, open_data, read_examples
 from tasks.registry import Task, load_tasks, read_task
@@ -41,9 +41,8 @@ ROOT = Path(__file__).parent.parent
 TASKS = load_tasks()
 
 
-def command(patch: pytest.MonkeyPatch, *words: str) -> int:
-    patch.setattr(sys, "argv", ["tasks", "export", *words])
-    return status_of(main)
+def command(*words: str) -> int:
+    return status_of(lambda: VERBS.answer(["export", *words]))
 
 
 def exported(name: str, tmp_path: Path, patch: pytest.MonkeyPatch, *words: str) -> Path:
@@ -51,7 +50,7 @@ def exported(name: str, tmp_path: Path, patch: pytest.MonkeyPatch, *words: str) 
     published = PUBLISHED[name]
     published.make(tmp_path / "data", patch)
     places = (f"dataset={name}", f"root={tmp_path}/data", f"out={tmp_path}/out", f"language={published.language}")
-    assert command(patch, *places, *words) == 0
+    assert command(*places, *words) == 0
     return tmp_path / "out" / published.folder
 
 
@@ -151,7 +150,7 @@ def test_train_lies_beside_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     folder = exported("mnist", tmp_path, monkeypatch)
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     where = ("dataset=mnist", f"root={tmp_path}/data", f"out={tmp_path}/out")
-    assert command(monkeypatch, *where, "split=train") == 0
+    assert command(*where, "split=train") == 0
     assert (folder / "train/nshards.txt").read_text() == "1\n"
     assert before.items() <= {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}.items()
     dataset = theirs("mnist", tmp_path / "data", split="train")
@@ -176,14 +175,14 @@ def test_a_second_run_says_what_is_there(
     folder = exported("mnist", tmp_path, monkeypatch)
     times = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     capsys.readouterr()
-    assert command(monkeypatch, "dataset=mnist", f"root={tmp_path}/data", f"out={tmp_path}/out") == 0
+    assert command("dataset=mnist", f"root={tmp_path}/data", f"out={tmp_path}/out") == 0
     told = capsys.readouterr().out
     assert told.startswith(f"{folder}/test is there already: 1 shards, ") and "take it away" in told
     assert times == {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     # Another data set's train does not come to lie beside it.
     PUBLISHED["cifar10"].make(tmp_path / "other", monkeypatch)
     words = ("dataset=cifar10", f"root={tmp_path}/other", f"out={tmp_path}/out", "task=mnist", "split=train")
-    assert command(monkeypatch, *words) == 2
+    assert command(*words) == 2
     assert "classnames.txt is there with another content" in capsys.readouterr().err
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [folder.name]
 
@@ -234,14 +233,14 @@ def test_languages_and_prompts(
     root = tmp_path / "data"
     PUBLISHED["imagenet-a"].make(root, monkeypatch)
     where = ("dataset=imagenet-a", f"root={root}")
-    assert command(monkeypatch, *where, f"out={tmp_path}/out", "language=it") == 0
+    assert command(*where, f"out={tmp_path}/out", "language=it") == 0
     folder = tmp_path / "out/wds_imagenet-a-it_test"
     dataset = build_dataset("imagenet-a", str(root), None, "test", False, language="it")
     assert (folder / "classnames.txt").read_text().splitlines() == dataset.classes
     templates = folder / "zeroshot_classification_templates.txt"
     assert templates.read_text().splitlines() == dataset.templates and "una foto" in templates.read_text()
     (tmp_path / "mine.json").write_text(json.dumps({"imagenet-a": ["Sieh, {c}!"]}))
-    assert command(monkeypatch, *where, f"out={tmp_path}/mine", f"prompts={tmp_path}/mine.json") == 0
+    assert command(*where, f"out={tmp_path}/mine", f"prompts={tmp_path}/mine.json") == 0
     assert (tmp_path / "mine/wds_imagenet-a_test" / templates.name).read_text() == "Sieh, {c}!\n"
     assert "note: zeroshot_classification_templates.txt, line 1, is 'Sieh, {c}!', known is" in capsys.readouterr().out
     capsys.readouterr()
@@ -251,7 +250,7 @@ def test_languages_and_prompts(
         "prompts=jp_zeroshot_classification_template.json": "did you mean 'jp_zeroshot_classification_templates.json'?",
         "prompts=nllb_dist13b_prompts.json": "Templates not specified for imagenet-a",
     }.items():
-        assert command(monkeypatch, *where, f"out={tmp_path}/no", words) == 2
+        assert command(*where, f"out={tmp_path}/no", words) == 2
         error = capsys.readouterr().err
         assert told in error and error.count("\n") == 1
 
@@ -279,7 +278,7 @@ def test_data_sets_that_are_read_once_from_front_to_back(tmp_path: Path, monkeyp
     for name in ("task_adaptation", "task_adaptation.data"):
         monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
     monkeypatch.setitem(sys.modules, "task_adaptation.data.svhn", types.SimpleNamespace(SvhnData=SvhnData))
-    assert command(monkeypatch, "dataset=vtab/svhn", f"root={tmp_path}", f"out={tmp_path}/out") == 0
+    assert command("dataset=vtab/svhn", f"root={tmp_path}", f"out={tmp_path}/out") == 0
     classnames, _, samples = ours(TASKS["vtab/svhn"], tmp_path / "out")
     assert classnames[:3] == ("zero", "one", "two") and [item.label for item in samples] == list(range(6))
     assert [pixels(item.image) for item in samples] == [picture.tobytes() for picture in pictures]
@@ -358,7 +357,7 @@ def test_mistakes_are_one_line_and_leave_nothing(
         PUBLISHED["eurosat"].make(tmp_path / "data", monkeypatch)
     (tmp_path / "data").mkdir(exist_ok=True)
     root = [] if any(word.startswith("root=") for word in words) else [f"root={tmp_path}/data"]
-    assert command(monkeypatch, *words, *root, f"out={tmp_path}/out") == 2
+    assert command(*words, *root, f"out={tmp_path}/out") == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1 and told in lines[0]
     assert not (tmp_path / "out").exists()
@@ -373,7 +372,7 @@ def test_data_that_do_not_fit_leave_nothing(
     (picture,) = (tmp_path / "data/test/happy").iterdir()
     whole = picture.read_bytes()
     picture.write_bytes(b"no picture")
-    assert command(monkeypatch, *where) == 2
+    assert command(*where) == 2
     assert "error: fer2013: sample 3 cannot be read: UnidentifiedImageError: " in capsys.readouterr().err
     assert not list((tmp_path / "out").iterdir())
     picture.write_bytes(whole)
@@ -381,17 +380,17 @@ def test_data_that_do_not_fit_leave_nothing(
     PUBLISHED["imagenetv2"].make(cut, monkeypatch)
     file = cut / "ImageNetV2-matched-frequency/123/1230.jpeg"
     file.write_bytes(file.read_bytes()[:-200])  # its header is whole
-    assert command(monkeypatch, "dataset=imagenetv2", f"root={cut}", f"out={tmp_path}/out") == 2
+    assert command("dataset=imagenetv2", f"root={cut}", f"out={tmp_path}/out") == 2
     assert "imagenetv2: sample 2 cannot be read: OSError: image file is truncated" in capsys.readouterr().err
     (tmp_path / "data/test/happy").rename(tmp_path / "data/happy")
-    assert command(monkeypatch, *where) == 2
+    assert command(*where) == 2
     assert "6 folders of classes lie there, but there are 7 class names" in capsys.readouterr().err
     (tmp_path / "data/happy").rename(tmp_path / "data/test/happy")
     # What a killed process left is taken away, and what is still being written is not touched.
     part = tmp_path / "out/.wds_fer2013_test-test.part"
     part.mkdir()
     (part / "7.tar").write_bytes(b"half")
-    assert command(monkeypatch, *where) == 0
+    assert command(*where) == 0
     assert sorted(path.name for path in (tmp_path / "out/wds_fer2013_test/test").iterdir()) == ["0.tar", "nshards.txt"]
     assert not part.exists()
 
@@ -409,7 +408,7 @@ def test_a_download_that_fails_is_told(
     wget.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
     where = ("dataset=flickr30k", f"root={tmp_path}/data", f"out={tmp_path}/out", "download=true")
-    assert command(monkeypatch, *where) == 2
+    assert command(*where) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "a download failed, with status 4: wget https://" in line and not annotations.exists()
 
@@ -426,7 +425,7 @@ def test_pictures_keep_what_a_model_sees(tmp_path: Path, monkeypatch: pytest.Mon
     """Transparency and 16 bits of grey: a file is kept only where our decoder makes of it what the data set yields."""
     fer2013(tmp_path / "data", monkeypatch)
     (tmp_path / "data/test/sad/deep.png").write_bytes(deep_grey())
-    assert command(monkeypatch, "dataset=fer2013", f"root={tmp_path}/data", f"out={tmp_path}/out") == 0
+    assert command("dataset=fer2013", f"root={tmp_path}/data", f"out={tmp_path}/out") == 0
     _, _, samples = ours(reading("fer2013", tmp_path / "out/wds_fer2013_test"), tmp_path / "out")
     for item, (picture, _) in zip(samples, theirs("fer2013", tmp_path / "data"), strict=True):
         assert pixels(item.image) == pixels(picture)

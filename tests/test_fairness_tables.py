@@ -2,7 +2,6 @@
 
 import json
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 from evalsets import classification_samples, metadata_of, scored, with_metadata, write_checkpoint, write_faces
 
-from evaluate.fairness import main, tables
+from evaluate.fairness import COMMAND, tables
 from poolbench.errors import UserError
 from poolbench.files import append_line
 from tasks.registry import load_tasks
@@ -59,9 +58,8 @@ crime-related   10.0      -    12.0   13.0      -
 non-human       20.0   21.0    22.0   23.0      -"""
 
 
-def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["", *arguments])
-    return main()
+def call(*arguments: str) -> int:
+    return COMMAND.answer(arguments)
 
 
 def results(folder: Path, *lines: tuple[str, dict[str, Any]]) -> Path:
@@ -75,17 +73,15 @@ def test_every_number_has_its_place() -> None:
     assert tables(UTKFACE, METRICS) == TABLES
 
 
-def test_both_tasks_are_printed_with_their_last_results(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_both_tasks_are_printed_with_their_last_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     old = {**METRICS, "acc_race_avg": 0.0}
     results(
         tmp_path, (UTKFACE.key, old), ("imagenet1k", {"acc1": 0.5}), (FAIRFACE.key, METRICS), (UTKFACE.key, METRICS)
     )
-    assert call(monkeypatch, f"run={tmp_path}") == 0
+    assert call(f"run={tmp_path}") == 0
     assert capsys.readouterr().out == f"{tables(FAIRFACE, METRICS)}\n\n{TABLES}\n"
     assert "southeast asian  east asian" in tables(FAIRFACE, METRICS)
-    assert call(monkeypatch, f"run={tmp_path}", f"task={UTKFACE.key}") == 0
+    assert call(f"run={tmp_path}", f"task={UTKFACE.key}") == 0
     assert capsys.readouterr().out == f"{TABLES}\n"
 
 
@@ -105,32 +101,28 @@ def test_both_tasks_are_printed_with_their_last_results(
         ([], "run= is needed"),
     ],
 )
-def test_what_cannot_be_printed(
-    arguments: Sequence[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_cannot_be_printed(arguments: Sequence[str], message: str, tmp_path: Path) -> None:
     metrics = {name: value for name, value in METRICS.items() if name != "acc_age_avg"}
     results(tmp_path, (FAIRFACE.key, metrics))
     with pytest.raises(UserError) as caught:
-        call(monkeypatch, *(argument.format(run=tmp_path) for argument in arguments))
+        call(*(argument.format(run=tmp_path) for argument in arguments))
     assert str(caught.value).startswith(message.format(run=tmp_path)) and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("line", [3, {"metrics": 5}, {"key": "imagenet1k"}], ids=str)
-def test_a_file_of_something_else(line: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_of_something_else(line: Any, tmp_path: Path) -> None:
     results(tmp_path, (FAIRFACE.key, METRICS))
     append_line(tmp_path / FILE, line)
     with pytest.raises(UserError, match=r"eval_results.jsonl, line 2, is not a line of results"):
-        call(monkeypatch, f"run={tmp_path}")
+        call(f"run={tmp_path}")
 
 
-def test_an_evaluation_ends_with_the_tables(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_evaluation_ends_with_the_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     metadata = metadata_of(FAIRFACE, np.zeros(60, np.int64))
     write_faces(tmp_path, FAIRFACE, with_metadata(classification_samples(60, 2), metadata))
     outcome = scored(write_checkpoint(tmp_path / "model.pt"), tmp_path, tmp_path / "out", [FAIRFACE.key])
     printed = capsys.readouterr().out
-    assert call(monkeypatch, f"run={tmp_path / 'out'}") == 0
+    assert call(f"run={tmp_path / 'out'}") == 0
     expected = capsys.readouterr().out
     assert f"\n\n{expected}\n" in printed
     rows = {name: np.array(values) for name, values in outcome.predictions[FAIRFACE.key].items()}

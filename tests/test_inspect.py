@@ -4,7 +4,6 @@ import json
 import pickle
 import re
 import shutil
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,11 +55,7 @@ def gather(files: list[File], question: Question) -> Findings:
 def run(subset: Path, **options: Any) -> int:
     """`python -m curate.inspect` in this process, with one worker unless the options say otherwise; mistakes raise."""
     options.setdefault("workers", 1)
-    before, sys.argv = sys.argv, ["inspect", str(subset), *(f"{key}={value}" for key, value in options.items())]
-    try:
-        return inspect.main()
-    finally:
-        sys.argv = before
+    return inspect.COMMAND.answer([str(subset), *(f"{key}={value}" for key, value in options.items())])
 
 
 def facts_of(page: str) -> dict[str, str]:
@@ -285,13 +280,11 @@ def test_wrong_commands_get_one_line(
     subset: str | None,
     options: dict[str, Any],
     message: str,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     words = [] if subset is None else [str(data / subset)]
     known = {"pool": data / "metadata", "out": tmp_path / "r.html", **options}
-    monkeypatch.setattr(sys, "argv", ["inspect", *words, *(f"{key}={value}" for key, value in known.items())])
     with pytest.raises(UserError, match=message) as caught:
-        inspect.main()
+        inspect.COMMAND.answer([*words, *(f"{key}={value}" for key, value in known.items())])
     assert "\n" not in str(caught.value) and not (tmp_path / "r.html").exists()
 
 

@@ -1,6 +1,5 @@
 """Manifests: which run has which number, and what is said of a bad one."""
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -30,25 +29,21 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
-def printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str | Path) -> tuple[int, str]:
-    monkeypatch.setattr(sys, "argv", ["train.manifest", *map(str, words)])
-    status = status_of(manifest.main)
+def printed(capsys: pytest.CaptureFixture[str], *words: str | Path) -> tuple[int, str]:
+    status = status_of(lambda: manifest.main(list(map(str, words))))
     return status, "".join(capsys.readouterr())
 
 
-def test_all_seeds_of_a_method_come_together(
-    path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_all_seeds_of_a_method_come_together(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(path, GOOD)
     names = [run.name for run in read_runs(path)]
     assert names == ["everything-seed0", "everything-seed7", "clip-seed0", "clip-seed7"]
-    status, text = printed(monkeypatch, capsys, path)
+    status, text = printed(capsys, path)
     assert status == 0 and "4  clip-seed7" in text and "sbatch --array=1-4 slurm/train.sbatch" in text
-    status, text = printed(monkeypatch, capsys, path, "4")
+    status, text = printed(capsys, path, "4")
     words = ["scale=small", "data=/other pool", "subset=/clip.npy", "name=clip-seed7", "seed=7"]
     assert (status, text.splitlines()) == (0, words)
-    monkeypatch.setattr(sys, "argv", ["train.folder", *words])
-    assert status_of(folder.main) == 0 and capsys.readouterr().out == "runs/clip-seed7\n"
+    assert status_of(lambda: folder.main(words)) == 0 and capsys.readouterr().out == "runs/clip-seed7\n"
 
 
 @pytest.mark.parametrize(
@@ -80,9 +75,7 @@ def test_a_bad_manifest_costs_one_line(path: Path, text: str, told: str) -> None
     assert message.startswith(f"manifest {path}") and told in message and "\n" not in message
 
 
-def test_a_wrong_call_costs_one_line(
-    path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_wrong_call_costs_one_line(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(path, GOOD)
     for words, told in (
         ((path, "5"), "has no run 5; they are numbered 1 to 4, as in --array="),
@@ -91,5 +84,5 @@ def test_a_wrong_call_costs_one_line(
         ((path.parent / "no.yaml",), "no.yaml cannot be read: No such file"),
         ((), "give a manifest"),
     ):
-        status, text = printed(monkeypatch, capsys, *words)
+        status, text = printed(capsys, *words)
         assert status == 2 and told in text and text.count("\n") == 1

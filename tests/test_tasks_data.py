@@ -31,7 +31,7 @@ from hub_server import COMMIT, Hub, serving
 from poolbench import PACKAGES
 from poolbench.errors import UserError, status_of
 from poolbench.files import digest_file, read_json
-from tasks.command import main
+from tasks.command import VERBS
 from tasks.lock import is_pinned, load_lock, pinned, unpinned
 from tasks.registry import load_tasks
 from tasks.verify import verify
@@ -481,10 +481,7 @@ def test_verify_counts_every_kind(run: Command, hub: Hub, tmp_path: Path) -> Non
         ([], "needs a command; known: list, download, verify, lock"),
     ],
 )
-def test_mistakes_are_one_line(
-    words: list[str], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["tasks", *words])
-    assert status_of(main) == 2
+def test_mistakes_are_one_line(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert status_of(lambda: VERBS.answer(words)) == 2
     errors = capsys.readouterr().err
     assert message in errors and errors.count("\n") == 1

@@ -7,15 +7,15 @@ that is busy now is taken to stay so.
 """
 
 import statistics
-import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 from demodata.pool import is_built
-from poolbench.command import compose
-from poolbench.errors import UserError, exit_on_user_error
-from poolbench.usage import asked_for, composed_usage
+from poolbench.command import compose, start
+from poolbench.errors import UserError
+from poolbench.usage import composed_usage
 from train.config import TrainConfig
 
 _MEASURED = 3.0  # seconds of steps that are measured, or
@@ -45,17 +45,14 @@ class Forecast(NamedTuple):
     end: float
 
 
-def main() -> int:
+def main(arguments: list[str]) -> None:
     """Measure, and print one line.
 
     Raises:
         UserError: no seeds, or a key that `python -m train` does not know.
     """
-    if asked_for(sys.argv[1:]):
-        print(f"{__doc__}\n{composed_usage('train')}")
-        return 0
-    words = [word for word in sys.argv[1:] if not word.startswith("seeds=")]
-    seeds = [seed for word in sys.argv[1:] if word.startswith("seeds=") for seed in word.partition("=")[2].split()]
+    words = [word for word in arguments if not word.startswith("seeds=")]
+    seeds = [seed for word in arguments if word.startswith("seeds=") for seed in word.partition("=")[2].split()]
     if not seeds:
         raise UserError("seeds= is needed: one or more numbers, such as seeds='0 1 2'")
     config = compose("train", ["scale=tiny", *words], TrainConfig)
@@ -65,7 +62,6 @@ def main() -> int:
         f"On this machine the first result comes after about {_minutes(told.first)} and the end after about "
         f"{_minutes(told.end)}:\n{2 * len(seeds)} trainings of {config.steps:,} steps, {pace.step:.2g} seconds a step"
     )
-    return 0
 
 
 def measure(config: TrainConfig, clock: Callable[[], float] = time.perf_counter) -> Pace:
@@ -111,4 +107,4 @@ def _minutes(seconds: float) -> str:
 
 
 if __name__ == "__main__":
-    exit_on_user_error(main)
+    start(main, partial(composed_usage, "train"))

@@ -17,19 +17,19 @@ A run is called <method>-seed<seed>. An option of a method takes the place of th
 """
 
 import re
-import sys
 from collections import Counter
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from poolbench.command import compose
-from poolbench.errors import UserError, exit_on_user_error
+from poolbench.command import compose, start
+from poolbench.errors import UserError
 from poolbench.text import aligned
-from poolbench.usage import asked_for, usage
+from poolbench.usage import usage
 from poolbench.validation import first_problem
 from train.config import TrainConfig
 
@@ -75,21 +75,18 @@ class Run(NamedTuple):
     words: tuple[str, ...]
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """List the runs, or print the options of one.
 
     Raises:
         UserError: a bad manifest, a number that it does not have, or a wrong option.
     """
-    if asked_for(sys.argv[1:]):
-        print(usage(None))
-        return
-    if not 2 <= len(sys.argv) <= 3:
+    if not 1 <= len(arguments) <= 2:
         raise UserError("give a manifest, and the number of a run to see its options alone")
-    path = Path(sys.argv[1])
+    path = Path(arguments[0])
     runs = read_runs(path)
-    if len(sys.argv) == 3:
-        print("\n".join(_numbered(path, runs, sys.argv[2]).words))
+    if len(arguments) == 2:
+        print("\n".join(_numbered(path, runs, arguments[1]).words))
         return
     check(path, runs)
     rows = [(str(number), run.name, " ".join(run.words)) for number, run in enumerate(runs, start=1)]
@@ -175,4 +172,4 @@ def _numbered(path: Path, runs: list[Run], number: str) -> Run:
 
 
 if __name__ == "__main__":
-    exit_on_user_error(main)
+    start(main, partial(usage, None))

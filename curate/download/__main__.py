@@ -5,27 +5,29 @@ python -m curate.download scale=<small|medium|large|xlarge|datacomp_1b> out=<fol
 A second run goes on where the first one stopped.
 """
 
-import sys
+from typing import TYPE_CHECKING
 
-from poolbench.errors import UserError, exit_on_user_error
+from poolbench.errors import UserError
+
+if TYPE_CHECKING:  # the processes that make shards import this file too, and need nothing of it
+    from curate.download.options import DownloadOptions
 
 
-def run() -> int:
-    """The command. The processes that make shards import this file too, and need nothing of it.
+def run(options: "DownloadOptions") -> int:
+    """The command.
 
     Raises:
         UserError: as it says, or a package of the extra `download` is missing.
     """
-    from curate.download.options import DownloadOptions
-    from poolbench.command import parse
-
-    words, options = parse(sys.argv[1:], DownloadOptions)
     try:
         from curate.download.run import download
     except ModuleNotFoundError as error:
         raise UserError(f"{error.name} is missing; pip install 'poolbench[download]'") from None
-    return download(words, options)
+    return download(options)
 
 
 if __name__ == "__main__":
-    exit_on_user_error(run)
+    from curate.download.options import DownloadOptions
+    from poolbench.command import Command
+
+    Command(DownloadOptions, run).start()

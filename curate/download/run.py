@@ -1,6 +1,6 @@
 """The command `python -m curate.download`: metadata, shards in processes of their own, and the report."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
@@ -23,7 +23,7 @@ SHARDS = "shards"
 _PLAN = ".plan.json"  # in the folder of shards: which rows are whose, and what decides how pictures look
 
 
-def download(words: Sequence[str], options: DownloadOptions) -> int:
+def download(options: DownloadOptions) -> int:
     """Bring the pool that the options name.
 
     Returns:
@@ -32,7 +32,7 @@ def download(words: Sequence[str], options: DownloadOptions) -> int:
     Raises:
         UserError: a wrong option, or metadata that cannot be brought or read.
     """
-    _check(words, options)
+    _check(options)
     out = Path(options.out)
     with claimed(out, wait=2.0):
         folder = out / METADATA
@@ -43,9 +43,7 @@ def download(words: Sequence[str], options: DownloadOptions) -> int:
         return _images(options, out) if options.images else 0
 
 
-def _check(words: Sequence[str], options: DownloadOptions) -> None:
-    if words:
-        raise UserError(f"unknown word {words[0]!r}; options are key=value, as scale=small")
+def _check(options: DownloadOptions) -> None:
     if options.scale not in SCALES:
         raise UserError(f"scale={options.scale} is not known; {nearest(options.scale, SCALES)}")
     if Path(options.out).exists() and not Path(options.out).is_dir():

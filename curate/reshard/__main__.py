@@ -4,22 +4,17 @@ python -m curate.reshard subset=<.npy> shards=<folder|tar|pattern|URL> out=<fold
 """
 
 import signal
-import sys
 
 from curate.reshard.options import ReshardOptions
 from curate.reshard.run import reshard
-from poolbench.command import parse
-from poolbench.errors import UserError, exit_on_user_error
+from poolbench.command import Command
 
 
-def main() -> int:
-    """Parse the command line and run it."""
-    words, options = parse(sys.argv[1:], ReshardOptions)
-    if words:
-        raise UserError(f"{words[0]!r} is not key=value; --help shows the keys")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what is being written is given up
+def run(options: ReshardOptions) -> int:
+    """Reshard; SIGTERM is as Ctrl-C: what is being written is given up."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     return reshard(options)
 
 
 if __name__ == "__main__":
-    exit_on_user_error(main)
+    Command(ReshardOptions, run).start()
