@@ -4,16 +4,17 @@ HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE are honoured, as in every tool built on
 """
 
 import hashlib
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 import requests
+from tenacity import RetryCallState, stop_after_attempt
 
 from poolbench.errors import UserError, first_line, no_room, unwritable
 from poolbench.files import digest_file
+from poolbench.retry import raised, retried
 
 ATTEMPTS = 6
 FIRST_PAUSE = 1.0  # seconds before the second attempt; doubled before each further one
@@ -167,26 +168,18 @@ def insist(what: str, ask: Callable[[], Value], progress: Callable[[], int] = la
     """
     if forbidden():
         raise UserError(f"{what} is not here, and HF_HUB_OFFLINE forbids to fetch it")
-    pause, attempt, before = FIRST_PAUSE, 1, progress()
-    while True:
-        try:
-            return ask()
-        except UserError:
+    try:
+        return retried(ask, mends=_mends, stop=stop_after_attempt(ATTEMPTS), pause=_pause, progress=progress)
+    except UserError:
+        raise
+    except Exception as error:
+        if no_room(error):
+            raise FullDiskError(f"{what} cannot be written: {error.strerror}") from None
+        if _closed(error):
+            raise UserError(f"{what} cannot be written: {error.strerror} ({error.filename or 'data='})") from None
+        if not _foreign(error):
             raise
-        except Exception as error:  # the library's HTTP package changes with its version; requests is ours
-            if no_room(error):
-                raise FullDiskError(f"{what} cannot be written: {error.strerror}") from None
-            if isinstance(error, PermissionError) or unwritable(error):
-                raise UserError(f"{what} cannot be written: {error.strerror} ({error.filename or 'data='})") from None
-            status = getattr(getattr(error, "response", None), "status_code", None)
-            if not _foreign(error):
-                raise
-            if progress() != before:
-                pause, attempt, before = FIRST_PAUSE, 1, progress()
-            if attempt == ATTEMPTS or not (status is None or status in (408, 429) or status >= 500):
-                raise UserError(f"{what} cannot be fetched: {_reason(error, status)}") from None
-            time.sleep(max(pause, _retry_after(error)))
-            pause, attempt = 2 * pause, attempt + 1
+        raise UserError(f"{what} cannot be fetched: {_reason(error, _status(error))}") from None
 
 
 def forbidden() -> bool:
@@ -203,6 +196,30 @@ def endpoint() -> str:
     return str(constants.ENDPOINT)
 
 
+def _mends(error: Exception) -> bool:
+    """Whether the Hub may give the same later: the connection was lost, or the server has too much to do."""
+    if isinstance(error, UserError) or no_room(error) or _closed(error) or not _foreign(error):
+        return False
+    status = _status(error)
+    return status is None or status in (408, 429) or status >= 500
+
+
+def _pause(state: RetryCallState) -> float:
+    """Seconds until the next attempt."""
+    return max(FIRST_PAUSE * 2.0 ** (state.attempt_number - 1), _retry_after(raised(state)))
+
+
+def _status(error: BaseException) -> int | None:
+    """The HTTP status of an answer that became an error; the library's HTTP package changes with its version."""
+    status: int | None = getattr(getattr(error, "response", None), "status_code", None)
+    return status
+
+
+def _closed(error: BaseException) -> TypeGuard[OSError]:
+    """Whether nothing may be written there."""
+    return isinstance(error, PermissionError) or unwritable(error)
+
+
 def _foreign(error: Exception) -> bool:
     """Whether it comes from the network or the Hub, and not from a mistake of ours."""
     package = type(error).__module__.partition(".")[0]
@@ -214,7 +231,7 @@ def _git_digest(path: Path) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
-def _retry_after(error: Exception) -> float:
+def _retry_after(error: BaseException) -> float:
     """Seconds that the server asks to wait, a minute at most."""
     headers = getattr(getattr(error, "response", None), "headers", {})
     value = headers.get("Retry-After", "0")

@@ -11,13 +11,15 @@ import random
 import re
 import socket
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import fsspec
 from fsspec.asyn import sync
+from tenacity import RetryCallState, stop_after_attempt, stop_after_delay, stop_all
+
+from poolbench.retry import raised, retried
 
 Value = TypeVar("Value")
 
@@ -48,26 +50,31 @@ def patiently(ask: Callable[[], Value], failed: Callable[[], None] = lambda: Non
     """What a store answers, asked again after each failure that can mend itself.
 
     Args:
-        failed: called before each new try.
+        failed: called behind each failure after which it is asked again.
 
     Raises:
         StoreError: none of the tries of PATIENCE seconds succeeded.
         OSError: a failure that stays: no such object, no access, no such protocol.
     """
-    began, tries, pause = time.monotonic(), 1, _PAUSES[0]
-    while True:
-        try:
-            return ask()
-        except Exception as error:  # each store's library has its own kinds
-            if not _passes(error):
-                raise OSError(_reason(error)) from error
-            spent = time.monotonic() - began
-            if tries > 1 and spent >= PATIENCE:
-                raise StoreError(f"after {tries} tries in {spent:.0f} s: {_reason(error)}") from error
-        # Workers that failed together must not come back together.
-        time.sleep(pause * (0.5 + random.SystemRandom().random()))
-        tries, pause = tries + 1, min(2 * pause, _PAUSES[1])
-        failed()
+    stop = stop_all(stop_after_attempt(2), stop_after_delay(PATIENCE))
+    try:
+        return retried(ask, mends=_passes, stop=stop, pause=_pause, failed=failed, give_up=_give_up)
+    except StoreError:
+        raise
+    except Exception as error:  # each store's library has its own kinds
+        raise OSError(_reason(error)) from error
+
+
+def _pause(state: RetryCallState) -> float:
+    """Seconds until the next try, at random: workers that failed together must not come back together."""
+    first, longest = _PAUSES
+    return min(first * 2.0 ** (state.attempt_number - 1), longest) * (0.5 + random.SystemRandom().random())
+
+
+def _give_up(state: RetryCallState) -> NoReturn:
+    error = raised(state)
+    spent = state.seconds_since_start or 0.0
+    raise StoreError(f"after {state.attempt_number} tries in {spent:.0f} s: {_reason(error)}") from error
 
 
 def _passes(error: Exception) -> bool:
@@ -88,12 +95,12 @@ def _passes(error: Exception) -> bool:
     return type(cause).__module__ != "builtins" and "InvalidURL" not in kinds
 
 
-def _origin(error: Exception) -> Exception:
+def _origin(error: BaseException) -> BaseException:
     """What a library's OSError was made from: fsspec calls any failure over HTTP "not found"."""
     return error.__cause__ if isinstance(error, OSError) and isinstance(error.__cause__, Exception) else error
 
 
-def _status(error: Exception) -> int | None:
+def _status(error: BaseException) -> int | None:
     """The HTTP status that a store's library (aiohttp, gcsfs, botocore) carries in its errors, None without one."""
     response = getattr(error, "response", None)
     metadata = response.get("ResponseMetadata", {}) if isinstance(response, dict) else {}
@@ -101,7 +108,7 @@ def _status(error: Exception) -> int | None:
     return next((value for value in found if isinstance(value, int)), None)
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     """One line; the kind of error where it says nothing."""
     status = _status(_origin(error))
     if status == 404 or (status is None and isinstance(error, FileNotFoundError)):
