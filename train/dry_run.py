@@ -20,7 +20,8 @@ from poolbench.machine import MAX_WORKERS, slow_bfloat16
 from poolbench.models.cost import Cost, cost_of
 from poolbench.models.names import check_name
 from poolbench.run_record import RunRecord, SubsetOfRun
-from poolbench.shards.samples import BLOCK, Problem, Reasons, read_shard
+from poolbench.shards.members import BLOCK
+from poolbench.shards.samples import Problem, Reasons, read_shard
 from poolbench.shards.sources import Data, Shard, resolve
 from poolbench.subset import Subset
 from poolbench.text import aligned

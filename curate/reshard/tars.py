@@ -1,27 +1,30 @@
 """Find the samples of a tar without reading their pictures, and write their members under new names.
 
-What counts as a sample, and as damage, is what poolbench.shards.samples says; there every byte is read, here the
+What counts as a sample, and as damage, is what poolbench.shards says; there every byte is read, here the
 headers, the captions and the .json members. Headers are written anew, the same for the same name and size whatever
 tool made the pool.
 """
 
 import os
+import re
 import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
 from typing import IO, NamedTuple, Protocol
 
-from poolbench.shards.samples import (
+from poolbench.shards.members import (
     BLOCK,
     MEMBER_LIMIT,
-    Keys,
-    Problem,
-    Sample,
+    NAMING,
+    NO_END,
+    StrictTarInfo,
     check_tail,
+    cut_off,
     damaged,
-    pax_path,
-    split_name,
+    long_name,
+    padded,
 )
+from poolbench.shards.samples import TOO_LARGE, Keys, Problem, Sample, held, split_name
 from poolbench.uids import split_uid
 
 END = bytes(2 * BLOCK)  # of a tar
@@ -30,6 +33,11 @@ _AHEAD = 4 * 2**20  # bytes that the disk is asked for beforehand
 _WINDOW = 16 * 1024  # bytes; a caption, a .json and the next sample's first header come with one read
 _READ = ("json", "txt")  # extensions of which the content is looked at
 _REGULAR = tarfile.REGULAR_TYPES
+# Behind the name stand mode, owner, group, SIZE, time, SUM, the type of a regular file, names, device, and no prefix.
+_USUAL = re.compile(
+    rb"(?:[0-7]{7}[ \0]){3}([0-7]{11})[ \0][0-7]{11}[ \0]([0-7]{6})\0 0.{172}(?:\0{16}|(?:[0-7]{7}[ \0]){2})\0",
+    re.DOTALL,
+)
 _BLANK = tarfile.TarInfo().tobuf(tarfile.USTAR_FORMAT)
 _BLANK_SUM = int(_BLANK[148:154], 8) - 11 * ord("0")  # without the digits of its size
 
@@ -168,6 +176,8 @@ def _sample(shard: str, group: Sequence[Member], keys: Keys) -> Stored | Problem
 
 def _uid(group: Sequence[Member], keys: Keys) -> str:
     extensions = [member.extension for member in group]
+    if sum(member.size for member in group) > MEMBER_LIMIT:
+        raise ValueError(f"{TOO_LARGE}: {held(set(extensions))}")
     for place, extension in enumerate(extensions):
         if extension in extensions[:place]:
             raise ValueError(f"two members .{extension}")
@@ -188,13 +198,14 @@ def members(tar: Tar, stop: int = -1) -> Iterator[Member]:
     """The regular files of a tar (ustar, GNU or pax) that are data, up to its end mark, or to byte `stop`.
 
     Raises:
-        tarfile.TarError: damaged header, early end, a member above MEMBER_LIMIT, or something behind the end mark.
+        tarfile.TarError: damaged header, early end, a sparse member or one above MEMBER_LIMIT, or something behind the
+            end mark.
     """
-    at, start, long_name = 0, 0, ""
+    at, start, told = 0, 0, ""
     while at != stop:
         header = tar.at(at, BLOCK)
         if not header:
-            raise BetweenError("ends without an end-of-archive mark: it was cut off")
+            raise BetweenError(NO_END)
         try:
             name, size, kind = _parse(header)
         except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
@@ -202,22 +213,18 @@ def members(tar: Tar, stop: int = -1) -> Iterator[Member]:
             return
         except tarfile.HeaderError as error:
             raise damaged(header, at, error) from None
-        if size > MEMBER_LIMIT:
-            raise tarfile.ReadError(f"member {name!r} claims {size:,} bytes")
         data, at = at + BLOCK, at + BLOCK + padded(size)
-        stem, extension = split_name(long_name or name)
+        stem, extension = split_name(told or name)
         wanted = extension in _READ or kind not in _REGULAR
         content = tar.at(data, size) if wanted else None
         if not tar.reaches(at):
-            raise tarfile.ReadError(f"cut off within {long_name or name!r}")
+            raise cut_off(told or name)
         if kind in _REGULAR and extension:
             yield Member(stem, extension, start, data, size, content)
-        if kind == tarfile.GNUTYPE_LONGNAME:
-            long_name = (content or b"").rstrip(b"\0").decode("utf-8", "surrogateescape")
-        elif kind == tarfile.XHDTYPE:
-            long_name = pax_path(content or b"") or long_name
+        if kind in NAMING:
+            told = long_name(kind, content or b"") or told
         else:
-            start, long_name = at, ""
+            start, told = at, ""
 
 
 def _check_tail(tar: Tar, at: int) -> None:
@@ -267,26 +274,19 @@ def expect(handle: int, offset: int, length: int) -> None:
         os.posix_fadvise(handle, offset, length, os.POSIX_FADV_WILLNEED)
 
 
-def padded(size: int) -> int:
-    """Bytes that a content of `size` bytes takes."""
-    return size + -size % BLOCK
-
-
 def _parse(block: bytes) -> tuple[str, int, bytes]:
     """Name, size and type of a header.
 
     Raises:
         tarfile.HeaderError: it is damaged, or the end mark.
+        tarfile.ReadError: the member is larger than MEMBER_LIMIT, or sparse.
     """
-    # The usual header is read by hand, in a fifth of the time; tarfile judges all others.
-    if block[156:157] == tarfile.REGTYPE and block[345:346] == b"\0" and len(block) == BLOCK:
-        try:
-            size, total = int(block[124:135], 8), int(block[148:154], 8)
-            if block[135] in b"\0 " and total == _sum(block) - sum(block[148:156]) + 8 * ord(" "):
-                return block[:NAME_LIMIT].partition(b"\0")[0].decode("utf-8", "surrogateescape"), size, block[156:157]
-        except ValueError:
-            pass
-    member = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+    # The usual header is read by hand, in a fifth of the time; the reader's own class judges all others.
+    if len(block) == BLOCK and (usual := _USUAL.match(block, NAME_LIMIT)):
+        size, total = int(usual[1], 8), int(usual[2], 8)
+        if size <= MEMBER_LIMIT and total == _sum(block) - sum(block[148:156]) + 8 * ord(" "):
+            return block[:NAME_LIMIT].partition(b"\0")[0].decode("utf-8", "surrogateescape"), size, tarfile.REGTYPE
+    member = StrictTarInfo.frombuf(block, "utf-8", "surrogateescape")
     return member.name, member.size, member.type
 
 

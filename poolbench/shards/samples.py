@@ -1,7 +1,6 @@
 """Read webdataset shards: tar files whose consecutive members with one stem are one sample.
 
-Python's `tarfile` stops without a word at a damaged header, and at the first block of zeros. Here every way in which a
-tar can be wrong is told, because a shard that ends early changes what is trained on.
+webdataset's `group_by_keys` makes the groups. What it would raise, or pass over without a word, is told as a Problem.
 """
 
 import contextlib
@@ -9,34 +8,19 @@ import io
 import json
 import re
 import tarfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import IO, Any, NamedTuple
 
 from poolbench.remote import PIECE, RemoteFile, StoreError, Tally
+from poolbench.shards.members import MEMBER_LIMIT, read_members
 from poolbench.uids import split_uid
 
-BLOCK = 512
 IMAGE_EXTENSIONS = ("jpg", "png", "webp", "jpeg")  # of which a sample may have one
 CAPTION_LIMIT = 4096  # characters; no token has more than 32 bytes, so the 77 that a model reads lie well within
-MEMBER_LIMIT = 256 * 2**20  # bytes; a larger member is no image, caption or record, and would not fit a worker's memory
+TOO_LARGE = "more than 256 MiB in one sample"
 APART = "its members are not adjacent"
 _META = re.compile(r"__[^/]*__($|/)")  # what webdataset takes for notes on the shard
 _SHOWN = 6  # extensions that a reason lists
-_TAIL = 2**16  # bytes of one look at what follows the end mark
-# Tools fill the last record of a tar with zeros: 20 blocks nearly always, another power of two where told so.
-_RECORD, _RECORDS = 20 * BLOCK, tuple(2**power for power in range(14, 21))
-_FOREIGN = (
-    (b"\x1f\x8b", "a gzip file: gunzip it"),
-    (b"\x28\xb5\x2f\xfd", "a zstd file: unzstd it"),
-    (b"BZh", "a bzip2 file: bunzip2 it"),
-    (b"\xfd7zXZ\0", "an xz file: unxz it"),
-    (b"\x04\x22\x4d\x18", "an lz4 file: unlz4 it"),
-    (b"PK\x03\x04", "a zip archive: unzip it and write its files as a tar, sorted by name"),
-    (b"PAR1", "a parquet file: write its rows as a webdataset tar"),
-    (b"version https://git-lfs", "a pointer of Git LFS: git lfs pull brings the file itself"),
-    (b"<", "a page of HTML or XML, as a server answers with instead of a file: fetch it again"),
-    (b"{", "JSON, as a server answers with instead of a file: fetch it again"),
-)
 
 
 class Sample(NamedTuple):
@@ -228,49 +212,70 @@ def open_shard(path: str, size: int, tally: Tally) -> IO[bytes]:
 
 def read_samples(file: IO[bytes], name: str) -> Iterator[Sample | Problem]:
     """Group the members of an open tar into samples; see `read_shard`. `name` is how Problems call the shard."""
-    group, keys, foreign = _Group(""), Keys(), ""
-    try:
-        for member, data in read_members(file):
-            stem, extension = split_name(member)
-            if not extension:
-                foreign = foreign or ("" if is_hidden(member) else member)
-                continue
-            if stem != group.key:
-                if group.members:
-                    yield group.sample(name, keys)
-                group = _Group(stem)
-            group.add(extension, data)
-    except tarfile.TarError as error:
-        yield Problem(name, "", str(error))
-        if group.flaw or not group.members:
-            return
-    if group.members:
-        yield group.sample(name, keys)
-    elif foreign:
-        yield Problem(name, "", f"no sample in it: {foreign!r} and the like have no extension, as .jpg and .txt are")
+    from webdataset.tariterators import group_by_keys  # which brings torch along: listing shards needs neither
+
+    feed, keys, key = _Feed(file, name), Keys(), None
+    for group in group_by_keys(feed, keys=feed.parted, handler=feed.met_twice):
+        if feed.damage:  # nothing comes behind this group, which may have lost members
+            yield Problem(name, "", feed.damage)
+            if feed.flaw:
+                return
+        key = group["__key__"]
+        members = {suffix[1:]: data for suffix, data in group.items() if suffix[0] == "."}
+        flaw = f"{TOO_LARGE}: {held(members)}" if feed.flaw == TOO_LARGE else feed.flaw
+        reason = flaw or keys.apart(key, members)
+        yield Problem(name, key, reason) if reason else Sample(key, members)
+    if key is None and feed.damage:
+        yield Problem(name, "", feed.damage)
+    elif key is None and feed.foreign:
+        yield Problem(
+            name, "", f"no sample in it: {feed.foreign!r} and the like have no extension, as .jpg and .txt are"
+        )
 
 
-class _Group:
-    """Consecutive members of one stem."""
+class _Feed:
+    """The members of one shard as webdataset's `group_by_keys` takes them, and what it has no words for.
 
-    def __init__(self, key: str) -> None:
-        self.key, self.flaw, self._size = key, "", 0
-        self.members: dict[str, bytes] = {}
+    Attributes:
+        damage: why nothing more follows; "" where the tar comes to its end.
+        flaw: what is wrong with the group that was handed out last, "" where nothing is.
+        foreign: a member without an extension.
+    """
 
-    def add(self, extension: str, data: bytes) -> None:
-        if extension in self.members:
-            self.flaw = f"two members .{extension}"
-        self._size += len(data)
-        if self._size > MEMBER_LIMIT:  # a whole shard of "photo.0001.jpg" would be one sample
-            self.flaw, data = "more than 256 MiB in one sample", b""
-        self.members[extension] = data
+    def __init__(self, file: IO[bytes], shard: str) -> None:
+        self.damage = self.flaw = self.foreign = ""
+        self._file, self._shard = file, shard
+        self._stem = self._extension = self._flaw = ""  # of the group that is being made
+        self._size = 0
 
-    def sample(self, shard: str, keys: Keys) -> Sample | Problem:
-        """What the members are together."""
-        if self.flaw:
-            return Problem(shard, self.key, f"{self.flaw}: {held(self.members)}" if "MiB" in self.flaw else self.flaw)
-        reason = keys.apart(self.key, self.members)
-        return Problem(shard, self.key, reason) if reason else Sample(self.key, self.members)
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        try:
+            for member, data in read_members(self._file):
+                stem, self._extension = split_name(member)
+                if not self._extension:
+                    self.foreign = self.foreign or ("" if is_hidden(member) else member)
+                    continue
+                if stem != self._stem:
+                    self.flaw, self._flaw, self._stem, self._size = self._flaw, "", stem, 0
+                self._size += len(data)
+                if self._size > MEMBER_LIMIT:  # a whole shard of "photo.0001.jpg" would be one sample
+                    self._flaw, data = TOO_LARGE, b""
+                yield {"fname": member, "data": data, "__url__": self._shard}
+        except tarfile.TarError as error:
+            self.damage = str(error)
+        self.flaw = self._flaw
+
+    def parted(self, _: str) -> tuple[str, str]:
+        """Stem and extension of the member that was handed out last, behind a dot: webdataset keeps notes of its own
+        in a group (`__key__`, `__bad__`), and an extension may be called so, too."""
+        return self._stem, f".{self._extension}"
+
+    def met_twice(self, error: Exception) -> bool:
+        """What `group_by_keys` calls for a member that the group has; it goes on with the next."""
+        if not isinstance(error, ValueError):
+            raise error
+        self._flaw = self._flaw or f"two members .{self._extension}"
+        return True
 
 
 def split_name(member: str) -> tuple[str, str]:
@@ -289,92 +294,6 @@ def split_name(member: str) -> tuple[str, str]:
 def is_hidden(member: str) -> bool:
     """Whether a member's name says by itself that it is no data."""
     return member.rpartition("/")[2].startswith(".") or _META.match(member) is not None
-
-
-def read_members(file: IO[bytes]) -> Iterator[tuple[str, bytes]]:
-    """Yield (name, content) of each regular file of an uncompressed tar (ustar, GNU or pax), reading once.
-
-    Raises:
-        tarfile.TarError: damaged header, early end, a member above MEMBER_LIMIT, no end-of-archive mark, or something
-            behind it.
-    """
-    long_name, at = "", 0
-    while True:
-        header = file.read(BLOCK)
-        if not header:
-            raise tarfile.ReadError("ends without an end-of-archive mark: it was cut off")
-        try:
-            member = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
-        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
-            check_tail(at, lambda _: file.read(_TAIL))
-            return
-        except tarfile.HeaderError as error:
-            raise damaged(header, at, error) from None
-        if member.size > MEMBER_LIMIT:
-            raise tarfile.ReadError(f"member {member.name!r} claims {member.size:,} bytes")
-        data = file.read(member.size)
-        padding = -member.size % BLOCK
-        if len(data) < member.size or len(file.read(padding)) < padding:
-            raise tarfile.ReadError(f"cut off within {long_name or member.name!r}")
-        at += BLOCK + member.size + padding
-        if member.type == tarfile.GNUTYPE_LONGNAME:
-            long_name = data.rstrip(b"\0").decode("utf-8", "surrogateescape")
-        elif member.type == tarfile.XHDTYPE:
-            long_name = pax_path(data) or long_name
-        else:
-            if member.isreg():
-                yield long_name or member.name, data
-            long_name = ""
-
-
-def damaged(header: bytes, at: int, error: tarfile.HeaderError) -> tarfile.ReadError:
-    """Why `header`, which begins at byte `at`, is none; a file that is no tar at all is called what it is."""
-    if not at:
-        start = header.lstrip()  # of a page
-        for magic, what in _FOREIGN:
-            if start.startswith(magic) or header.startswith(magic):
-                return tarfile.ReadError(f"no tar but {what}")
-    return tarfile.ReadError(f"damaged tar header ({error})")
-
-
-def check_tail(at: int, read: Callable[[int], bytes]) -> None:
-    """Look at all that follows the first block of zeros of a tar: no more than zeros, as many as a tool puts there.
-
-    Args:
-        at: byte at which that block begins.
-        read: gives some bytes from the given offset on, which rises from call to call; b"" at the end.
-
-    Raises:
-        tarfile.ReadError: there is more, or so much that what should stand there was never written.
-    """
-    zeros = BLOCK
-    while zeros <= _RECORDS[-1] + 2 * BLOCK:
-        data = read(at + zeros)
-        if not data:
-            break
-        more = data.lstrip(b"\0")
-        zeros += len(data) - len(more)
-        if more:
-            raise tarfile.ReadError(
-                f"{zeros:,} zeros at byte {at:,} and more behind them: a hole, or an end-of-archive mark in front of a "
-                "second tar, as cat joins them; fetch it again, or join its parts with tar --concatenate"
-            )
-    longest = max(_RECORD, *(record for record in _RECORDS if (at + zeros) % record == 0), 0) + 2 * BLOCK
-    if zeros > longest:
-        raise tarfile.ReadError(f"nothing but zeros from byte {at:,} on: its end was never written; fetch it again")
-
-
-def pax_path(data: bytes) -> str:
-    """The `path` record of a pax extended header ("<length> path=<value>\\n"), "" where there is none."""
-    while data:
-        length, _, _ = data.partition(b" ")
-        if not length.isdigit() or not 0 < int(length) <= len(data):
-            raise tarfile.ReadError("damaged pax header")
-        keyword, _, value = data[len(length) + 1 : int(length) - 1].partition(b"=")
-        if keyword == b"path":
-            return value.decode("utf-8", "surrogateescape")
-        data = data[int(length) :]
-    return ""
 
 
 def shortened(caption: str) -> str:
