@@ -6,7 +6,6 @@ sets have 80, which would be minutes of text encoding for a few pictures).
 """
 
 import io
-import tarfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from poolbench.files import read_json, write_json
+from poolbench.shards.writer import SampleWriter
 from tasks.registry import Task
 
 VERSION = 1  # of what is written; sets of another version are written anew
@@ -116,17 +116,14 @@ def _write_webdataset(folder: Path, task: Task, rng: np.random.Generator, pictur
     (folder / "test" / "nshards.txt").write_text("1\n")
     labels = rng.integers(0, task.classes or 1, pictures.samples)
     metadata = _metadata(task, labels, rng)
-    with tarfile.open(folder / "test" / "0.tar", "w") as tar:
+    with (folder / "test" / "0.tar").open("wb") as file, SampleWriter(file) as tar:
         for number, label in enumerate(labels):
             members = {"jpg": picture(rng, pictures), "cls": str(label).encode()}
             if task.metadata:
                 buffer = io.BytesIO()
                 np.save(buffer, metadata[number])
                 members["npy"] = buffer.getvalue()
-            for extension, data in members.items():
-                info = tarfile.TarInfo(f"s{number:07d}.{extension}")
-                info.size = len(data)
-                tar.addfile(info, io.BytesIO(data))
+            tar.write(f"s{number:07d}", members)
 
 
 def _prompts(task: Task, rng: np.random.Generator) -> tuple[list[str], list[str]]:

@@ -1,14 +1,14 @@
 """Pools for the benchmarks of curation: shards of samples, and metadata, of any size and the same at every call."""
 
-import io
 import json
-import tarfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from poolbench.shards.writer import SampleWriter
 
 _TEXT = """a the of in on with and for red blue old new small large dog cat house street river bridge picture view
 garden der die das ein Hund Katze Haus am Strand bei Nacht und mit la el una casa blanca de ville sur mer le
@@ -32,16 +32,13 @@ def write_shards(folder: Path, samples: int, per_shard: int) -> int:
     rng, noise = np.random.default_rng(0), np.random.default_rng(1).bytes(2**24)
     for shard, start in enumerate(range(0, samples, per_shard)):
         numbers = range(start, min(start + per_shard, samples))
-        with tarfile.open(folder / f"{shard:08d}.tar", "w") as tar:
+        with (folder / f"{shard:08d}.tar").open("wb") as file, SampleWriter(file) as tar:
             for number in numbers:
                 size = int(np.clip(rng.lognormal(10.7, 0.6), 3000, 500_000))
                 at = int(rng.integers(len(noise) - size))
                 caption = f"sample number {number}, {' '.join(rng.choice(WORDS, 8))}"
                 members = {"jpg": noise[at : at + size], "txt": caption.encode(), "json": _record(number, caption)}
-                for extension, data in members.items():
-                    info = tarfile.TarInfo(f"{number:09d}.{extension}")
-                    info.size = len(data)
-                    tar.addfile(info, io.BytesIO(data))
+                tar.write(f"{number:09d}", members)
         (folder / f"{shard:08d}_stats.json").write_text(json.dumps({"successes": len(numbers)}))
     return sum(path.stat().st_size for path in folder.glob("*.tar"))
 

@@ -14,11 +14,9 @@ import errno
 import functools
 import hashlib
 import importlib.metadata
-import io
 import json
 import shutil
 import sys
-import tarfile
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -32,6 +30,7 @@ from tqdm import tqdm
 from demodata.emoji import SIDE, TWEMOJI, Picture, class_names, pictures, render, uncompressed, varied_look
 from poolbench.errors import UserError
 from poolbench.files import cache, digest_bytes, umask, writing
+from poolbench.shards.writer import write_shard
 from poolbench.uids import write_subset
 
 VERSION = "demo-v3"  # of the content: another pool or other evaluation sets get another name, never this one
@@ -170,7 +169,7 @@ def _uid(png: bytes, caption: str) -> str:
 def _write_shards(folder: Path, samples: Sequence[_Sample]) -> None:
     folder.mkdir()
     for shard, start in enumerate(range(0, len(samples), SHARD_SIZE)):
-        files = []
+        made = []
         for index, sample in enumerate(samples[start : start + SHARD_SIZE], start=start):
             described = {
                 "uid": sample.uid,
@@ -179,10 +178,9 @@ def _write_shards(folder: Path, samples: Sequence[_Sample]) -> None:
                 "original_width": SIDE,
                 "original_height": SIDE,
             }
-            files.append((f"{index:09d}.png", sample.png))
-            files.append((f"{index:09d}.txt", sample.caption.encode()))
-            files.append((f"{index:09d}.json", json.dumps(described).encode()))
-        _write_tar(folder / f"{shard:08d}.tar", files)
+            members = {"png": sample.png, "txt": sample.caption.encode(), "json": json.dumps(described).encode()}
+            made.append((f"{index:09d}", members))
+        write_shard(folder / f"{shard:08d}.tar", made)
 
 
 def _url(sample: _Sample) -> str:
@@ -220,13 +218,12 @@ def _write_classification(folder: Path, every: Sequence[Picture]) -> None:
         if not picture.held_out or picture.label not in names:
             continue
         label = str(names.index(picture.label)).encode()
-        openmoji += [(f"{picture.code}.png", uncompressed(picture.png)), (f"{picture.code}.cls", label)]
+        openmoji.append((picture.code, {"png": uncompressed(picture.png), "cls": label}))
         if picture.twemoji is not None:
-            drawn = uncompressed(render(picture.twemoji, TWEMOJI))
-            twemoji += [(f"{picture.code}.png", drawn), (f"{picture.code}.cls", label)]
-    for name, files in (("demo-openmoji", openmoji), ("demo-twemoji", twemoji)):
+            twemoji.append((picture.code, {"png": uncompressed(render(picture.twemoji, TWEMOJI)), "cls": label}))
+    for name, samples in (("demo-openmoji", openmoji), ("demo-twemoji", twemoji)):
         task = folder / f"wds_{name}_test"
-        _write_split(task, files)
+        _write_split(task, samples)
         (task / "classnames.txt").write_text("".join(f"{one}\n" for one in names), encoding="utf-8")
         (task / "zeroshot_classification_templates.txt").write_text(
             "".join(f"{one}\n" for one in TEMPLATES), encoding="utf-8"
@@ -236,29 +233,20 @@ def _write_classification(folder: Path, every: Sequence[Picture]) -> None:
 def _write_retrieval(folder: Path, every: Iterable[Picture]) -> None:
     """Every held-out picture with its names, one a line."""
     task = folder / "wds_demo-openmoji_retrieval_test"
-    files = []
-    for picture in every:
-        if picture.held_out:
-            files.append((f"{picture.code}.png", uncompressed(picture.png)))
-            files.append((f"{picture.code}.txt", "\n".join(picture.names).encode()))
-    _write_split(task, files)
+    samples = [
+        (picture.code, {"png": uncompressed(picture.png), "txt": "\n".join(picture.names).encode()})
+        for picture in every
+        if picture.held_out
+    ]
+    _write_split(task, samples)
     (task / "dataset_type.txt").write_text("retrieval\n", encoding="utf-8")
 
 
-def _write_split(task: Path, files: Sequence[tuple[str, bytes]]) -> None:
+def _write_split(task: Path, samples: Sequence[tuple[str, dict[str, bytes]]]) -> None:
     split = task / "test"
     split.mkdir(parents=True)
     (split / "nshards.txt").write_text("1\n", encoding="utf-8")
-    _write_tar(split / "0.tar", files)
-
-
-def _write_tar(path: Path, files: Iterable[tuple[str, bytes]]) -> None:
-    """A tar whose bytes depend on names and contents alone: no time, no owner."""
-    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
-        for name, content in files:
-            entry = tarfile.TarInfo(name)
-            entry.size = len(content)
-            tar.addfile(entry, io.BytesIO(content))
+    write_shard(split / "0.tar", samples)
 
 
 @contextlib.contextmanager

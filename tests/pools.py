@@ -2,12 +2,13 @@
 
 import io
 import json
-import tarfile
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from poolbench.shards.writer import write_shard
 
 COLOURS = {
     "red": (220, 30, 30),
@@ -47,12 +48,7 @@ def sample(number: int, form: str = "PNG") -> dict[str, bytes]:
 def write_tar(path: Path, samples: Iterable[tuple[str, dict[str, bytes]]]) -> Path:
     """Write (key, members) as a webdataset tar."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as tar:
-        for key, members in samples:
-            for extension, data in members.items():
-                info = tarfile.TarInfo(f"{key}.{extension}")
-                info.size = len(data)
-                tar.addfile(info, io.BytesIO(data))
+    write_shard(path, samples)
     return path
 
 
@@ -63,3 +59,11 @@ def write_pool(folder: Path, shards: int = 4, per_shard: int = 25, first: int = 
         forms = ("PNG", "JPEG", "WEBP")
         write_tar(folder / f"{shard:05d}.tar", ((f"{n:08d}", sample(n, forms[n % 3])) for n in numbers))
     return folder
+
+
+def by_webdataset(paths: Iterable[Path]) -> list[tuple[str, dict[str, bytes]]]:
+    """The samples of shards as webdataset reads them, not decoded."""
+    import webdataset  # type: ignore[import-untyped]
+
+    found = webdataset.WebDataset([str(path) for path in paths], shardshuffle=False)
+    return [(one["__key__"], {name: one[name] for name in one if not name.startswith("__")}) for one in found]

@@ -26,7 +26,7 @@ import pytest
 from hub_server import Hub
 from hub_server import serving as serving_hub
 from PIL import Image
-from pools import picture, uid_of
+from pools import by_webdataset, picture, uid_of
 from scipy.ndimage import gaussian_filter
 from web_server import Web, serving
 
@@ -145,6 +145,8 @@ def test_a_shard_is_as_img2dataset_writes_it(tmp_path: Path, hosts: Web) -> None
     assert len(members(tmp_path, 2)) == 9 and report_of(tmp_path)["shards"] == {"planned": 3, "finished": 3}
     found = members(tmp_path, 1)
     meta = json.loads(found["000000011.json"])
+    theirs = by_webdataset([tmp_path / "shards/00000001.tar"])
+    assert {f"{key}.{name}": data for key, one in theirs for name, data in one.items()} == found
     assert found["000000011.txt"] == b"picture number 11"
     assert found["000000011.jpg"] == finished(hosts.picture(11), []).jpeg
     assert (meta["uid"], meta["key"], meta["status"]) == (uid_of(11), "000000011", "success")
@@ -622,3 +624,13 @@ def test_a_damaged_list_is_named(tmp_path: Path, hosts: Web) -> None:
     listed.write_bytes(b"nothing")
     with pytest.raises(UserError, match=r"00000000\.parquet cannot be read"):
         make(Shard(0, path, 0, 2), tmp_path / "shards", Settings(shard_size=100))
+
+
+def test_a_damaged_tar_is_not_added_to(tmp_path: Path, hosts: Web) -> None:
+    path = write_metadata(tmp_path / "metadata/a.parquet", hosts, [hosts.url("silent", 0), hosts.url("good", 1)])
+    assert download(tmp_path) == 0
+    tar = tmp_path / "shards/00000000.tar"
+    tar.write_bytes(tar.read_bytes()[:1000])
+    with pytest.raises(UserError, match=r"00000000\.tar: cut off within '.*jpg'; delete the shard's files"):
+        make(Shard(0, path, 0, 2), tmp_path / "shards", Settings(shard_size=100))
+    assert tar.stat().st_size == 1000

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from pools import by_webdataset
 
 from demodata import pool as demo_module
 from demodata.emoji import HELD_OUT_PERCENT, SIDE, uncompressed
@@ -107,6 +108,8 @@ def test_shards_are_webdataset_with_uids(demo: Demo, pool: Samples) -> None:
         described = json.loads(sample["json"])
         assert len(described["uid"]) == 32 and int(described["uid"], 16) >= 0
         assert described["sha256"] == hashlib.sha256(sample["png"]).hexdigest()
+    shard = by_webdataset([demo.pool / names[0]])
+    assert [{"key": key.encode(), **members} for key, members in shard] == pool[:SHARD_SIZE]
     keys, uids = [s["key"] for s in pool], [json.loads(s["json"])["uid"] for s in pool]
     assert len(set(keys)) == len(set(uids)) == len(pool) > 5000
 

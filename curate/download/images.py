@@ -5,10 +5,7 @@ both are whole, `<shard>_stats.json`.
 """
 
 import asyncio
-import io
 import json
-import shutil
-import tarfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,6 +22,8 @@ from curate.download.web import Fetched, Limits, fetch_all, may_mend
 from curate.pool.files import plain
 from poolbench.errors import UserError
 from poolbench.files import atomic, leftovers, read_json, write_json
+from poolbench.shards.samples import Problem, read_shard
+from poolbench.shards.writer import SampleWriter
 from poolbench.uids import split_uid
 
 NEEDED = ("uid", "url", "text")
@@ -136,9 +135,10 @@ def make(shard: Shard, folder: Path, settings: Settings) -> None:
     known = _listed(list_path, rows) if earlier is not None else {}
     for left in [*leftovers(tar_path), *leftovers(list_path)]:
         left.unlink(missing_ok=True)
-    with atomic(tar_path, "w+b") as file:
-        with _appending(file, tar_path if known else None) as tar:
-            work = _Work(shard, rows, known, tar, settings)
+    with atomic(tar_path, "wb") as file:
+        with SampleWriter(file) as tar:
+            held = _copied(tar_path, tar) if known else set()
+            work = _Work(shard, rows, known, tar, held, settings)
             asyncio.run(work.download())
         _check_network(work.metas)
     metas = [work.metas[number] for number in range(len(rows))]
@@ -160,13 +160,14 @@ class _Work:
         shard: Shard,
         rows: Sequence[Mapping[str, Any]],
         known: dict[int, dict[str, Any]],
-        tar: tarfile.TarFile,
+        tar: SampleWriter,
+        held: set[str],
         settings: Settings,
     ) -> None:
         self._shard, self._rows, self._tar, self._settings = shard, rows, tar, settings
         self.metas = known
         digits = len(str(settings.shard_size - 1))
-        self._held = set(tar.getnames())  # a run that was killed may have left more in the tar than on the list
+        self._held = held  # a run that was killed may have left more in the tar than on the list
         self._keys = [f"{shard.number * 10**digits + row:0{digits + 8}d}" for row in range(len(rows))]
 
     async def download(self) -> None:
@@ -240,22 +241,23 @@ class _Work:
         meta = {name: value for name, value in self.metas[number].items() if name != "changed"}
         members = {"jpg": picture.jpeg, "json": json.dumps(meta, indent=4).encode()}
         members["txt"] = (self._rows[number]["text"] or "").encode()
-        if f"{self._keys[number]}.jpg" in self._held:
-            return
-        for extension, data in members.items():
-            entry = tarfile.TarInfo(f"{self._keys[number]}.{extension}")
-            entry.size = len(data)
-            self._tar.addfile(entry, io.BytesIO(data))
+        if self._keys[number] not in self._held:
+            self._tar.write(self._keys[number], members)
 
 
-def _appending(file: Any, earlier: Path | None) -> tarfile.TarFile:
-    """A tar to add to, with the members of an earlier one where there is one."""
-    if earlier is None:
-        return tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT)
-    with earlier.open("rb") as source:
-        shutil.copyfileobj(source, file)
-    file.seek(0)
-    return tarfile.open(fileobj=file, mode="a", format=tarfile.USTAR_FORMAT)
+def _copied(path: Path, tar: SampleWriter) -> set[str]:
+    """Write what an earlier run has brought; its keys.
+
+    Raises:
+        UserError: the earlier tar cannot be read.
+    """
+    keys = set()
+    for sample in read_shard(str(path)):
+        if isinstance(sample, Problem):
+            raise UserError(f"{path}: {sample.reason}; delete the shard's files, and it is made again")
+        tar.write(*sample)
+        keys.add(sample.key)
+    return keys
 
 
 def _rows(shard: Shard) -> list[dict[str, Any]]:

@@ -21,7 +21,7 @@ _IN_A_ROW = 3  # shards that could not be written, after which the others are no
 _KINDS = 4  # of failures that a shard's line names
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["curate.download.images"])
+_CONTEXT.set_forkserver_preload(["curate.download.images", "webdataset"])  # once for all of them
 
 
 class _Running(NamedTuple):
