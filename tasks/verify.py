@@ -46,6 +46,8 @@ def verify(tasks: Sequence[Task], root: Path, *, images: bool, jobs: int) -> int
         images: decode every picture as well.
         jobs: processes that read shards at a time.
     """
+    if jobs > 1:
+        import webdataset.tariterators  # noqa: F401 (what reads shards, with torch: forked, the processes share it)
     wrong = 0
     with ProcessPoolExecutor(jobs) if jobs > 1 else ThreadPoolExecutor(1) as pool:
         for task in tasks:
