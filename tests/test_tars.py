@@ -131,14 +131,16 @@ def test_the_resharder_finds_what_the_reader_finds(
     assert found[end:] in ([], read[end:]) or (not read[end:] and isinstance(found[end], Problem))
 
 
-def test_more_than_a_sample_may_have_is_told_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_flaws_of_a_sample_are_told_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (tars, grouping):
         monkeypatch.setattr(module, "MEMBER_LIMIT", 9000)
-    parts = {f"{n:02d}.png": bytes(1000) for n in range(20)}
-    path = write_tar(tmp_path / "x.tar", [("photo", parts), ("b", sample(1))])
+    parts, small = {f"{n:02d}.png": bytes(1000) for n in range(20)}, {"txt": b"x", "cls": b"1"}
+    made = [("photo", parts), ("photo", parts), ("twice", small), ("twice", {"cls": b"2"}), ("twice", {"txt": b"y"})]
+    path = write_tar(tmp_path / "x.tar", [*made, ("b", sample(1))])
     read = [judged(one) for one in read_samples(io.BytesIO(path.read_bytes()), "a")]
     assert isinstance(read[0], Problem) and read[0].reason.startswith("more than 256 MiB in one sample: its members")
-    assert read == scanned(path.read_bytes(), tmp_path / "a.tar") and read[1] == "b"
+    assert read[1:] == [Problem("a", "twice", "two members .cls"), "b"]
+    assert read == scanned(path.read_bytes(), tmp_path / "a.tar")
 
 
 def one_header(change: Callable[[bytearray], None]) -> bytes:
