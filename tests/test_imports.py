@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from predictions import labelled
-from runs import CONTACT, ROOT, make_run
+from runs import CONTACT, ROOT, make_run, result
 
 from leaderboard.command import COMMANDS as OF_LEADERBOARD
 from poolbench.console import commands
@@ -35,11 +35,6 @@ MAY_LOAD = {
     **dict.fromkeys(("curate", "curate.centroids", "curate.inspect", "curate.score"), PARQUET),
     "leaderboard.pull_request": PARQUET,
     **{f"leaderboard {verb}": PARQUET for verb in OF_LEADERBOARD},
-}
-# Commands that load more than that as long as what they import does: out with a name as soon as it can be.
-WAITING = {
-    *("evaluate.compare", "evaluate.contact_sheet", "evaluate.fairness", "evaluate.merge"),  # evaluate.evaluators
-    "curate.score",
 }
 # In one process: commands one after the other; at the end their statuses and all that is loaded.
 PROBE = """
@@ -71,13 +66,7 @@ def probed(folder: Path, *lines: Sequence[str | Path], status: int | Sequence[in
     return HEAVY & set(modules)
 
 
-def expected(words: Sequence[str]) -> object:
-    """A case of a test, one that fails as long as its command is WAITING."""
-    waiting = pytest.mark.xfail(strict=True) if words[0] in WAITING else ()
-    return pytest.param(words, marks=waiting, id=" ".join(words))
-
-
-@pytest.mark.parametrize("words", map(expected, COMMANDS))
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_help_and_a_mistake_load_little(words: list[str], tmp_path: Path) -> None:
     mistakes = {"train": "scale=tiny", "train.folder": "scale=tiny", "train.demo_time": "seeds=0"}
     wrong = [*words, *([mistakes[words[0]]] if words[0] in mistakes else []), "no_such_key=1"]
@@ -121,24 +110,23 @@ def test_tasks_are_listed_and_verified(tmp_path: Path) -> None:
     assert probed(tmp_path, *lines, status=(0, 1, 1)) <= {"pyarrow", "huggingface_hub"}
 
 
-def stored(out: Path, rows: int) -> Path:
-    """Results of a model on one task, with predictions."""
-    from evaluate.results import Conditions, predictions_path, save
+def stored(out: Path, model: int) -> Path:
+    """Results of one of two models on the same samples of a task, with predictions."""
+    from evaluate.results import Conditions, save
+    from tasks.results import ResultLine, predictions_path
 
     key = "vtab/eurosat"
-    table = labelled(np.random.default_rng(rows))[0]
+    table = labelled(np.random.default_rng(0))[model]
     conditions = Conditions("0" * 64, "ViT-B-32", None, "fp32", None)
-    line = {"key": key, "metrics": {"main_metric": 0.5}, "bad": [], "samples": len(table), "stderr": 0.1}
-    line |= {"dataset": "EuroSAT", "seconds": 1.0, "shards": 1, "official": False, "grade": "unofficial"}
+    told = {**conditions.identity("1" * 64), "samples": len(table), "grade": "unofficial", "official": False}
     out.mkdir()
-    save(out, {**line, "deviations": ["limit=1"], **conditions.identity("1" * 64)}, table, conditions)
+    save(out, ResultLine(**result("a", key, 0.5, **told, deviations=["limit=1"])), table, conditions)
     assert predictions_path(out, key).is_file()
     return out
 
 
-@pytest.mark.xfail(bool(WAITING), strict=True, reason="waits for evaluate.evaluators")
 def test_results_are_compared_and_merged(tmp_path: Path) -> None:
-    a, b = stored(tmp_path / "a", 1), stored(tmp_path / "b", 2)
+    a, b = stored(tmp_path / "a", 0), stored(tmp_path / "b", 1)
     lines = ["evaluate.compare", a, b, "json=c.json"], ["evaluate.merge", f"out={a}", "tasks=vtab/eurosat"]
     assert probed(tmp_path, *lines) <= {"pyarrow", "scipy"}
     assert json.loads((tmp_path / "c.json").read_text())["tasks"] and read_lines(a / "eval_results.jsonl")
