@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from curate.config import CurateConfig, parsed
-from curate.pool.files import do_without_pandas
 from curate.select import select
 from curate.selectors.registry import options_by_filter
+from poolbench.arrow import do_without_pandas
 from poolbench.usage import asked_for, titled, usage
 
 

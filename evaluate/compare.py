@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from evaluate.metrics import statistic_of
 from evaluate.metrics.statistics import Mean, Statistic
+from poolbench.arrow import do_without_pandas
 from poolbench.command import Command
 from poolbench.errors import UserError
 from poolbench.files import write_json
@@ -97,6 +98,7 @@ def compare_named(folders: Sequence[str], options: CompareOptions) -> None:
     """
     if len(folders) != 2:
         raise UserError("two folders are compared: python -m evaluate.compare A B [json=<file>]")
+    do_without_pandas()
     comparison = compare(Path(folders[0]), Path(folders[1]))
     print(report(comparison))
     if options.json is not None:

@@ -6,7 +6,6 @@ import bisect
 import contextlib
 import io
 import posixpath
-import sys
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -261,27 +260,6 @@ def _read_span(file: File, needed: Sequence[str]) -> Iterator[Rows]:
     for row in range(0, len(uids), ROWS):
         piece = uids[row : row + ROWS]
         yield Rows(pa.table({}), {"uid": piece}, [], np.ones(len(piece), dtype=bool))
-
-
-class _Refusal:
-    """Stands before the finders of modules, and says that there is no pandas."""
-
-    @staticmethod
-    def find_spec(name: str, path: Any = None, target: Any = None) -> None:
-        if name == "pandas":
-            raise ModuleNotFoundError("not needed", name=name)
-
-
-def do_without_pandas() -> None:
-    """Keep Arrow from importing pandas, half a second and 40 MB of every process, at the first value that it takes from
-    Python or gives to it. It tries once; what asks for pandas itself still has it."""
-    if "pandas" in sys.modules:
-        return
-    sys.meta_path.insert(0, _Refusal)
-    try:
-        pa.scalar(0)
-    finally:
-        sys.meta_path.remove(_Refusal)
 
 
 def parse_uids(column: pa.ChunkedArray, start: int = 0) -> tuple[np.ndarray, np.ndarray, list[str]]:

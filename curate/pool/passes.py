@@ -22,7 +22,8 @@ import numpy as np
 import pyarrow as pa
 from tqdm import tqdm
 
-from curate.pool.files import BadFile, File, do_without_pandas
+from curate.pool.files import BadFile, File
+from poolbench.arrow import do_without_pandas
 from poolbench.errors import UserError, first_line
 from poolbench.files import atomic, claimed, digest_json, read_json, write_json
 from poolbench.machine import end_with_parent
