@@ -4,6 +4,7 @@ import itertools
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import forked
@@ -340,6 +341,12 @@ def test_fields_of_a_group_are_named_the_last_of_them_first() -> None:
         "count_race:2_gender:0",
         "count_race:2_gender:1",
     }
+
+
+def test_a_top_that_predictions_do_not_tell_is_refused() -> None:
+    task: Any = SimpleNamespace(key="mine", group_by="region", top=3)
+    with pytest.raises(UserError, match=r"^mine: top is 3; predictions tell the best class and the best five: 1 or 5$"):
+        EVALUATORS["worst_group"](task, TaskData(Path("folder"), (), ()), Weights())  # type: ignore[arg-type]
 
 
 def test_a_region_counts_from_one_in_a_hundred_pictures_on() -> None:
