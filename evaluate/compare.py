@@ -331,6 +331,8 @@ def _statistic(name: str, task: Task, predictions: pa.Table) -> Statistic:
         statistic = statistic_of(task.main_metric, predictions)
     except KeyError:
         raise IncomparableError(f"the predictions of {name} lack a column that {task.main_metric} needs") from None
+    except ValueError as error:
+        raise IncomparableError(f"the predictions of {name} cannot be right: {error}") from None
     if statistic is None:
         raise IncomparableError(f"no test is known for {task.main_metric}")
     return statistic

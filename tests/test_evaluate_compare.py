@@ -269,6 +269,18 @@ def test_a_single_sample_shows_nothing(tmp_path: Path) -> None:
         compare(tmp_path / "a", tmp_path / "b")
 
 
+def test_predictions_that_no_evaluator_writes(tmp_path: Path) -> None:
+    table, other = labelled(np.random.default_rng(3))
+    store(tmp_path / "a", EUROSAT, table)
+    place = other.column_names.index("prediction")
+    store(tmp_path / "b", EUROSAT, other)
+    path = predictions_path(tmp_path / "b", EUROSAT)
+    spoilt = pq.read_table(path).set_column(place, "prediction", [[-1] * len(other)])
+    pq.write_table(spoilt, path)
+    with pytest.raises(UserError, match="the predictions of B cannot be right: prediction holds numbers from -1 to -1"):
+        compare(tmp_path / "a", tmp_path / "b")
+
+
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
