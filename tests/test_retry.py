@@ -7,7 +7,7 @@ from tenacity import RetryCallState, stop_after_attempt
 
 from poolbench import hub
 from poolbench.errors import UserError
-from poolbench.processes.preemption import Late
+from poolbench.processes.preemption import GracePeriodOver
 from poolbench.retry import raised, retried
 
 
@@ -60,7 +60,7 @@ def test_the_last_error_is_raised_or_handed_over() -> None:
     assert ask(answers, give_up=lambda state: (state.attempt_number, str(raised(state)))) == (3, "5")
 
 
-@pytest.mark.parametrize("error", [ValueError("ours"), KeyboardInterrupt(), Late(), SystemExit(3)])
+@pytest.mark.parametrize("error", [ValueError("ours"), KeyboardInterrupt(), GracePeriodOver(), SystemExit(3)])
 def test_what_does_not_mend_is_raised_at_once(error: BaseException) -> None:
     answers = Answers(error)
     with pytest.raises(type(error)) as caught:
