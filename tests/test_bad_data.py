@@ -18,7 +18,7 @@ from faulty_server import Faulty, serving
 from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image
 from pools import picture, sample, write_pool, write_tar
-from test_images import encode
+from test_crop import encode
 
 from poolbench import remote
 from poolbench.command import compose
