@@ -22,6 +22,7 @@ class CurateConfig:
     filter: str = source("name of a filter, a subset file, or a YAML file that describes a filter")
     out: str = output("subset file to write, .npy")
     pool: str | None = source("folder or URL of the pool's metadata; null: combine subset files", None, remote=True)
+    columns: str | None = output("folder of columns that are made of the pool; null: <pool>/columns", None)
     workers: int | None = option("processes; null: one for each core", None)
     part: str | None = option("i/n, i from 1: do one of n parts only; the same command without it merges", None)
     work: str | None = output("folder to continue an interrupted run from; null: <out>.work, removed at the end", None)

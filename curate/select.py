@@ -15,6 +15,7 @@ from curate.pool.chosen import judged
 from curate.pool.files import File, list_pool, spans
 from curate.pool.merge import Run, RunWriter, merge, runs_in
 from curate.pool.passes import WHOLE, Part, Pass, Passes, result, work_folder
+from curate.pool.quantile import column_of
 from curate.selectors.base import Filter, tallied
 from curate.selectors.registry import build, described
 from curate.selectors.subset import Subset
@@ -33,7 +34,14 @@ class Inputs(NamedTuple):
 
     chosen: Filter
     files: list[File]
-    identity: str  # digest of both
+
+    def identity(self) -> str:
+        """Digest of both, and of what made the columns that it reads; those that it makes are known once they are."""
+        described_ = described(self.chosen)
+        origins = [column_of(self.files, name) for name in self.chosen.needs.columns]
+        made = [column for column in origins if column.origin]
+        stamps = [[file.name, file.stamp] for file in self.files]
+        return digest_json([described_, list(_stamps(described_)), stamps, *([made] if made else [])])
 
 
 class Judged(NamedTuple):
@@ -58,12 +66,12 @@ def select(config: CurateConfig, spec: dict[str, Any]) -> int:
         UserError: wrong options, nothing to select from, nothing kept, or a subset that is there already.
     """
     part = WHOLE if config.part is None else Part(*part_of(config.part))
-    inputs = _inputs(spec, config.pool)
+    inputs = _inputs(spec, config)
     out = Path(config.out).expanduser()
     if out.suffix != ".npy":
         raise UserError(f"out={config.out} must end in .npy")
     if out.exists() and not config.overwrite:
-        return _found(out, inputs.identity)
+        return _found(out, inputs.identity())
     # Two runs that merge would take each other's results away; parts share them.
     with work_folder(out, config.work, shared=part is not WHOLE) as work:
         with Passes(inputs.files, work.path, config.workers or cores(), part) as passes:
@@ -97,10 +105,10 @@ def judge(file: File, chosen: Filter, spill: Path) -> dict[str, Any]:
     return Judged(rows, kept, runs.uids, wrong, examples, dict(tallies), runs.lengths)._asdict()
 
 
-def _inputs(spec: dict[str, Any], pool: str | None) -> Inputs:
+def _inputs(spec: dict[str, Any], config: CurateConfig) -> Inputs:
     chosen = build(spec)
-    if pool is not None:
-        files = list_pool(pool)
+    if config.pool is not None:
+        files = list_pool(config.pool, config.columns)
     else:
         leaves = _subsets(chosen)
         if not leaves or any(chosen.needs):
@@ -108,9 +116,7 @@ def _inputs(spec: dict[str, Any], pool: str | None) -> Inputs:
         for leaf in leaves:
             leaf.repeats = True
         files = spans(sorted({leaf.options.path for leaf in leaves}))
-    described_ = described(chosen)
-    identity = digest_json([described_, list(_stamps(described_)), [[file.name, file.stamp] for file in files]])
-    return Inputs(chosen, files, identity)
+    return Inputs(chosen, files)
 
 
 def _stamps(described_: Any) -> Iterator[list[int]]:
@@ -226,7 +232,7 @@ def _summary(config: CurateConfig, inputs: Inputs, passes: Passes, judged_: list
         "filter": described(inputs.chosen),
         "state": _states(inputs.chosen),
         "pool": config.pool,
-        "identity": inputs.identity,
+        "identity": inputs.identity(),
         "files": len(inputs.files),
         "rows": rows,
         "kept": kept,

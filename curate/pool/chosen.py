@@ -33,6 +33,18 @@ class Chooser(Protocol):
         ...
 
 
+class Everything:
+    """Keeps each row that has a good uid."""
+
+    needs = Needs((), ())
+
+    def count(self, rows: pa.Table, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+        return np.ones(len(arrays["uid"]), np.int64)
+
+    def identity(self) -> Any:
+        return "everything"
+
+
 def judged(file: File, chosen: Chooser) -> Iterator[tuple[Rows, np.ndarray]]:
     """The rows of a file piece by piece, with how often each is kept.
 

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from curate.pool.made import FOLDER, MadeColumn, UnusableColumn, locate, names_of
 from poolbench.errors import UserError, first_line, nearest
 from poolbench.files import digest_file, digest_json
 from poolbench.remote import LISTING, PIECE, RemoteFile, StoreError, Tally, call, patiently
@@ -24,6 +25,8 @@ from poolbench.subset import Subset
 from poolbench.uids import from_digits, is_uid
 
 ROWS = 2**16  # rows of one piece
+PLACE = "place"  # asked for like an array: a number for each row of the pool, int64, in the order of files and rows
+_PLACES = 2**40  # of a file
 _TEXTS, _SIZES = ("uid", "url", "text"), ("original_width", "original_height")
 SPAN = 2**22  # uids of subset files that are combined at a time
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
@@ -39,6 +42,7 @@ class File(NamedTuple):
         subsets: of a span, the subset files.
         span: of a span, its number and of how many.
         number: its place among the pool's files.
+        made: folders of columns that were made of the pool's rows; new ones go into the first.
     """
 
     name: str
@@ -50,6 +54,7 @@ class File(NamedTuple):
     subsets: tuple[str, ...] = ()
     span: tuple[int, int] = (0, 1)
     number: int = 0
+    made: tuple[str, ...] = ()
 
 
 class Rows(NamedTuple):
@@ -72,8 +77,11 @@ class BadFile(Exception):  # noqa: N818 (what is bad is the file)
     """A file that has to be left out. The message says why, in one line that names it."""
 
 
-def list_pool(spec: str) -> list[File]:
+def list_pool(spec: str, columns: str | None = None) -> list[File]:
     """The metadata files in a folder (not below it), or one file, sorted by name.
+
+    Args:
+        columns: folder of the columns that are made of it, instead of the one in the pool, which is only read then.
 
     Raises:
         UserError: nothing there, or no parquet file in it.
@@ -81,16 +89,26 @@ def list_pool(spec: str) -> list[File]:
     entries = _remote_entries(spec) if "://" in spec else _local_entries(spec)
     found = {name: entry for name, entry in entries.items() if not name.startswith(".")}
     files: list[File] = []
+    made = _made_folders(spec, columns)
     for name in sorted(found):
         if name.endswith(".parquet"):
             stem = name.removesuffix(".parquet")
             path, size, written = found[name]
             arrays, arrays_size, arrays_written = found.get(f"{stem}.npz", ("", 0, ""))
             stamp = digest_json([size, written, arrays_size, arrays_written])[:16]
-            files.append(File(stem, path, size, stamp, arrays, arrays_size, number=len(files)))
+            files.append(File(stem, path, size, stamp, arrays, arrays_size, number=len(files), made=made))
     if not files:
         raise UserError(f"pool={spec}: no .parquet in it; pool= is the folder in which the metadata lie")
     return files
+
+
+def _made_folders(spec: str, columns: str | None) -> tuple[str, ...]:
+    """Where columns that were made of a pool lie; of one in a store, only where `columns` says."""
+    named = () if columns is None else (str(Path(columns).expanduser()),)
+    if "://" in spec:
+        return named
+    pool = Path(spec).expanduser()
+    return (*named, str((pool if pool.is_dir() else pool.parent) / FOLDER))
 
 
 class _Entry(NamedTuple):
@@ -165,14 +183,23 @@ def read_columns(
     try:
         with contextlib.ExitStack() as stack:
             parquet = pq.ParquetFile(stack.enter_context(_open_parquet(file)))
-            known = parquet.schema_arrow.names
-            for column in columns:
-                if column not in known:
-                    raise BadFile(f"{file.path} has no column {column!r}; {nearest(column, known)}")
-            members = _open_arrays(file, arrays, parquet.metadata.num_rows, stack)
-            for batch in parquet.iter_batches(ROWS, columns=list(columns), use_threads=False):
+            known, rows = parquet.schema_arrow.names, parquet.metadata.num_rows
+            made = {name: _open_made(file, name, known, rows, stack) for name in columns if name not in known}
+            # Arrow forgets the number of rows of no columns.
+            own = [name for name in columns if name in known] or known[:1]
+            members = _open_arrays(file, [name for name in arrays if name != PLACE], rows, stack)
+            start = file.number * _PLACES
+            for batch in parquet.iter_batches(ROWS, columns=own, use_threads=False):
                 table = plain(pa.Table.from_batches([batch]))
-                yield table, {name: member.read(len(table)) for name, member in members.items()}
+                for name, column in made.items():
+                    table = table.append_column(name, column.read(len(table)))
+                pieces = {name: member.read(len(table)) for name, member in members.items()}
+                if PLACE in arrays:
+                    pieces[PLACE] = np.arange(start, start + len(table))
+                start += len(table)
+                yield table.select(list(columns)) if made else table, pieces
+    except UnusableColumn as error:
+        raise BadFile(str(error)) from None
     except (zipfile.BadZipFile, zlib.error) as error:
         raise BadFile(f"{file.arrays} cannot be read: {first_line(error)}") from error
     except (OSError, ValueError, pa.ArrowException) as error:
@@ -332,6 +359,22 @@ class _Member(NamedTuple):
         shape = (rows, *self.shape[1:])
         data = self.file.read(int(np.prod(shape)) * self.dtype.itemsize)
         return np.frombuffer(data, self.dtype).reshape(shape)
+
+
+def _open_made(file: File, column: str, known: Sequence[str], rows: int, stack: contextlib.ExitStack) -> MadeColumn:
+    """A column that the file itself does not have.
+
+    Raises:
+        BadFile: it was not made, either.
+        UnusableColumn: it was, but cannot be used.
+    """
+    found = locate(file.made, file.name, column)
+    if found is None:
+        every = [*known, *names_of(file.made, file.name)]
+        raise BadFile(f"{file.path} has no column {column!r}; {nearest(column, every)}")
+    opened = MadeColumn(found, file.path, file.stamp, rows)
+    stack.callback(opened.close)
+    return opened
 
 
 def _open_arrays(file: File, names: Sequence[str], rows: int, stack: contextlib.ExitStack) -> Mapping[str, _Member]:

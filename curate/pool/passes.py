@@ -179,6 +179,20 @@ class Passes:
         with self._writing():  # errors of reading are BadFile
             deque(self._made(functools.partial(make, step), step.function.__name__, wanted, len(wanted)), maxlen=0)
 
+    def each(self, function: Callable[..., Any], *arguments: Any, done: Callable[[File], bool]) -> None:
+        """Call a function of every readable file of which `done` does not say that it was: it leaves what it makes in a
+        place of its own. A part does its own files first, then those that the others have not done yet.
+
+        Raises:
+            UserError: see `map`.
+        """
+        number, of = self._part
+        for turn in range(of):
+            own = Part((number + turn - 1) % of + 1, of).own(self.files)
+            wanted = [file for file in own if file.name not in self.bad and not done(file)]
+            call = functools.partial(attempt, function, arguments)
+            deque(self._made(call, function.__name__, wanted, len(wanted)), maxlen=0)
+
     def _usable(self) -> list[File]:
         return [file for file in self.files if file.name not in self.bad]
 

@@ -11,7 +11,7 @@ from poolbench.errors import UserError, nearest
 
 _PACKAGE = curate.scorers.__name__
 # Modules of the package that make no columns from pictures and captions: `clusters` scores rows that have embeddings.
-_NO_SCORERS = {"base", "clusters", "registry", "run", "stream"}
+_NO_SCORERS = {"base", "clusters", "registry", "rows", "run", "stream"}
 
 
 def names() -> list[str]:

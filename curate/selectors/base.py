@@ -7,6 +7,7 @@ One whose options have `of: Any = option(AMONG, None)` chooses among what anothe
 code: a row is kept as often as that filter keeps it, and `nth_largest` ranks only rows that it keeps.
 """
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -35,6 +36,7 @@ class Filter(ABC):
         state: what `learn` found out, JSON-able (thresholds, paths and digests of files). All that `keep` depends on
             besides the options has to be in it: results that are kept for a later run are told apart by it. It is
             written into the summary beside the subset, too.
+        origins: of each of `columns` that was made of the pool, a digest of what made it. Known after `prepare`.
     """
 
     columns: tuple[str, ...] = ()
@@ -45,6 +47,7 @@ class Filter(ABC):
         self.options = options
         self.of = self.children = list(of)
         self.state: dict[str, Any] = {}
+        self.origins: dict[str, str] = {}
 
     def learn(self, passes: Passes) -> None:  # noqa: B027 (most filters judge a row by itself)
         """Learn what takes whole passes over the pool, into `state`. The children know theirs."""
@@ -67,6 +70,8 @@ class Filter(ABC):
         for child in self.children:
             child.prepare(passes)
         self.learn(passes)
+        columns = [quantile.column_of(passes.files, name) for name in self.columns]
+        self.origins = {column.name: column.origin for column in columns if column.origin}
 
     def count(self, rows: pa.Table, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
         """How often each row is kept, int64 [rows]; more than once only where repeats are asked for."""
@@ -90,13 +95,23 @@ class Filter(ABC):
         options = asdict(self.options)
         if not self.of:
             options.pop("of", None)  # so that what older versions kept is found
-        own = [type(self).__module__, self.version, options, self.state]
+        own = [type(self).__module__, self.version, options, self.state, *([self.origins] if self.origins else [])]
         return [own, [child.identity() for child in self.children]] if self.children else own
 
     def nth_largest(self, passes: Passes, column: str, fraction: float) -> float:
         """The score that the best `fraction` of the pool's rows reaches, among the rows that `of` keeps; see
         curate.pool.quantile."""
         return quantile.nth_largest(passes, column, fraction, self.among)
+
+    def best(
+        self, passes: Passes, column: str, fraction: float | None = None, count: int | None = None
+    ) -> dict[str, Any]:
+        """For `state`: exactly so many rows with the largest scores, among those that `of` keeps; see
+        curate.pool.quantile.best. The filter has PLACE among its arrays, and `in_best` tells its rows."""
+        found = quantile.best(passes, column, fraction, count, self.among)
+        if found.rows < found.asked:
+            print(f"{column}: {found.asked:,} rows are asked for, {found.rows:,} have a score", file=sys.stderr)
+        return found.state()
 
 
 class Composite(Filter):
@@ -127,6 +142,11 @@ def tallied(chosen: Filter, rows: pa.Table, arrays: Mapping[str, np.ndarray]) ->
     """What a filter and all below it count of these rows."""
     below = [tallied(child, rows, arrays) for child in chosen.children]
     return {name: value for one in (*below, chosen.tallies(rows, arrays)) for name, value in one.items()}
+
+
+def in_best(state: Mapping[str, Any], column: pa.ChunkedArray, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Which of some rows `Filter.best` has found, bool [rows]."""
+    return quantile.Best.of(state).keep(quantile.scores(column), arrays)
 
 
 def in_range(name: str, value: float, low: float, high: float) -> None:

@@ -1,0 +1,218 @@
+"""Columns that were made of a pool's rows: `<columns>/<folder>/<file>.parquet`, row for row with the pool's file.
+
+Each file has the uids, columns of float32, and in its schema's metadata (`poolbench.column`) an Origin: what made it of
+which file. The pool's own files are never written. `<columns>` is the pool's own folder `columns/`, or another one that
+`columns=` names; the first of several is where new ones go.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from poolbench.errors import first_line, nearest
+from poolbench.files import atomic, digest_json
+
+FOLDER = "columns"  # of a pool
+_KEY = b"poolbench.column"  # in the schema's metadata
+
+
+class UnusableColumn(Exception):  # noqa: N818 (what cannot be used is the column)
+    """A made column that is missing, ambiguous, or of other rows. The message is one line that names it."""
+
+
+class Origin(BaseModel):
+    """What made the columns of a file.
+
+    Attributes:
+        scorer: name of what made them, and `version` of its rule.
+        identity: all that the numbers depend on besides the file and `inputs`, JSON-able.
+        makes: the columns.
+        inputs: of each made column that they were made of, the digest of its origin.
+        size: of the pool's file in bytes.
+        stamp: of the pool's file and its npz as they were, see curate.pool.files.File.
+        remake: the command that makes them anew.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    scorer: str
+    version: int
+    identity: Any
+    makes: list[str]
+    inputs: dict[str, str] = {}
+    size: int
+    stamp: str
+    remake: str
+
+    def digest(self) -> str:
+        """Of what made the numbers, whatever the file."""
+        return digest_json([self.scorer, self.version, self.identity, self.makes, self.inputs])[:16]
+
+
+class Found(NamedTuple):
+    """Where a made column of one file lies, and what it is called there."""
+
+    path: Path
+    column: str
+
+
+def folders(made: Sequence[str]) -> dict[str, list[Path]]:
+    """The folders of columns by name, each in the places that have it, in their order."""
+    found: dict[str, list[Path]] = {}
+    for place in made:
+        for path in sorted(Path(place).iterdir()) if Path(place).is_dir() else []:
+            if path.is_dir() and not path.name.startswith("."):
+                found.setdefault(path.name, []).append(path)
+    return found
+
+
+def path_of(folder: Path, file: str) -> Path:
+    """The columns of one of the pool's files."""
+    return folder / f"{file}.parquet"
+
+
+def locate(made: Sequence[str], file: str, column: str) -> Found | None:
+    """Where a column of a file is: `<folder>/<column>`, or the one folder that has it; None where none has.
+
+    Raises:
+        UnusableColumn: several folders have it, or not the one that is named.
+    """
+    known = folders(made)
+    if "/" in column:
+        folder, _, name = column.rpartition("/")
+        found = _in_folder(known.get(folder, []), file, name)
+        if found is None and folder in known:
+            raise UnusableColumn(f"{known[folder][0]} has no column {name!r} of {file}")
+        if found is None:
+            raise UnusableColumn(f"{column}: there is no such folder of columns; {nearest(folder, known)}")
+        return found
+    every = {name: _in_folder(paths, file, column) for name, paths in known.items()}
+    there = {name: found for name, found in every.items() if found is not None}
+    if len(there) > 1:
+        names = " or ".join(f"{name}/{column}" for name in there)
+        raise UnusableColumn(f"column {column!r} was made several times; name {names}")
+    return next(iter(there.values()), None)
+
+
+def names_of(made: Sequence[str], file: str) -> list[str]:
+    """The made columns of a file, for a message that guesses which one was meant."""
+    found: list[str] = []
+    for paths in folders(made).values():
+        path = next((one for one in (path_of(folder, file) for folder in paths) if one.is_file()), None)
+        found += [] if path is None else [name for name in _schema(path).names if name != "uid"]
+    return found
+
+
+def origin_of(path: Path) -> Origin:
+    """What made the columns in a file.
+
+    Raises:
+        UnusableColumn: it cannot be read, or does not say.
+    """
+    text = (_schema(path).metadata or {}).get(_KEY)
+    if text is None:
+        raise UnusableColumn(
+            f"{path} does not say what made it; python -m curate.columns import=<its folder> takes columns of others in"
+        )
+    try:
+        return Origin.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UnusableColumn(f"{path}: its origin is of another version ({where}: {first['msg']})") from None
+
+
+def origin_digest(made: Sequence[str], file: str, column: str) -> str | None:
+    """The digest of what made a column of a file, None where there is none that can be used."""
+    try:
+        found = locate(made, file, column)
+        return None if found is None else origin_of(found.path).digest()
+    except UnusableColumn:
+        return None
+
+
+class MadeColumn:
+    """A made column of one file, read from front to back.
+
+    Raises:
+        UnusableColumn: it is of another file than this one, or cannot be read.
+    """
+
+    def __init__(self, found: Found, path: str, stamp: str, rows: int) -> None:
+        """
+        Args:
+            path, stamp, rows: the pool's file, as it is.
+        """
+        self._found = found
+        origin = origin_of(found.path)
+        if origin.stamp != stamp:
+            raise UnusableColumn(
+                f"{found.path} was made of another {path}, whose size or time of writing was not this one's; "
+                f"make it anew: {origin.remake}"
+            )
+        self._parquet = pq.ParquetFile(found.path, memory_map=False)
+        if self._parquet.metadata.num_rows != rows:
+            raise UnusableColumn(
+                f"{found.path} has {self._parquet.metadata.num_rows:,} rows, {path} has {rows:,}; "
+                f"make it anew: {origin.remake}"
+            )
+        self._batches = self._parquet.iter_batches(columns=[found.column], use_threads=False)
+        self._left: list[pa.Array] = []
+
+    def read(self, rows: int) -> pa.ChunkedArray:
+        """The next so many rows."""
+        while sum(map(len, self._left)) < rows:
+            self._left.append(next(self._batches).column(0))
+        whole = pa.chunked_array(self._left)
+        self._left = [chunk for chunk in whole.slice(rows).chunks if len(chunk)]
+        return whole.slice(0, rows)
+
+    def close(self) -> None:
+        self._parquet.close()
+
+
+def write(path: Path, uids: Iterator[pa.ChunkedArray], columns: Mapping[str, np.ndarray], origin: Origin) -> None:
+    """Write the columns of a file, whole or not at all.
+
+    Args:
+        uids: those of the pool's file piece by piece, as they stand there.
+        columns: float32 [rows].
+
+    Raises:
+        OSError: it cannot be written.
+        ValueError: a column of another dtype, or of other rows than there are uids.
+    """
+    record = json.dumps(origin.model_dump(mode="json"), sort_keys=True).encode()
+    fields = [("uid", pa.string()), *((name, pa.float32()) for name in origin.makes)]
+    schema = pa.schema(fields, metadata={_KEY: record})
+    rows = 0
+    with atomic(path, "wb") as stream, pq.ParquetWriter(stream, schema, compression="zstd") as writer:
+        for uid in uids:
+            values = [pa.array(columns[name][rows : rows + len(uid)], pa.float32()) for name in origin.makes]
+            writer.write_table(pa.table([uid.cast(pa.string()), *values], schema=schema))
+            rows += len(uid)
+        for name in origin.makes:
+            if columns[name].dtype != np.float32 or columns[name].shape != (rows,):
+                given = f"{columns[name].dtype} {list(columns[name].shape)}"
+                raise ValueError(f"column {name} of {origin.scorer} is {given}, not float32 [{rows}]")
+
+
+def _in_folder(places: Sequence[Path], file: str, column: str) -> Found | None:
+    for place in places:
+        path = path_of(place, file)
+        if path.is_file() and column in _schema(path).names:
+            return Found(path, column)
+    return None
+
+
+def _schema(path: Path) -> pa.Schema:
+    try:
+        return pq.read_schema(path)
+    except (OSError, pa.ArrowException) as error:
+        raise UnusableColumn(f"{path} cannot be read: {first_line(error)}; delete it and make it anew") from None

@@ -1,0 +1,135 @@
+"""Scores of a pool's rows by what its metadata says of them: made once, kept beside the pool, found by any selection.
+
+How they are kept stands in curate/pool/made.py.
+"""
+
+import contextlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from curate.pool import made
+from curate.pool.files import File, read_columns
+from curate.pool.passes import Passes
+from poolbench.errors import UserError
+
+
+class RowScorer(ABC):
+    """What makes columns of a file's rows. Instances are pickled to workers.
+
+    Attributes:
+        name: of the folder below `columns/`.
+        columns: that it reads, of the parquet or made of it.
+        arrays: of the npz.
+        makes: the float32 columns that it gives.
+        version: raised by a change that gives other numbers.
+        remake: how to make them anew, for messages.
+    """
+
+    name: str
+    columns: tuple[str, ...] = ()
+    arrays: tuple[str, ...] = ()
+    makes: tuple[str, ...]
+    version: ClassVar[int] = 1
+    remake = "start the selection that made it again"
+
+    @abstractmethod
+    def identity(self) -> Any:
+        """All that its numbers depend on besides the file, JSON-able."""
+
+    @abstractmethod
+    def score(self, file: File) -> Mapping[str, np.ndarray]:
+        """Each column of `makes`, float32 [rows of the parquet, those with malformed uids too]; NaN where a row has no
+        number.
+
+        Raises:
+            BadFile: the file cannot be scored.
+        """
+
+    def column(self, place: int = 0) -> str:
+        """The name by which a selection reads a column of `makes`, whatever other folders have."""
+        return f"{self.name}/{self.makes[place]}"
+
+
+def score_columns(passes: Passes, scorer: RowScorer) -> None:
+    """Make what is missing of a scorer's columns, and what is of another identity or of the file as it was.
+
+    A file that cannot be scored is noted among the passes' bad ones. Each is written whole, so that a second run
+    continues; parts of an array do their own files first, and the same file twice is harmless.
+
+    Raises:
+        UserError: nowhere to write them, or see Passes.map.
+    """
+    folder = _writable(passes.files[0], scorer)
+    with _writing(folder):
+        passes.each(score_file, scorer, done=lambda file: is_made(file, scorer))
+
+
+def is_made(file: File, scorer: RowScorer) -> bool:
+    """Whether a file has the columns of this scorer, made of the file as it is."""
+    path = _path(file, scorer)
+    try:
+        return path.is_file() and made.origin_of(path) == origin_of(file, scorer)
+    except made.UnusableColumn:
+        return False
+
+
+def origin_of(file: File, scorer: RowScorer) -> made.Origin:
+    """What a file's columns are made by as things are now. Made columns that they are made of are known by theirs."""
+    inputs = {name: made.origin_digest(file.made, file.name, name) for name in scorer.columns}
+    return made.Origin(
+        scorer=scorer.name,
+        version=scorer.version,
+        identity=json.loads(json.dumps(scorer.identity())),  # as it is read again: lists, no tuples
+        makes=list(scorer.makes),
+        inputs={name: digest for name, digest in inputs.items() if digest is not None},
+        size=file.size,
+        stamp=file.stamp,
+        remake=scorer.remake,
+    )
+
+
+def score_file(file: File, scorer: RowScorer) -> None:
+    """Make the columns of one file, unless another part has in the meantime.
+
+    Raises:
+        BadFile: it cannot be scored.
+    """
+    if is_made(file, scorer):
+        return
+    origin, found = origin_of(file, scorer), scorer.score(file)
+    made.write(_path(file, scorer), (table["uid"] for table, _ in read_columns(file, ["uid"])), found, origin)
+
+
+def _path(file: File, scorer: RowScorer) -> Path:
+    return made.path_of(Path(file.made[0]) / scorer.name, file.name)
+
+
+def _writable(file: File, scorer: RowScorer) -> Path:
+    """The folder of the columns, made where it is missing.
+
+    Raises:
+        UserError: a store, or a folder that cannot be written to.
+    """
+    if not file.made:
+        raise UserError(f"{file.path} is in a store: name a local folder for columns that are made of it, by columns=")
+    folder = Path(file.made[0]) / scorer.name
+    with _writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Errors of reading the pool are BadFile, so that an OSError is one of writing."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{folder} cannot be written: {error.strerror or error}; make room and start the same command again, which "
+            "continues, or name another folder by columns="
+        ) from None
