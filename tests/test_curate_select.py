@@ -190,6 +190,8 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "difference": {"of": [{"filter": "clip_score", "threshold": 0.2}, "some.npy"]},
     "sum": {"of": ["some.npy", "some.npy", {"filter": "clip_score", "fraction": 0.2}]},
     "repeat": {"of": {"filter": "clip_score", "fraction": 0.2}, "times": 3},
+    "top": {"column": "clip_b32_similarity_score", "fraction": 0.4},
+    "mix": {"weights": {"clip_b32_similarity_score": 0.5, "clip_l14_similarity_score": -2.0}, "fraction": 0.4},
     "sample": {"of": {"filter": "clip_score", "fraction": 0.5}, "size": 100, "seed": 1},
 }  # fmt: skip
 

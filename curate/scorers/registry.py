@@ -10,8 +10,8 @@ from curate.scorers.base import DEFAULT, Scorer, ScorerOptions
 from poolbench.errors import UserError, nearest
 
 _PACKAGE = curate.scorers.__name__
-# Modules of the package that make no columns from pictures and captions: `clusters` scores rows that have embeddings.
-_NO_SCORERS = {"base", "clusters", "registry", "rows", "run", "stream"}
+# Modules of the package that make no columns from pictures and captions: some score rows by what metadata say of them.
+_NO_SCORERS = {"base", "clusters", "mixed", "registry", "rows", "run", "stream"}
 
 
 def names() -> list[str]:

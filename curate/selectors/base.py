@@ -114,6 +114,35 @@ class Filter(ABC):
         return found.state()
 
 
+class AtLeast(Filter):
+    """Keeps scores of one column, which a subclass names, at or above a threshold: the one that `fraction` of the pool
+    reaches, with all its ties, or the option's. NaN never is, but counts as a row of the pool for a fraction."""
+
+    def __init__(self, options: Any, of: Sequence[Filter] = ()) -> None:
+        super().__init__(options, of)
+        if (options.fraction is None) == (options.threshold is None):
+            name = type(self).__module__.rpartition(".")[2]
+            raise UserError(f"filter={name} needs either filter.fraction= or filter.threshold=")
+        if options.fraction is not None:
+            in_range("fraction", options.fraction, 0, 1)
+        elif not np.isfinite(options.threshold):
+            raise UserError(f"filter.threshold={options.threshold} is no score; filter.fraction=1 keeps all")
+
+    def learn(self, passes: Passes) -> None:
+        threshold = self.options.threshold
+        if threshold is None:
+            threshold = self.nth_largest(passes, self.columns[0], self.options.fraction)
+        self.state = {"threshold": str(threshold) if np.isinf(threshold) else threshold}
+
+    def keep(self, rows: pa.Table, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+        # A Python float compares in the column's own precision: 0.3 keeps a float32 score of 0.3.
+        kept: np.ndarray = quantile.scores(rows[self.columns[0]]) >= float(self.state["threshold"])
+        return kept
+
+    def tallies(self, rows: pa.Table, arrays: Mapping[str, np.ndarray]) -> dict[str, int]:
+        return {f"{self.columns[0]} is NaN": int(np.isnan(quantile.scores(rows[self.columns[0]])).sum())}
+
+
 class Composite(Filter):
     """A filter made of others. A subclass says how their counts combine; columns and passes are the children's."""
 

@@ -5,7 +5,7 @@ import pkgutil
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_origin, get_type_hints
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -99,6 +99,10 @@ def _options(schema: type[Any], given: dict[str, Any], where: str) -> Any:
     for key in given:
         if key not in known:
             raise UserError(f"{where}: unknown option {key!r}; {nearest(key, known) if known else 'it has none'}")
+    hints = get_type_hints(schema)
+    for key, value in given.items():
+        if get_origin(hints[key]) is dict and not isinstance(value, Mapping):
+            raise UserError(f"{where}.{key}={value} is no mapping; write {{name: value, ...}}")
     texts = {key: _text(value, known[key], f"{where}.{key}") for key, value in given.items() if known[key].text}
     try:
         merged = OmegaConf.merge(OmegaConf.structured(schema), given | dict.fromkeys(texts, ""))
