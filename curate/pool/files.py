@@ -206,6 +206,20 @@ def read_columns(
         raise BadFile(f"{file.path} cannot be read: {first_line(error)}") from error
 
 
+def kinds_of(file: File) -> dict[str, pa.DataType]:
+    """The type of each of a file's own columns.
+
+    Raises:
+        BadFile: it cannot be read.
+    """
+    try:
+        with _open_parquet(file) as stream:
+            schema = pq.ParquetFile(stream).schema_arrow
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise BadFile(f"{file.path} cannot be read: {first_line(error)}") from error
+    return dict(zip(schema.names, schema.types, strict=True))
+
+
 def plain(table: pa.Table) -> pa.Table:
     """The table in the types that filters know, whatever a writer chose: text as string, not as a dictionary, a view or
     bytes; a column of nothing but nulls as nulls of its kind; numbers of 16 bits and decimals as floats that hold them.

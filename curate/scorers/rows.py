@@ -6,7 +6,7 @@ How they are kept stands in curate/pool/made.py.
 import contextlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -64,9 +64,23 @@ def score_columns(passes: Passes, scorer: RowScorer) -> None:
     Raises:
         UserError: nowhere to write them, or see Passes.map.
     """
-    folder = _writable(passes.files[0], scorer)
+    folder = columns_folder(passes.files, scorer.name)
     with _writing(folder):
         passes.each(score_file, scorer, done=lambda file: is_made(file, scorer))
+
+
+def columns_folder(files: Sequence[File], name: str) -> Path:
+    """Where the columns of this name are written, made where it is missing.
+
+    Raises:
+        UserError: the pool is in a store, or its folder cannot be written to.
+    """
+    if not files[0].made:
+        raise UserError(f"{files[0].path} is in a store: name a local folder for columns made of it, by columns=")
+    folder = Path(files[0].made[0]) / name
+    with _writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def is_made(file: File, scorer: RowScorer) -> bool:
@@ -107,20 +121,6 @@ def score_file(file: File, scorer: RowScorer) -> None:
 
 def _path(file: File, scorer: RowScorer) -> Path:
     return made.path_of(Path(file.made[0]) / scorer.name, file.name)
-
-
-def _writable(file: File, scorer: RowScorer) -> Path:
-    """The folder of the columns, made where it is missing.
-
-    Raises:
-        UserError: a store, or a folder that cannot be written to.
-    """
-    if not file.made:
-        raise UserError(f"{file.path} is in a store: name a local folder for columns that are made of it, by columns=")
-    folder = Path(file.made[0]) / scorer.name
-    with _writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 @contextlib.contextmanager

@@ -1,0 +1,84 @@
+"""Columns that somebody else made, found by uid or by webdataset key."""
+
+import functools
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from curate.pool.files import BadFile, File, parse_uids, read_columns
+from curate.pool.joined import kind_of, look_up, names_of_texts, open_table, scattered
+from curate.scorers.rows import RowScorer
+from poolbench.uids import Uids
+
+UID, KEY = "uid", "key"  # what rows may be found by
+
+
+class Matched(NamedTuple):
+    """Of one file of the pool: its rows, those that the table has, and which rows of the table these are."""
+
+    rows: int
+    matched: int
+    found: np.ndarray
+
+
+class Imported(RowScorer):
+    """The values that a table has for each row, see curate.pool.joined; NaN for a row that it does not have."""
+
+    def __init__(self, name: str, makes: tuple[str, ...], by: str, table: Path, digest: str, remake: str) -> None:
+        """
+        Args:
+            table: names of uids or keys, and values of `makes`.
+            digest: of what it was made of.
+        """
+        self.name, self.makes, self.remake = name, makes, remake
+        self.by, self.table, self.digest = by, table, digest
+        self.columns = (by,)
+
+    def identity(self) -> Any:
+        return {"imported": self.digest, "by": self.by}
+
+    def score(self, file: File) -> Mapping[str, np.ndarray]:
+        table, parts = _opened(str(self.table), len(self.makes)), []
+        for names, good in self._names(file):
+            values = np.full((len(good), len(self.makes)), np.nan, np.float32)
+            found = look_up(table, names)
+            rows = np.flatnonzero(good)[found >= 0]
+            values[rows] = table["values"][found[found >= 0]]
+            parts.append(values)
+        every = np.concatenate([*parts, np.zeros((0, len(self.makes)), np.float32)])
+        return {name: np.ascontiguousarray(every[:, place]) for place, name in enumerate(self.makes)}
+
+    def matched(self, file: File) -> Matched:
+        """What of a file and of the table belongs together."""
+        table = _opened(str(self.table), len(self.makes))
+        rows, matched, found = 0, 0, []
+        for names, good in self._names(file):
+            places = look_up(table, names)
+            rows, matched = rows + len(good), matched + int((places >= 0).sum())
+            found.append(places[places >= 0])
+        return Matched(rows, matched, np.unique(np.concatenate([*found, np.zeros(0, np.int64)])))
+
+    def _names(self, file: File) -> Iterator[tuple[Uids, np.ndarray]]:
+        """The names of a file's rows piece by piece, of those that have one, and which these are."""
+        for table, _ in read_columns(file, [self.by]):
+            if self.by == UID:
+                uids, good, _ = parse_uids(table[UID])
+                yield scattered(uids), good
+                continue
+            texts = table[KEY].to_pylist()
+            good = np.array([isinstance(text, str) for text in texts], bool)
+            if texts and not good.any():
+                raise BadFile(f"{file.path}: its column {KEY!r} is {table[KEY].type}, not text")
+            yield names_of_texts([text for text in texts if isinstance(text, str)]), good
+
+
+def matched(file: File, scorer: Imported) -> Matched:
+    """See Imported.matched; a function that passes can call."""
+    return scorer.matched(file)
+
+
+@functools.cache
+def _opened(path: str, columns: int) -> np.ndarray:
+    return open_table(Path(path), kind_of(columns))

@@ -1,0 +1,252 @@
+"""Columns that others made of a pool, as parquet or CSV: read in any order, written row for row with its files."""
+
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from curate.pool.files import parse_uids, plain
+from curate.pool.joined import (
+    Counts,
+    kind_of,
+    look_up,
+    names_of_texts,
+    open_table,
+    rows_of,
+    scattered,
+    write_table,
+)
+from curate.pool.passes import Passes, work_folder
+from curate.scorers.imported import KEY, UID, Imported, matched
+from curate.scorers.rows import columns_folder, score_columns
+from poolbench.errors import UserError, first_line, nearest
+from poolbench.files import digest_file, digest_json, files_in
+from poolbench.uids import DTYPE, Uids
+
+_LINE = 40  # bytes of a line of CSV, at least: it has a uid and a number
+_ROWS = 2**16
+
+
+class Taking(NamedTuple):
+    """What is imported, as the options of curate.columns have it."""
+
+    path: str
+    name: str
+    by: str
+    keys: str | None
+    take: str | list[str] | None
+    command: str
+
+
+class Read:
+    """Counts of what an import's files hold, while they are read."""
+
+    def __init__(self) -> None:
+        self.rows = self.malformed = self.unknown = 0
+        self.example = ""
+
+
+def take_in(passes: Passes, taking: Taking) -> None:
+    """Write an import as columns of the pool, and say what of both belongs together.
+
+    Raises:
+        UserError: wrong options, a file that cannot be read, or a column that holds no numbers.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", taking.name):
+        raise UserError(f"name={taking.name}: name the folder of the new columns, in letters, digits, _ - and .")
+    if taking.by not in (UID, KEY):
+        raise UserError(f"by={taking.by} is not known; uid or key")
+    paths = _files(taking.path)
+    columns = _columns(paths, taking)
+    digest = digest_json([[digest_file(path) for path in paths], columns, *_digest_of_keys(taking)])[:16]
+    folder, read = columns_folder(passes.files, taking.name), Read()
+    with work_folder(folder.with_name(f".{taking.name}"), None) as work:
+        table = work.path / f"{digest}.table"
+        pieces = _pieces(paths, columns, taking, _uids_by_key(taking, work.path), read)
+        counts = write_table(pieces, kind_of(len(columns)), table, _expected(paths))
+        by = UID if taking.keys else taking.by
+        scorer = Imported(taking.name, tuple(columns), by, table, digest, taking.command)
+        _tell(passes, scorer, read, counts)
+        score_columns(passes, scorer)
+        work.remove()
+
+
+def _tell(passes: Passes, scorer: Imported, read: Read, counts: Counts) -> None:
+    """Say what of the pool and of the import belongs together.
+
+    Raises:
+        UserError: nothing does; no column is written then.
+    """
+    rows = found = 0
+    used = np.zeros(counts.names, bool)
+    for _, one in passes.map(matched, scorer):
+        rows, found = rows + one.rows, found + one.matched
+        used[one.found] = True
+    print(f"{', '.join(scorer.makes)}: {found:,} of the pool's {rows:,} rows have a value, {rows - found:,} have none")
+    print(f"of {read.rows:,} imported rows, {counts.names - int(used.sum()):,} are not in the pool")
+    if counts.repeated:
+        differ = f", {counts.contradictory:,} of them with another value" if counts.contradictory else ""
+        print(f"{counts.repeated:,} rows repeat an earlier one's {scorer.by}{differ}; the first one counts")
+    if read.malformed:
+        print(
+            f"left out: {read.malformed:,} rows whose {scorer.by} is none, the first is {read.example}", file=sys.stderr
+        )
+    if read.unknown:
+        print(f"left out: {read.unknown:,} rows whose key is not in keys=", file=sys.stderr)
+    if not found:
+        raise UserError(f"no row of the pool has a value: is it the {scorer.by} by which the import knows its rows?")
+
+
+def _files(path: str) -> list[Path]:
+    """
+    Raises:
+        UserError: nothing there.
+    """
+    place = Path(path)
+    paths = sorted([*files_in(place, "*.parquet"), *files_in(place, "*.csv")]) if place.is_dir() else [place]
+    if not paths or not paths[0].is_file():
+        raise UserError(f"import={path}: no parquet or CSV file there")
+    return paths
+
+
+def _columns(paths: Sequence[Path], taking: Taking) -> list[str]:
+    """The columns to import, all of them numbers.
+
+    Raises:
+        UserError: one is missing, or of another type.
+    """
+    kinds = _kinds(paths[0])
+    if taking.by not in kinds:
+        raise UserError(f"{paths[0]} has no column {taking.by!r}, by which rows are found; {nearest(taking.by, kinds)}")
+    given = [taking.take] if isinstance(taking.take, str) else taking.take
+    columns = given or [name for name in kinds if name not in (UID, KEY)]
+    for path in paths:
+        kinds = _kinds(path)
+        for name in [taking.by, *columns]:
+            if name not in kinds:
+                raise UserError(f"{path} has no column {name!r}; {nearest(name, kinds)}")
+            kind = kinds[name]
+            if name != taking.by and kind is not None and not _numeric(kind):
+                raise UserError(f"{path}: column {name!r} is {kind}, not numbers; choose others by take=[...]")
+    if not columns:
+        raise UserError(f"{paths[0]} has no column besides {', '.join(kinds)}")
+    return columns
+
+
+def _numeric(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_decimal(kind))
+
+
+def _kinds(path: Path) -> dict[str, pa.DataType | None]:
+    """The columns of a file with their types, None where only reading tells it, as of CSV."""
+    try:
+        if path.suffix == ".csv":
+            with pyarrow.csv.open_csv(path) as stream:
+                return dict.fromkeys(stream.schema.names)
+        schema = pq.read_schema(path)
+        return dict(zip(schema.names, schema.types, strict=True))
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"{path} cannot be read: {first_line(error)}") from None
+
+
+def _tables(path: Path, columns: Sequence[str], by: str) -> Iterator[pa.Table]:
+    """The rows of a file, some at a time, names as text, numbers as float64.
+
+    Raises:
+        UserError: it cannot be read, or holds something else.
+    """
+    try:
+        if path.suffix == ".csv":
+            kinds = {by: pa.string(), **dict.fromkeys(columns, pa.float64())}
+            options = pyarrow.csv.ConvertOptions(column_types=kinds, include_columns=[by, *columns])
+            with pyarrow.csv.open_csv(path, convert_options=options) as stream:
+                for batch in stream:
+                    yield pa.Table.from_batches([batch])
+            return
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(_ROWS, columns=[by, *columns], use_threads=False):
+                yield plain(pa.Table.from_batches([batch])).select([by, *columns])
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise UserError(f"{path} cannot be read: {first_line(error)}") from None
+
+
+def _pieces(
+    paths: Sequence[Path], columns: Sequence[str], taking: Taking, keys: np.ndarray | None, read: Read
+) -> Iterator[np.ndarray]:
+    """The rows of a table, see curate.pool.joined."""
+    for path in paths:
+        for table in _tables(path, columns, taking.by):
+            names, good = _named(table[taking.by], taking.by, read)
+            values = [table[name].to_numpy(zero_copy_only=False).astype(np.float64) for name in columns]
+            numbers = np.stack(values, axis=1)[good].astype(np.float32)
+            if keys is not None:
+                places = look_up(keys, names)
+                read.unknown += int((places < 0).sum())
+                names, numbers = _uids_at(keys, places[places >= 0]), numbers[places >= 0]
+            yield rows_of(names, numbers)
+
+
+def _named(column: pa.ChunkedArray, by: str, read: Read) -> tuple[Uids, np.ndarray]:
+    """The names of those rows that have one, and which these are."""
+    if by == UID:
+        uids, good, malformed = parse_uids(column, read.rows)
+        names, wrong = scattered(uids), malformed[:1]
+    else:
+        texts = column.cast(pa.string()).to_pylist()
+        good = np.array([text is not None for text in texts], bool)
+        names, wrong = names_of_texts([text for text in texts if text is not None]), ["a missing one"]
+    read.rows += len(good)
+    if not good.all():
+        read.example = read.example or wrong[0]
+        read.malformed += int((~good).sum())
+    return names, good
+
+
+def _uids_by_key(taking: Taking, work: Path) -> np.ndarray | None:
+    """A table from keys to uids, where keys= names the files that know them. A uid is kept as the bits of four values.
+
+    Raises:
+        UserError: they cannot be read.
+    """
+    if taking.keys is None:
+        return None
+    if taking.by != KEY:
+        raise UserError("keys= is for by=key")
+    paths, read = _files(taking.keys), Read()
+
+    def pieces() -> Iterator[np.ndarray]:
+        for path in paths:
+            try:
+                with pq.ParquetFile(path) as file:
+                    for batch in file.iter_batches(_ROWS, columns=[KEY, UID], use_threads=False):
+                        table = plain(pa.Table.from_batches([batch]))
+                        uids, good, _ = parse_uids(table[UID])
+                        names, named = _named(table[KEY].filter(pa.array(good)), KEY, read)
+                        yield rows_of(names, uids[named].view("f4").reshape(-1, 4))
+            except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+                raise UserError(f"keys={path} cannot be read: {first_line(error)}") from None
+
+    path = work / "keys.table"
+    write_table(pieces(), kind_of(4), path, _expected(paths))
+    return open_table(path, kind_of(4))
+
+
+def _uids_at(keys: np.ndarray, places: np.ndarray) -> Uids:
+    return scattered(np.ascontiguousarray(keys["values"][places]).view(DTYPE).ravel())
+
+
+def _digest_of_keys(taking: Taking) -> list[str]:
+    return [] if taking.keys is None else [digest_file(path) for path in _files(taking.keys)]
+
+
+def _expected(paths: Sequence[Path]) -> int:
+    """About how many rows some files have."""
+    return sum(
+        path.stat().st_size // _LINE if path.suffix == ".csv" else pq.read_metadata(path).num_rows for path in paths
+    )

@@ -1,0 +1,139 @@
+"""Columns of others: taken in by uid or key, in any order, from any number of files; and the list of what there is."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from metadata import write_metadata
+from pools import uid_of
+from test_columns import Length, scored, values, write_random
+
+from curate.columns import main
+from curate.pool import joined
+from poolbench.errors import status_of
+
+
+def columns(capsys: pytest.CaptureFixture[str], *words: Any) -> tuple[int, str, str]:
+    capsys.readouterr()
+    status = status_of(lambda: main([*map(str, words), "workers=1"]))
+    said = capsys.readouterr()
+    return status, said.out, said.err.strip()
+
+
+def judged(seed: int, rows: int = 500) -> pd.DataFrame:
+    """Scores of somebody else: other uids among them, repeated ones, and one that is none."""
+    rng = np.random.default_rng(seed)
+    numbers = rng.permutation(4000)[:rows]
+    found = pd.DataFrame({"uid": [uid_of(number) for number in numbers.tolist()], "judge": rng.normal(size=rows)})
+    found.loc[5, "judge"] = np.nan
+    found.loc[7, "uid"] = found.uid[6]
+    found.loc[8, "uid"], found.loc[8, "judge"] = found.uid[6], found.judge[6]
+    found.loc[9, "uid"] = "0123"
+    found = found.assign(whole=rng.integers(0, 9, rows))
+    found.loc[8, "whole"] = found.whole[6]
+    return found
+
+
+@pytest.mark.parametrize("form", ["parquet", "csv", "folder"])
+@pytest.mark.parametrize("parts", [1, 7])
+def test_values_are_found_by_uid(
+    tmp_path: Path, form: str, parts: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if parts > 1:
+        monkeypatch.setattr(joined, "_PART", 40)
+    pool, given = write_random(tmp_path / "pool", 21), judged(3)
+    source = tmp_path / "given" if form == "folder" else tmp_path / f"given.{form}"
+    if form == "folder":
+        source.mkdir()
+        given[:200].to_parquet(source / "a.parquet")
+        given[200:].to_csv(source / "b.csv", index=False)
+    else:
+        given.to_csv(source, index=False) if form == "csv" else given.to_parquet(source)
+    status, said, wrong = columns(capsys, f"pool={pool}", f"import={source}", "name=vlm")
+    rows = pd.concat([pd.read_parquet(path) for path in sorted(pool.glob("*.parquet"))], ignore_index=True)
+    first = given[given.uid.str.len() == 32].drop_duplicates("uid").set_index("uid")
+    expected = first.reindex(rows.uid)
+    np.testing.assert_array_equal(values(pool, "judge"), expected.judge.to_numpy(np.float32))
+    np.testing.assert_array_equal(values(pool, "vlm/whole"), expected.whole.to_numpy(np.float32))
+    found = int(rows.uid.isin(first.index).sum())
+    assert status == 0
+    assert f"{found:,} of the pool's {len(rows):,} rows have a value, {len(rows) - found:,} have none" in said
+    assert f"of 500 imported rows, {(~first.index.isin(rows.uid)).sum():,} are not in the pool" in said
+    assert "2 rows repeat an earlier one's uid, 1 of them with another value" in said
+    assert "1 rows whose uid is none, the first is row 9: '0123'" in wrong
+    assert not list((pool / "columns").glob(".*"))
+
+
+@pytest.mark.parametrize("keys", [False, True])
+def test_values_are_found_by_key(tmp_path: Path, keys: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    """The pool's own keys, or those of lists beside."""
+    pool = write_metadata(tmp_path / "pool", 2, 40, npz=False)
+    uids = [uid_of(number) for number in range(80)]
+    listed = pd.DataFrame({"key": [f"{number:08d}" for number in range(80)], "uid": uids})
+    if keys:
+        (tmp_path / "lists").mkdir()
+        listed.sample(frac=1, random_state=0).to_parquet(tmp_path / "lists" / "0.parquet")
+    else:
+        for number, path in enumerate(sorted(pool.glob("*.parquet"))):
+            pd.read_parquet(path).assign(key=listed.key[40 * number : 40 * number + 40].to_list()).to_parquet(path)
+    given = pd.DataFrame({"key": [f"{number:08d}" for number in range(79, 20, -1)], "score": np.arange(59.0)})
+    given.loc[59] = ["nobody", 1.0]
+    given.to_parquet(tmp_path / "given.parquet")
+    words = [f"pool={pool}", f"import={tmp_path}/given.parquet", "name=flyt", "by=key"]
+    status, said, wrong = columns(capsys, *words, *([f"keys={tmp_path}/lists"] if keys else []))
+    assert status == 0 and "59 of the pool's 80 rows have a value, 21 have none" in said
+    assert ("1 rows whose key is not in keys=" in wrong) == keys
+    assert f"of 60 imported rows, {0 if keys else 1} are not in the pool" in said
+    np.testing.assert_array_equal(values(pool, "score"), [*[np.nan] * 21, *np.arange(58.0, -1, -1)])
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (
+            ["import=text.parquet", "name=a"],
+            "string, not numbers; choose others by take=[...]",
+        ),
+        (["import=text.parquet", "name=a", "take=[score,scr]"], "has no column 'scr'; did you mean 'score'?"),
+        (["import=text.csv", "name=a"], "text.csv cannot be read: "),
+        (["import=text.parquet", "name=a", "by=key"], "has no column 'key'"),
+        (["import=text.parquet"], "name=: name the folder"),
+        (["import=text.parquet", "name=../a"], "name=../a: name the folder"),
+        (["import=nowhere", "name=a"], "import=nowhere: no parquet or CSV file there"),
+        (["import=text.parquet", "name=a", "take=[score]", "by=url"], "by=url is not known"),
+        (["import=others.parquet", "name=a"], "no row of the pool has a value"),
+        (["inport=text.parquet"], "unknown key 'inport'"),
+    ],
+)
+def test_mistakes_are_one_line(
+    tmp_path: Path,
+    words: list[str],
+    says: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pool = write_metadata(tmp_path / "pool", 1, 20, npz=False)
+    table = pd.DataFrame({"uid": [uid_of(1), uid_of(2)], "score": [1.0, 2.0], "what": ["a", "b"]})
+    table.to_parquet("text.parquet")
+    table.to_csv("text.csv")
+    table.assign(uid=[uid_of(1001), uid_of(1002)]).drop(columns="what").to_parquet("others.parquet")
+    status, _, wrong = columns(capsys, f"pool={pool}", *words)
+    assert status == 2 and says in wrong and "\n" not in wrong
+
+
+def test_the_list_of_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pool = write_metadata(tmp_path / "pool", 3, 40)
+    scored(pool, Length())
+    (pool / "columns" / "length" / "0001.parquet").unlink()
+    status, said, _ = columns(capsys, f"pool={pool}")
+    lines = {line.split()[0]: line for line in said.splitlines()}
+    own = pd.concat([pd.read_parquet(path) for path in pool.glob("*.parquet")]).clip_l14_similarity_score
+    assert status == 0
+    assert lines["clip_l14_similarity_score"].split()[1:6] == ["3", "of", "3", "120", str(int(own.isna().sum()))]
+    assert lines["length/pixels"].split()[1:5] == ["2", "of", "3", "80"] and "length v1" in lines["length/pixels"]
+    (pool / "0000.parquet").touch()
+    _, said, _ = columns(capsys, f"pool={pool}")
+    assert "of another file than the pool's now; make it anew" in said
