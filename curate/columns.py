@@ -23,7 +23,6 @@ from poolbench.errors import UserError, exit_on_user_error
 from poolbench.machine import cores
 from poolbench.options import option, output, source
 from poolbench.text import aligned
-from poolbench.usage import asked_for, usage
 
 
 @dataclass
@@ -33,7 +32,7 @@ class ColumnsConfig:
     pool: str = source("folder or URL of the pool's metadata", remote=True)
     columns: str | None = output("folder of columns that are made of the pool; null: <pool>/columns", None)
     import_: str | None = source("parquet or CSV file, or folder of them, to take in; null: list what there is", None)
-    name: str | None = option("folder below columns= that the import becomes", None)
+    name: str | None = option("by which the imported columns are known, as <name>/<column>", None)
     by: str = option("uid | key: the column by which rows are found in both", "uid")
     keys: str | None = source("with by=key: parquet files that have key and uid, where the pool's have no key", None)
     take: Any = option("columns to import, [a,b]; null: all", None)
@@ -46,13 +45,7 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
         UserError: wrong options, or something that cannot be read.
     """
-    if asked_for(arguments):
-        print(usage(ColumnsConfig).replace("import_=", "import="))  # `import` names no field in Python
-        return 0
-    words, config = parse(
-        [f"import_{word.removeprefix('import')}" if word.startswith("import=") else word for word in arguments],
-        ColumnsConfig,
-    )
+    words, config = parse(arguments, ColumnsConfig)
     if words:
         raise UserError(f"{words[0]!r} is not key=value")
     if config.workers is not None and config.workers < 1:

@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from poolbench import HOME
 from poolbench.errors import UserError, exit_on_user_error, nearest, status_of
-from poolbench.options import Option, Place, listed, located, options_of, split
+from poolbench.options import Option, Place, field_of, listed, located, options_of, split
 from poolbench.usage import GROUPS, asked_for, composed_usage, usage
 
 Schema = TypeVar("Schema")
@@ -305,13 +305,14 @@ def parse(arguments: Sequence[str], schema: type[Schema]) -> tuple[list[str], Sc
         if (known[key].text or known[key].words) and options[key] is not None:
             texts[key], options[key] = _placed(listed(value) if known[key].words else value, known[key]), ""
     with _readable_errors():
-        merged = OmegaConf.merge(OmegaConf.structured(schema), options)
-        missing = [key for key in known if OmegaConf.is_missing(merged, key)]
+        given = {field_of(key): value for key, value in options.items()}
+        merged = OmegaConf.merge(OmegaConf.structured(schema), given)
+        missing = [key for key in known if OmegaConf.is_missing(merged, field_of(key))]
         if missing:
             raise UserError(f"{missing[0]}= is needed")
         value_ = OmegaConf.to_object(merged)
     assert isinstance(value_, schema)
-    _set(value_, texts)
+    _set(value_, {field_of(key): text for key, text in texts.items()})
     return words, value_
 
 

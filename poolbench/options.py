@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import MISSING as NO_DEFAULT
 from dataclasses import Field, field, fields, is_dataclass
+from keyword import iskeyword
 from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
 
@@ -64,7 +65,7 @@ def options_of(schema: type[Any], prefix: str = "") -> Iterator[Option]:
     """The options of a command, those of dataclasses within its own too."""
     hints = get_type_hints(schema)
     for one in fields(schema):
-        kind, name = hints[one.name], f"{prefix}{one.name}"
+        kind, name = hints[one.name], f"{prefix}{one.name.removesuffix('_')}"
         if is_dataclass(kind):
             assert isinstance(kind, type)
             yield from options_of(kind, f"{name}.")
@@ -73,6 +74,11 @@ def options_of(schema: type[Any], prefix: str = "") -> Iterator[Option]:
         nullable = kind is Any or type(None) in getattr(kind, "__args__", ())
         explanation, place = one.metadata.get("explanation", ""), one.metadata.get("place")
         yield Option(name, kind in (str, str | None), words, nullable, _default(one), explanation, place)
+
+
+def field_of(name: str) -> str:
+    """The field of an option: Python's own words, such as `import`, end with `_` there."""
+    return f"{name}_" if iskeyword(name) else name
 
 
 def located(key: str, text: str, place: Place) -> str:

@@ -12,7 +12,7 @@ from poolbench.options import option
 class Options:
     """The options, of which one of fraction and threshold is needed."""
 
-    column: str = option("name of a column of scores, the more the better; <folder>/<column> where several have it")
+    column: str = option("name of a column of scores, the more the better; <made>/<column> where several have it")
     fraction: float | None = option("of the pool, 0 to 1", None)
     threshold: float | None = option("the lowest score that is kept", None)
     of: Any = option(AMONG, None)
