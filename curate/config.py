@@ -9,7 +9,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from curate.selectors.registry import text_options
+from curate.presets import presets, selection
+from curate.selectors.registry import names, text_options
 from poolbench.command import parse
 from poolbench.errors import UserError, first_line
 from poolbench.options import option, output, source
@@ -19,8 +20,9 @@ from poolbench.options import option, output, source
 class CurateConfig:
     """The options, besides those of the filter."""
 
-    filter: str = source("name of a filter, a subset file, or a YAML file that describes a filter")
+    filter: str = source("name of a filter or method, a subset file, or a YAML file that describes a filter")
     out: str = output("subset file to write, .npy")
+    scale: str | None = option("small, ...: take the options as published there; null: only those given", None)
     pool: str | None = source("folder or URL of the pool's metadata; null: combine subset files", None, remote=True)
     columns: str | None = output("folder of columns that are made of the pool; null: <pool>/columns", None)
     workers: int | None = option("processes; null: one for each core", None)
@@ -44,7 +46,7 @@ def parsed(arguments: Sequence[str]) -> tuple[CurateConfig, dict[str, Any]]:
         raise UserError(f"workers={config.workers} must be positive")
     if not config.memory > 0:
         raise UserError(f"memory={config.memory} must be positive")
-    spec = _spec(config.filter)
+    spec = _spec(config.filter, config.scale, [word.removeprefix("filter.").split("=")[0] for word in of_filter])
     texts = text_options(spec["filter"])
     given = set()
     for word in of_filter:
@@ -66,10 +68,16 @@ def parsed(arguments: Sequence[str]) -> tuple[CurateConfig, dict[str, Any]]:
     return config, {str(key): value for key, value in described.items()}
 
 
-def _spec(word: str) -> DictConfig:
-    """What filter= means: a YAML file's content, a subset file, or a name."""
+def _spec(word: str, scale: str | None, given: Sequence[str]) -> DictConfig:
+    """What filter= means: a YAML file's content, a subset file, a method as published at a scale, or a name."""
     if not word.endswith((".yaml", ".yml")):
-        return OmegaConf.create({"filter": "subset", "path": word} if word.endswith(".npy") else {"filter": word})
+        if scale is not None or (word in presets() and word not in names()):
+            found = selection(word, scale, given)
+        else:
+            found = {"filter": "subset", "path": word} if word.endswith(".npy") else {"filter": word}
+        return DictConfig(found)
+    if scale is not None:
+        raise UserError(f"scale={scale} is for a published method by its name, not for {word}")
     try:
         spec = OmegaConf.load(Path(word).expanduser())
     except (OSError, YAMLError) as error:

@@ -192,6 +192,10 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "repeat": {"of": {"filter": "clip_score", "fraction": 0.2}, "times": 3},
     "top": {"column": "clip_b32_similarity_score", "fraction": 0.4},
     "mix": {"weights": {"clip_b32_similarity_score": 0.5, "clip_l14_similarity_score": -2.0}, "fraction": 0.4},
+    "soft_cap": {"column": "clip_l14_similarity_score", "alpha": 0.2, "size": 300, "batch": 50},
+    "hard_cap": {
+        "column": "clip_l14_similarity_score", "size": 300, "cap": 2, "of": {"filter": "subset", "path": "some.npy"},
+    },
     "sample": {"of": {"filter": "clip_score", "fraction": 0.5}, "size": 100, "seed": 1},
 }  # fmt: skip
 

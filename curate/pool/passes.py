@@ -163,6 +163,11 @@ class Passes:
             folder.mkdir(parents=True, exist_ok=True)
         return Pass(function, arguments, folder, spills)
 
+    def place(self, name: str) -> Path:
+        """Where something may be kept that was made of the whole pool."""
+        assert self._work is not None
+        return self._work / name
+
     def tell_found(self, step: Pass) -> None:
         """Say how many results are there, where any is."""
         if found := sum(step.mark(file).exists() for file in self.files):

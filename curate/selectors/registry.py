@@ -5,7 +5,7 @@ import pkgutil
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, get_origin, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -16,7 +16,7 @@ from poolbench.errors import UserError, first_line, nearest
 from poolbench.options import Option, located, options_of
 
 _PACKAGE = curate.selectors.__name__
-_NO_FILTERS = {"base", "registry"}  # modules of the package that are none
+_NO_FILTERS = {"base", "drawn", "registry"}  # modules of the package that are none
 
 
 def names() -> list[str]:
@@ -101,7 +101,7 @@ def _options(schema: type[Any], given: dict[str, Any], where: str) -> Any:
             raise UserError(f"{where}: unknown option {key!r}; {nearest(key, known) if known else 'it has none'}")
     hints = get_type_hints(schema)
     for key, value in given.items():
-        if get_origin(hints[key]) is dict and not isinstance(value, Mapping):
+        if _is_mapping(hints[key]) and value is not None and not isinstance(value, Mapping):
             raise UserError(f"{where}.{key}={value} is no mapping; write {{name: value, ...}}")
     texts = {key: _text(value, known[key], f"{where}.{key}") for key, value in given.items() if known[key].text}
     try:
@@ -115,6 +115,10 @@ def _options(schema: type[Any], given: dict[str, Any], where: str) -> Any:
     for key, text in texts.items():  # in which OmegaConf might have seen something else
         setattr(options, key, text)
     return options
+
+
+def _is_mapping(hint: Any) -> bool:
+    return any(get_origin(one) is dict for one in (hint, *get_args(hint)))
 
 
 def _text(value: Any, option: Option, where: str) -> str:
