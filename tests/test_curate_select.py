@@ -196,6 +196,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "hard_cap": {
         "column": "clip_l14_similarity_score", "size": 300, "cap": 2, "of": {"filter": "subset", "path": "some.npy"},
     },
+    "published": {"name": "t_mars_medium", "path": "some.npy", "check": False},
     "sample": {"of": {"filter": "clip_score", "fraction": 0.5}, "size": 100, "seed": 1},
 }  # fmt: skip
 
