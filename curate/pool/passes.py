@@ -133,10 +133,10 @@ class Passes:
         """
         if self._work is None:
             call = functools.partial(attempt, function, arguments)
-            yield from self._made(call, function.__name__, self._usable(), _AHEAD * self._workers)
+            yield from self._made(call, function.__name__, self.usable(), _AHEAD * self._workers)
             return
         step = self.made(function, *arguments)
-        for file in self._usable():
+        for file in self.usable():
             yield file, result(step, file)
 
     def made(self, function: Callable[..., Any], *arguments: Any) -> Pass:
@@ -162,11 +162,6 @@ class Passes:
         with self._writing():
             folder.mkdir(parents=True, exist_ok=True)
         return Pass(function, arguments, folder, spills)
-
-    def place(self, name: str) -> Path:
-        """Where something may be kept that was made of the whole pool."""
-        assert self._work is not None
-        return self._work / name
 
     def tell_found(self, step: Pass) -> None:
         """Say how many results are there, where any is."""
@@ -198,7 +193,13 @@ class Passes:
             call = functools.partial(attempt, function, arguments)
             deque(self._made(call, function.__name__, wanted, len(wanted)), maxlen=0)
 
-    def _usable(self) -> list[File]:
+    def folder(self, name: str) -> Path:
+        """A folder beside the passes' own for what is made of many of them, where results are kept."""
+        assert self._work is not None
+        return self._work / name
+
+    def usable(self) -> list[File]:
+        """The files that have not been left out, so far."""
         return [file for file in self.files if file.name not in self.bad]
 
     def _made(

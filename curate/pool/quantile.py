@@ -51,7 +51,7 @@ class Column(NamedTuple):
 
 def column_of(files: Sequence[File], name: str) -> Column:
     """A column with its origin, as it is now."""
-    if not any(Path(folder).is_dir() for folder in files[0].made):
+    if not any(Path(folder).is_dir() for file in files[:1] for folder in file.made):
         return Column(name, "")
     found = {file.name: origin_digest(file.made, file.name, name) for file in files}
     return Column(name, digest_json(found)[:16] if any(found.values()) else "")

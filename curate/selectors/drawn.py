@@ -55,7 +55,7 @@ class Drawn(Filter):
         highest = max((float(piece["logit"].max()) for piece in pieces() if len(piece)), default=0.0)
         counts = drawn(pieces(), highest, rule)
         digest = digest_bytes(counts.tobytes())
-        path = passes.place(f"drawn-{digest[:16]}.npy")
+        path = passes.folder("drawn") / f"{digest[:16]}.npy"
         write_counts(path, counts)
         self._counts = (str(path), digest)
         self.state = {
