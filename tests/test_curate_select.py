@@ -196,6 +196,11 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "hard_cap": {
         "column": "clip_l14_similarity_score", "size": 300, "cap": 2, "of": {"filter": "subset", "path": "some.npy"},
     },
+    "label_model": {
+        "votes": {"clip_b32_similarity_score": [0.2, 0.25], "clip_l14_similarity_score": [0.2, 0.2],
+                  "original_width": [300, 500]},
+        "fraction": 0.3,
+    },
     "published": {"name": "t_mars_medium", "path": "some.npy", "check": False},
     "sample": {"of": {"filter": "clip_score", "fraction": 0.5}, "size": 100, "seed": 1},
 }  # fmt: skip

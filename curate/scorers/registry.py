@@ -11,7 +11,7 @@ from poolbench.errors import UserError, nearest
 
 _PACKAGE = curate.scorers.__name__
 # Modules of the package that make no columns from pictures and captions: some score rows by what metadata say of them.
-_NO_SCORERS = {"base", "clusters", "imported", "mixed", "registry", "rows", "run", "stream"}
+_NO_SCORERS = {"base", "clusters", "imported", "mixed", "registry", "rows", "run", "stream", "votes"}
 
 
 def names() -> list[str]:
