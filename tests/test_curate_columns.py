@@ -107,6 +107,16 @@ def test_a_mix_is_made_anew_when_what_it_mixes_is(tmp_path: Path) -> None:
     assert 0 < len(second) < len(first)
 
 
+def test_columns_go_where_they_are_told(tmp_path: Path) -> None:
+    pool = write_metadata(tmp_path / "pool", 2, 60)
+    scored(pool, Length())
+    words = ("filter=mix", "filter.weights={pixels: 1}", "filter.threshold=100000", f"pool={pool}")
+    found = selected(tmp_path / "a.npy", *words, f"columns={tmp_path / 'mine'}")
+    assert [path.name[:4] for path in (tmp_path / "mine").iterdir()] == ["mix-"]
+    assert [path.name for path in (pool / "columns").iterdir()] == ["length"]
+    np.testing.assert_array_equal(selected(tmp_path / "b.npy", *words), found)
+
+
 def test_a_mix_of_nothing_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pool = write_metadata(tmp_path / "pool", 1, 20)
     words = (f"pool={pool}", f"out={tmp_path / 'a.npy'}", "filter=mix", "filter.fraction=.3")

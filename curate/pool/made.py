@@ -5,6 +5,7 @@ which file. The pool's own files are never written. `<columns>` is the pool's ow
 `columns=` names; the first of several is where new ones go.
 """
 
+import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -213,6 +214,12 @@ def _in_folder(places: Sequence[Path], file: str, column: str) -> Found | None:
 
 def _schema(path: Path) -> pa.Schema:
     try:
-        return pq.read_schema(path)
+        status = path.stat()
+        return _schema_of(str(path), status.st_mtime_ns, status.st_size, status.st_ino)
     except (OSError, pa.ArrowException) as error:
         raise UnusableColumn(f"{path} cannot be read: {first_line(error)}; delete it and make it anew") from None
+
+
+@functools.lru_cache(maxsize=4096)  # a column's origin is asked for by every pass
+def _schema_of(path: str, written: int, size: int, inode: int) -> pa.Schema:
+    return pq.read_schema(path)
