@@ -11,11 +11,12 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from curate.models import clusters
-from curate.models.assets import CENTROIDS, IMAGENET_TRAIN, fetched
+from curate.models.assets import CENTROIDS, fetched
 from curate.models.captions import usable_captions
 from curate.models.languages import check_detector
 from curate.models.matrices import as_npy, load_matrix
 from curate.models.points import KEY
+from curate.models.targets import EXPLAINED, IMAGENET, files_of
 from curate.pool.passes import Passes
 from curate.scorers.clusters import NearestCluster
 from curate.selectors.base import Filter
@@ -23,7 +24,6 @@ from poolbench.errors import UserError, nearest
 from poolbench.files import atomic, cache, claimed, digest_file, digest_json
 from poolbench.options import option, source
 
-IMAGENET = "imagenet"
 _WAIT = 24 * 3600.0  # seconds for another process that is finding the clusters of the same targets
 
 
@@ -32,7 +32,7 @@ class Options:
     """The options."""
 
     centroids: str = source("small | medium | large | xlarge: as published; or a file of curate.centroids")
-    targets: str = source("imagenet: the published embeddings of its training images; or a file of such", IMAGENET)
+    targets: str = source(EXPLAINED, IMAGENET)
     clusters: str = source("instead of targets, a .npy of cluster numbers", "")
     language: str = option("what tells English, see curate/models/languages.py; as published: fasttext", "fasttext")
     embedding: str = option("array of the npz", KEY)
@@ -52,7 +52,7 @@ class ImageBased(Filter):
         check_detector(self.options.language)
         scorer = NearestCluster(_centroids(self.options.centroids), self.options.embedding)
         given = self.options.clusters
-        found = Path(given) if given else _clusters_of(_targets(self.options.targets), scorer)
+        found = Path(given) if given else _clusters_of(files_of(self.options.targets), scorer)
         wanted = _load_clusters(found, scorer.clusters)
         self._scorer = scorer
         self.state = {
@@ -110,14 +110,6 @@ def _centroids(given: str) -> Path:
     if not Path(given).is_file():
         raise UserError(f"filter.centroids={given} is neither a file nor a pool's name; {nearest(given, CENTROIDS)}")
     return as_npy(Path(given), "filter.centroids")
-
-
-def _targets(given: str) -> list[Path]:
-    if given == IMAGENET:
-        return [fetched(part) for part in IMAGENET_TRAIN]
-    if not Path(given).is_file():
-        raise UserError(f"filter.targets={given} is neither a file nor {IMAGENET!r}")
-    return [Path(given)]
 
 
 def _clusters_of(targets: list[Path], scorer: NearestCluster) -> Path:
