@@ -203,6 +203,10 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     },
     "published": {"name": "t_mars_medium", "path": "some.npy", "check": False},
     "sample": {"of": {"filter": "clip_score", "fraction": 0.5}, "size": 100, "seed": 1},
+    "vas": {"targets": "targets.npy", "fraction": 0.2, "clip_fraction": 0.4},
+    "vas_d": {"fraction": 0.2, "clip_fraction": 0.4, "rounds": 4},
+    "norm_sim": {"targets": "targets.npy", "fraction": 0.2, "of": {"filter": "clip_score", "fraction": 0.5}},
+    "neg_clip_loss": {"fraction": 0.3, "batch": 100, "partitions": 2},
 }  # fmt: skip
 
 

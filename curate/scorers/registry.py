@@ -10,8 +10,9 @@ from curate.scorers.base import DEFAULT, Scorer, ScorerOptions
 from poolbench.errors import UserError, nearest
 
 _PACKAGE = curate.scorers.__name__
-# Modules of the package that make no columns from pictures and captions: some score rows by what metadata say of them.
-_NO_SCORERS = {"base", "clusters", "imported", "mixed", "registry", "rows", "run", "stream", "votes"}
+# Modules of the package that make no columns from pictures and captions: those that score rows, and what all stand on.
+_OF_ROWS = {"clusters", "imported", "mixed", "neg_clip_loss", "norm_sim", "vas", "vas_d", "votes"}
+_NO_SCORERS = {"base", "embeddings", "registry", "rows", "run", "stream", *_OF_ROWS}
 
 
 def names() -> list[str]:

@@ -12,6 +12,17 @@ from poolbench.options import option
 COLUMNS = {"b32": "clip_b32_similarity_score", "l14": "clip_l14_similarity_score"}
 
 
+def column_of(arch: str) -> str:
+    """The column of scores that an option `arch` means.
+
+    Raises:
+        UserError: none.
+    """
+    if arch not in COLUMNS and "score" not in arch:
+        raise UserError(f"filter.arch={arch} is not known; {nearest(arch, COLUMNS)}")
+    return COLUMNS.get(arch, arch)
+
+
 @dataclass
 class Options:
     """The options, of which one of fraction and threshold is needed."""
@@ -27,6 +38,4 @@ class ClipScore(AtLeast):
 
     def __init__(self, options: Any, of: Sequence[Filter] = ()) -> None:
         super().__init__(options, of)
-        if options.arch not in COLUMNS and "score" not in options.arch:
-            raise UserError(f"filter.arch={options.arch} is not known; {nearest(options.arch, COLUMNS)}")
-        self.columns = (COLUMNS.get(options.arch, options.arch),)
+        self.columns = (column_of(options.arch),)

@@ -16,7 +16,7 @@ from poolbench.errors import UserError, first_line, nearest
 from poolbench.options import Option, located, options_of
 
 _PACKAGE = curate.selectors.__name__
-_NO_FILTERS = {"base", "drawn", "registry"}  # modules of the package that are none
+_NO_FILTERS = {"base", "drawn", "exactly", "registry"}  # modules of the package that are none
 
 
 def names() -> list[str]:

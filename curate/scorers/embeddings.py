@@ -1,0 +1,52 @@
+"""The embeddings of a file's rows, for scorers of them: all rows in their order, and which of them are numbers."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from curate.pool.files import BadFile, File, read_columns
+
+KINDS = (np.dtype(np.float16), np.dtype(np.float32))
+
+
+def pieces(file: File, *names: str, width: int | None = None) -> Iterator[tuple[list[np.ndarray], np.ndarray]]:
+    """Some rows after the others: the embeddings of each array, [rows, width], and which rows are finite in all, bool.
+
+    Args:
+        width: that they must have; None: any, if all have the same.
+
+    Raises:
+        BadFile: the file cannot be read, has no such array, or one of another type or width.
+    """
+    for table, arrays in read_columns(file, ["uid"], names):
+        found = [arrays[name] for name in names]
+        for name, array in zip(names, found, strict=True):
+            if array.ndim != 2 or array.dtype not in KINDS:
+                raise BadFile(
+                    f"{file.arrays}: {name} holds {array.dtype} {list(array.shape[1:])} a row; embeddings are vectors "
+                    "of float16 or float32"
+                )
+            wanted, whose = (found[0].shape[1], names[0]) if width is None else (width, "the targets")
+            if array.shape[1] != wanted:
+                raise BadFile(f"{file.arrays}: {name} has {array.shape[1]} numbers a row, {whose} {wanted}")
+        finite = np.ones(len(table), bool)
+        for array in found:
+            finite &= np.isfinite(array).all(axis=1)
+        yield found, finite
+
+
+def scored(file: File, name: str, width: int, score: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """A score of each row's embedding, float32 [rows], NaN where that is no number.
+
+    Args:
+        score: of embeddings that are finite, [n, width], float32 [n]; each by itself.
+
+    Raises:
+        BadFile: see `pieces`.
+    """
+    parts = [np.empty(0, np.float32)]
+    for (vectors,), finite in pieces(file, name, width=width):
+        part = np.full(len(finite), np.nan, np.float32)
+        part[finite] = score(vectors[finite])
+        parts.append(part)
+    return np.concatenate(parts)
