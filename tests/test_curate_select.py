@@ -1,6 +1,7 @@
 """Selecting: every filter against a plain version of itself, any number of workers and parts, composition, resuming,
 and what goes wrong."""
 
+import json
 import re
 import resource
 import subprocess
@@ -207,6 +208,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "vas_d": {"fraction": 0.2, "clip_fraction": 0.4, "rounds": 4},
     "norm_sim": {"targets": "targets.npy", "fraction": 0.2, "of": {"filter": "clip_score", "fraction": 0.5}},
     "neg_clip_loss": {"fraction": 0.3, "batch": 100, "partitions": 2},
+    "metaclip": {"metadata": "entries.json", "size": 300, "of": {"filter": "clip_score", "fraction": 0.7}},
 }  # fmt: skip
 
 
@@ -217,6 +219,7 @@ def write_inputs(folder: Path) -> None:
     np.save(folder / "centroids.npy", rng.normal(size=(20, 8)).astype(np.float32))
     np.save(folder / "targets.npy", rng.normal(size=(5, 8)).astype(np.float32))
     write_wordnet(folder / "wordnet")
+    (folder / "entries.json").write_text(json.dumps(["dog", "red car", "Hund", "a", "two lines", "y z", "old bridge"]))
 
 
 @pytest.mark.parametrize("name", names())

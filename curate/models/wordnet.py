@@ -8,7 +8,7 @@ others gives another subset. That is why each file is known by its digest: docs/
 """
 
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,6 +43,7 @@ _ENDINGS: dict[str, tuple[tuple[str, str], ...]] = {
     "adv": (),
 }
 FILES = tuple(f"index.{part}" for part in _ENDINGS) + tuple(f"{part}.exc" for part in _ENDINGS)
+DATA = tuple(f"data.{part}" for part in _ENDINGS)  # the synsets
 _DEBIAN = Path("/usr/share/wordnet")  # of the package wordnet-base
 
 
@@ -144,8 +145,29 @@ def _read(folder: Path, name: str) -> tuple[str, _Edition]:
     return content.decode("ascii"), edition
 
 
-def find_wordnet(given: str = "") -> Path:
+def synset_names(folder: Path) -> Iterator[str]:
+    """What nltk's `synset.name()` has before its first dot, of every synset, "_" as a blank; some are empty.
+
+    Raises:
+        UserError: a file is missing, or holds no synsets.
+    """
+    for name in DATA:
+        try:
+            lines = (folder / name).read_text(encoding="utf-8").splitlines()
+            words = [line.split(None, 5)[4] for line in lines if line and not line.startswith(" ")]
+        except OSError as error:
+            raise UserError(f"{folder / name} cannot be read: {error.strerror}; it is one of WordNet 3.0") from None
+        except (IndexError, ValueError):
+            raise UserError(f"{folder / name} is not one of WordNet's files of synsets") from None
+        # An adjective may carry where it stands, "galore(ip)".
+        yield from (word.partition("(")[0].lower().partition(".")[0].replace("_", " ") for word in words)
+
+
+def find_wordnet(given: str = "", files: Sequence[str] = FILES) -> Path:
     """The folder of the database: the given one, else Debian's where it is installed, else a downloaded one.
+
+    Args:
+        files: those that will be read.
 
     Raises:
         UserError: it is nowhere and cannot be downloaded.
@@ -155,9 +177,9 @@ def find_wordnet(given: str = "") -> Path:
     if (_DEBIAN / FILES[0]).is_file():
         return _DEBIAN
     folder = cache() / "wordnet-3.0"
-    if not all((folder / name).is_file() for name in FILES):
+    if not all((folder / name).is_file() for name in files):
         with zipfile.ZipFile(fetched(WORDNET)) as archive:
-            for name in FILES:
+            for name in files:
                 with atomic(folder / name, "wb") as file:
                     file.write(archive.read(f"wordnet/{name}"))
     return folder
