@@ -1,8 +1,10 @@
 """MetaCLIP's matching, counting and drawing against a plain version of each."""
 
+import gzip
 import itertools
 import json
 import random
+import re
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from pools import uid_of
 from small_wordnet import DEBIAN, needs_wordnet
 from test_curate_select import curate, selected, uids_of
 
+from curate.metaclip_metadata import main
 from curate.models import entries as entries_module
 from curate.models.entries import Matcher, load_entries, wordnet_entries
 from curate.models.wordnet import synset_names
@@ -353,3 +356,38 @@ def test_names_of_synsets(tmp_path: Path) -> None:
 def test_wordnets_share_of_the_published_entries() -> None:
     """The published list has 500,000 entries, of which 251,465 + 100,646 + 61,235 are of Wikipedia."""
     assert len(wordnet_entries(DEBIAN)) == 500_000 - 251_465 - 100_646 - 61_235
+
+
+def test_metadata_are_made_of_what_is_given(tmp_path: Path, capsys: Any) -> None:
+    for part in ("noun", "verb", "adj", "adv"):
+        (tmp_path / f"data.{part}").write_text("00001740 03 n 01 ice_cream 0 000 | .\n")
+    words = {"the": 5000, "ice": 100, "hong": 30, "kong": 20, ",": 900, "99": 400, "Ünder": 99}
+    (tmp_path / "words.txt").write_text("".join(f"{word} {count}\n" for word, count in words.items()))
+    pairs = {("hong", "kong"): 20, ("the", "ice"): 10, ("ice", "absent"): 50}
+    with gzip.open(tmp_path / "pairs.txt.gz", "wt") as file:
+        file.writelines(f"{one}\t{other}\t{count}\n" for (one, other), count in pairs.items())
+    (tmp_path / "views").mkdir()
+    for hour, counts in enumerate(([50, 69, 49, 400], [20, 10, 49, 400], [50, 0, 49, 400])):
+        with gzip.open(tmp_path / "views" / f"{hour}.gz", "wt") as file:
+            titles = ("Red_panda", "Once", "Often_but_little", "Talk:Main")
+            lines = [f"en {title} {count} 0\n" for title, count in zip(titles, counts, strict=True)]
+            file.writelines([*lines, "en.m Phone 900 0\n", "de Hund 900 0\n"])
+    given = [f"{name}={tmp_path}/{at}" for name, at in (("unigrams", "words.txt"), ("bigrams", "pairs.txt.gz"))]
+    given += [f"titles={tmp_path}/views", f"wordnet={tmp_path}", f"out={tmp_path}/out.json"]
+    total = sum(words.values())
+    least = np.log2(20 * total / (30 * 20))
+    assert main([*given, f"pmi={least - 0.01}"]) == 0
+    numbers = [str(number) for number in range(100)]
+    assert read_json(tmp_path / "out.json") == [*numbers, "ice cream", "the", "ice", "hong kong", "Red panda"]
+    assert "unigrams: 2 entries" in capsys.readouterr().err  # of which 99 is one already
+    assert main([*given, f"pmi={least + 0.01}"]) == 0
+    assert "hong kong" not in read_json(tmp_path / "out.json")
+    (tmp_path / "words.txt").write_text("the 7\nof the 3\n")
+    for wrong, why in {
+        "bigrams=x": "bigrams= needs unigrams=",
+        f"unigrams={tmp_path}/words.txt": "line 2 is 'of the 3', not 'word count'",
+        f"unigrams={tmp_path}/none.gz": "none.gz cannot be read: No such file",
+    }.items():
+        with pytest.raises(UserError, match=re.escape(why)):
+            main([wrong, f"wordnet={tmp_path}", f"out={tmp_path}/other.json"])
+    assert not (tmp_path / "other.json").exists()

@@ -157,7 +157,7 @@ class Balance:
 
 
 def count_entries(file: File, metadata: Metadata, ranked: Pass | None = None) -> np.ndarray:
-    """How many captions of a file name each entry: rows of (entry, captions), int64 [1 + entries found, 2], after a row
+    """How many captions of a file name each entry: rows of (entry, captions), int32 [1 + entries found, 2], after a row
     of (captions, captions that name none). With `ranked`, a pass of `kept_bits`, of its rows only."""
     matcher = metadata.matcher()
     counts = np.zeros(len(matcher.hashes), np.int64)
@@ -168,7 +168,7 @@ def count_entries(file: File, metadata: Metadata, ranked: Pass | None = None) ->
         rows += len(texts)
         matched += len(np.unique(found.rows))
     named = np.flatnonzero(counts)
-    return np.concatenate([[[rows, rows - matched]], np.stack([named, counts[named]], axis=1)])
+    return np.concatenate([[[rows, rows - matched]], np.stack([named, counts[named]], axis=1)]).astype(np.int32)
 
 
 def needed_thresholds(file: File, balance: Balance, ranked: Pass | None = None) -> np.ndarray:
