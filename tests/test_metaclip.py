@@ -20,6 +20,7 @@ from test_curate_select import curate, selected, uids_of
 
 from curate.metaclip_metadata import main
 from curate.models import entries as entries_module
+from curate.models.assets import METACLIP_METADATA
 from curate.models.entries import Matcher, load_entries, wordnet_entries
 from curate.models.wordnet import synset_names
 from curate.pool.files import list_pool
@@ -322,6 +323,12 @@ def test_duplicates_and_blanks_are_left_out_and_counted(tmp_path: Path) -> None:
     selected(tmp_path / "out.npy", "filter=metaclip", f"filter.metadata={path}", "filter.t=1", f"pool={tmp_path}/pool")
     state = read_json(tmp_path / "out.npy.json")["state"]
     assert (state["entries"], state["entries_given_twice"], state["entries_blank"]) == (2, 2, 3)
+
+
+def test_the_published_list_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = Path(write_entries(tmp_path / "list.json", ["dog", "cat"]))
+    monkeypatch.setattr(entries_module, "fetched", {METACLIP_METADATA: path}.get)
+    assert load_entries("published").lists == {"": ["dog", "cat"]}
 
 
 def test_a_caption_that_is_no_text_leaves_its_file_out(tmp_path: Path, capsys: Any) -> None:

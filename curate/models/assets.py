@@ -47,6 +47,13 @@ WORDNET = Asset(
     "git:3c68cd207844f071a5206f7fbed23e5c607ec02f",
     "or install Debian's wordnet-base, or name a folder with WordNet 3.0 by filter.wordnet=",
 )
+_METACLIP = "https://raw.githubusercontent.com/facebookresearch/MetaCLIP/f47f7841f6a91cc5676729a3d125519393d87d1e"
+METACLIP_METADATA = Asset(
+    "metaclip_metadata.json",
+    f"{_METACLIP}/metaclip/metaclip1/metadata.json",
+    "git:2691a90d6690440916c87348d2b9548157570a2c",
+    "or name a list of your own by filter.metadata=, or take filter.metadata=wordnet",
+)
 CENTROIDS = {
     scale: Asset(
         f"{scale}_centroids_l14.pt",

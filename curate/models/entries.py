@@ -24,12 +24,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from curate.models.assets import METACLIP_METADATA, fetched
 from curate.models.languages import check_detector, detector
 from curate.models.wordnet import DATA, find_wordnet, synset_names
 from poolbench.errors import UserError, first_line
 from poolbench.files import digest_json
 
-WORDNET = "wordnet"
+PUBLISHED, WORDNET = "published", "wordnet"  # instead of a file
 OTHER = "other"  # the list for captions whose language has none
 _VERSION = 1  # raised by a change that finds other entries
 _MARKS, _BLANKS = ",.;:?!`", "\t\n\r"
@@ -65,20 +66,21 @@ class Matches(NamedTuple):
 
 
 def load_entries(given: str, wordnet: str = "") -> Entries:
-    """The entries of a JSON file, a list of texts or an object of such lists by language; or WordNet's.
+    """The entries of a JSON file, a list of texts or an object of such lists by language.
 
     Args:
-        given: a path, or "wordnet".
+        given: a path; "published" for MetaCLIP's own file, or "wordnet" for `wordnet_entries`.
         wordnet: the folder of WordNet, see `find_wordnet`.
 
     Raises:
-        UserError: the file is something else, or has no entry.
+        UserError: the file is something else, has no entry or cannot be fetched.
     """
     if given == WORDNET:
         found: Any = wordnet_entries(find_wordnet(wordnet, DATA))
     else:
         try:
-            found = json.loads(Path(given).read_bytes())
+            path = fetched(METACLIP_METADATA) if given == PUBLISHED else Path(given)
+            found = json.loads(path.read_bytes())
         except OSError as error:
             raise UserError(f"filter.metadata={given} cannot be read: {error.strerror or error}") from None
         except ValueError as error:

@@ -31,7 +31,7 @@ _SURPLUS = np.uint64(11)  # bits by which a hash is longer than what a float64 h
 class Options:
     """The options; t follows from one of the three."""
 
-    metadata: str = source("JSON list of entries, or an object of such lists by language; or wordnet: its synsets")
+    metadata: str = source("JSON list of entries, or an object of such lists by language; or published; or wordnet")
     t: float | None = option(
         "captions of an entry that are kept, about, where more name it; of English's entries", None
     )
