@@ -21,7 +21,7 @@ from test_curate_select import curate, selected, uids_of
 from curate.metaclip_metadata import main
 from curate.models import entries as entries_module
 from curate.models.assets import METACLIP_METADATA
-from curate.models.entries import Matcher, load_entries, wordnet_entries
+from curate.models.entries import Matcher, described, load_entries, wordnet_entries
 from curate.models.wordnet import synset_names
 from curate.pool.files import list_pool
 from curate.pool.passes import Passes
@@ -329,6 +329,21 @@ def test_the_published_list_is_fetched(tmp_path: Path, monkeypatch: pytest.Monke
     path = Path(write_entries(tmp_path / "list.json", ["dog", "cat"]))
     monkeypatch.setattr(entries_module, "fetched", {METACLIP_METADATA: path}.get)
     assert load_entries("published").lists == {"": ["dog", "cat"]}
+
+    def offline(_: Any) -> Path:
+        raise UserError("no network")
+
+    monkeypatch.setattr(entries_module, "fetched", offline)
+    with pytest.raises(UserError, match=r"^no network$"):
+        load_entries("published")
+
+
+def test_a_list_that_changes_while_it_is_read_is_told(tmp_path: Path) -> None:
+    path = write_entries(tmp_path / "list.json", ["dog"])
+    metadata = described(load_entries(path), path, "", "fasttext")
+    write_entries(tmp_path / "list.json", ["cat"])
+    with pytest.raises(UserError, match="was changed meanwhile; start the same command again"):
+        metadata.matcher()
 
 
 def test_a_caption_that_is_no_text_leaves_its_file_out(tmp_path: Path, capsys: Any) -> None:

@@ -78,8 +78,8 @@ def load_entries(given: str, wordnet: str = "") -> Entries:
     if given == WORDNET:
         found: Any = wordnet_entries(find_wordnet(wordnet, DATA))
     else:
+        path = fetched(METACLIP_METADATA) if given == PUBLISHED else Path(given)
         try:
-            path = fetched(METACLIP_METADATA) if given == PUBLISHED else Path(given)
             found = json.loads(path.read_bytes())
         except OSError as error:
             raise UserError(f"filter.metadata={given} cannot be read: {error.strerror or error}") from None
@@ -148,7 +148,10 @@ def described(entries: Entries, given: str, wordnet: str, language: str) -> Meta
 
 @functools.lru_cache(1)
 def _matcher(metadata: Metadata) -> "Matcher":
-    return Matcher(load_entries(metadata.given, metadata.wordnet).lists, metadata.detector)
+    lists = load_entries(metadata.given, metadata.wordnet).lists
+    if digest_json(lists) != metadata.digest:
+        raise UserError(f"filter.metadata={metadata.given} was changed meanwhile; start the same command again")
+    return Matcher(lists, metadata.detector)
 
 
 class Matcher:
