@@ -38,6 +38,7 @@ from poolbench.files import atomic, read_json, read_lines
 from poolbench.models.clip import create, tokenizer_of
 from poolbench.models.transforms import Pixels, Scale, evaluation_transform
 from poolbench.recipes import EVALUATION_PRECISIONS as PRECISIONS
+
 from tasks.registry import Task, select
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -62,12 +62,13 @@ def main() -> None:
     phases.enter("imports of torch, open_clip and ours")
     from torch.utils.data.dataloader import DataLoader, _BaseDataLoaderIter
 
+    from poolbench.command import compose
+
     from evaluate import pool
     from evaluate import run as evaluation
     from evaluate.config import EvaluateConfig
     from evaluate.encoder import Encoder
     from evaluate.evaluators import EVALUATORS
-    from poolbench.command import compose
 
     phases.leave()
     phases.wrap(evaluation, "subject_of", "hash of the checkpoint")

@@ -19,6 +19,7 @@ from PIL import Image
 
 from poolbench.files import read_json, write_json
 from poolbench.shards.writer import SampleWriter
+
 from tasks.registry import Task
 
 VERSION = 1  # of what is written; sets of another version are written anew

@@ -21,14 +21,15 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from runs import lock_all, make_run, options, seal
 
+from poolbench.command import parse
+from poolbench.errors import UserError, exit_on_user_error
+from poolbench.files import digest_bytes, read_json, write_json
+
 from leaderboard.boards import compose
 from leaderboard.build import BuildOptions, build, collect
 from leaderboard.references import references
 from leaderboard.submissions import find
 from leaderboard.submit import submit
-from poolbench.command import parse
-from poolbench.errors import UserError, exit_on_user_error
-from poolbench.files import digest_bytes, read_json, write_json
 from tasks.aggregates import aggregates
 
 Value = TypeVar("Value")

@@ -38,6 +38,7 @@ def ours(work: LoaderWork) -> Read:
     from poolbench.models.clip import tokenizer_of
     from poolbench.recipes import pinned  # in the function, as the other side's environment lacks ours
     from poolbench.shards.sources import resolve
+
     from train.loader import Share, batches
     from train.order import Plan
 

@@ -31,10 +31,11 @@ from original_metaclip import load
 from pools import uid_of
 from processes import measured
 
+from poolbench.files import atomic
+
 from curate.models.entries import Matcher, Matches, _spaced
 from curate.selectors.metaclip import of_tail
 from demodata.pool import build
-from poolbench.files import atomic
 
 ROOT = Path(__file__).resolve().parent.parent
 ENTRIES, WORDS = 500_000, 250_000

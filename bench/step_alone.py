@@ -39,6 +39,7 @@ def ours(work: StepWork) -> Trained:
 
     from poolbench.models.clip import create, preprocess_of
     from poolbench.recipes import pinned
+
     from train.config import Recipe
     from train.step import Stepper, make_optimizer
 

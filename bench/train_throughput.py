@@ -36,6 +36,7 @@ from throughput_work import DEVICE, LoaderWork, Read, StepWork, Trained
 from poolbench.errors import UserError, exit_on_user_error
 from poolbench.files import atomic, read_json
 from poolbench.machine import slow_bfloat16
+
 from train.config import PRECISIONS
 
 T = TypeVar("T", Read, Trained, Pace)

@@ -7,8 +7,9 @@ python -m curate filter=union filter.of='[a.npy, b.npy]' out=<subset.npy>
 
 import sys
 
-from curate.command import run
 from poolbench.errors import exit_on_user_error
+
+from curate.command import run
 
 if __name__ == "__main__":
     exit_on_user_error(lambda: run(sys.argv[1:]))

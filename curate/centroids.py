@@ -14,16 +14,17 @@ from pathlib import Path
 
 import numpy as np
 
-from curate.models.clusters import k_means
-from curate.models.languages import PUBLISHED, check_detector
-from curate.models.points import KEY, drawn
-from curate.pool.files import File, list_pool
-from curate.pool.passes import Passes, work_folder
 from poolbench.command import Command
 from poolbench.errors import UserError
 from poolbench.files import atomic, digest_json
 from poolbench.machine import cores
 from poolbench.options import option, output, source
+
+from curate.models.clusters import k_means
+from curate.models.languages import PUBLISHED, check_detector
+from curate.models.points import KEY, drawn
+from curate.pool.files import File, list_pool
+from curate.pool.passes import Passes, work_folder
 
 
 @dataclass

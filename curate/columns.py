@@ -14,15 +14,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from curate.pool.files import list_pool
-from curate.pool.inventory import inventory
-from curate.pool.passes import Passes
-from curate.take_in import Taking, take_in
 from poolbench.command import parse
 from poolbench.errors import UserError, exit_on_user_error
 from poolbench.machine import cores
 from poolbench.options import option, output, source
 from poolbench.text import aligned
+
+from curate.pool.files import list_pool
+from curate.pool.inventory import inventory
+from curate.pool.passes import Passes
+from curate.take_in import Taking, take_in
 
 
 @dataclass

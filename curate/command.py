@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 
+from poolbench.arrow import do_without_pandas
+from poolbench.text import aligned
+from poolbench.usage import asked_for, titled, usage
+
 from curate.config import CurateConfig, parsed
 from curate.presets import preset, presets
 from curate.select import select
 from curate.selectors.registry import options_by_filter
-from poolbench.arrow import do_without_pandas
-from poolbench.text import aligned
-from poolbench.usage import asked_for, titled, usage
 
 
 def run(arguments: Sequence[str]) -> int:

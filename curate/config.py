@@ -9,11 +9,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from curate.presets import presets, selection
-from curate.selectors.registry import names, text_options
 from poolbench.command import parse
 from poolbench.errors import UserError, first_line
 from poolbench.options import option, output, source
+
+from curate.presets import presets, selection
+from curate.selectors.registry import names, text_options
 
 
 @dataclass

@@ -12,6 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from poolbench.command import Command
+from poolbench.errors import UserError
+from poolbench.files import atomic
+from poolbench.machine import cores
+from poolbench.options import option, output, source
+
 from curate.pool.files import list_pool
 from curate.pool.passes import Passes
 from curate.report import page as pages
@@ -19,11 +25,6 @@ from curate.report import sections
 from curate.report.gather import Question, gather
 from curate.report.members import Members
 from curate.report.statistics import KEPT
-from poolbench.command import Command
-from poolbench.errors import UserError
-from poolbench.files import atomic
-from poolbench.machine import cores
-from poolbench.options import option, output, source
 
 if TYPE_CHECKING:
     from curate.report.sheet import Sheet
@@ -112,9 +113,10 @@ def inspected(path: str, options: InspectOptions) -> tuple[pages.Report, int]:
 
 
 def _sheet(samples: Any, subset: str, seed: int) -> "Sheet":
-    from curate.report.sheet import sheet  # here, because torch takes seconds to load
     from poolbench.shards.sources import resolve
     from poolbench.subset import Subset
+
+    from curate.report.sheet import sheet  # here, because torch takes seconds to load
 
     try:
         shards = resolve(samples).shards

@@ -24,12 +24,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from curate.models.entries import wordnet_entries
-from curate.models.wordnet import DATA, find_wordnet
 from poolbench.command import parse
 from poolbench.errors import UserError, exit_on_user_error
 from poolbench.files import write_json
 from poolbench.options import option, output, source
+
+from curate.models.entries import wordnet_entries
+from curate.models.wordnet import DATA, find_wordnet
 
 _AN_HOUR = 50  # views from which an hour counts
 _ENGLISH = "en"  # of dumps of page views: the site as desktops see it

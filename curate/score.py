@@ -10,10 +10,11 @@ missing. Options: docs/score.md.
 
 import sys
 
-from curate.scorers.base import ScorerOptions
-from curate.scorers.registry import schema
 from poolbench.command import Command
 from poolbench.errors import exit_on_user_error
+
+from curate.scorers.base import ScorerOptions
+from curate.scorers.registry import schema
 
 
 def score(options: ScorerOptions) -> int:

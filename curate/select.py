@@ -10,6 +10,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from poolbench.command import part_of
+from poolbench.errors import UserError, unwritable
+from poolbench.files import atomic, digest_file, digest_json, read_json, write_json
+from poolbench.machine import cores
+from poolbench.uids import DTYPE, malformed
+
 from curate.config import CurateConfig
 from curate.pool.chosen import judged
 from curate.pool.files import File, list_pool, spans
@@ -19,11 +25,6 @@ from curate.pool.quantile import column_of
 from curate.selectors.base import Filter, tallied
 from curate.selectors.registry import build, described
 from curate.selectors.subset import Subset
-from poolbench.command import part_of
-from poolbench.errors import UserError, unwritable
-from poolbench.files import atomic, digest_file, digest_json, read_json, write_json
-from poolbench.machine import cores
-from poolbench.uids import DTYPE, malformed
 
 _SHOWN = 20  # malformed uids that the summary lists
 _PACKAGES = ("poolbench", "numpy", "pyarrow")

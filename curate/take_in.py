@@ -11,6 +11,10 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from poolbench.errors import UserError, first_line, nearest
+from poolbench.files import digest_file, digest_json, files_in
+from poolbench.uids import DTYPE, Uids
+
 from curate.pool.files import parse_uids, plain
 from curate.pool.joined import (
     Counts,
@@ -25,9 +29,6 @@ from curate.pool.joined import (
 from curate.pool.passes import Passes, work_folder
 from curate.scorers.imported import KEY, UID, Imported, matched
 from curate.scorers.rows import columns_folder, score_columns
-from poolbench.errors import UserError, first_line, nearest
-from poolbench.files import digest_file, digest_json, files_in
-from poolbench.uids import DTYPE, Uids
 
 _LINE = 40  # bytes of a line of CSV, at least: it has a uid and a number
 _ROWS = 2**16

@@ -27,11 +27,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from demodata.emoji import SIDE, TWEMOJI, Picture, class_names, pictures, render, uncompressed, varied_look
 from poolbench.errors import UserError
 from poolbench.files import cache, digest_bytes, umask, writing
 from poolbench.shards.writer import write_shard
 from poolbench.uids import write_subset
+
+from demodata.emoji import SIDE, TWEMOJI, Picture, class_names, pictures, render, uncompressed, varied_look
 
 VERSION = "demo-v3"  # of the content: another pool or other evaluation sets get another name, never this one
 SHARD_SIZE = 500  # samples

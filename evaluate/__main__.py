@@ -4,9 +4,10 @@ python -m evaluate run=runs/<name> data=<evalsets> [tasks=vtab,imagenet1k]
 python -m evaluate model=<open_clip name> checkpoint=<file|tag> data=<evalsets> out=<folder>
 """
 
+from poolbench.command import hydra_command
+
 from evaluate.command import run
 from evaluate.config import EvaluateConfig
-from poolbench.command import hydra_command
 
 if __name__ == "__main__":
     hydra_command("evaluate", EvaluateConfig, run)

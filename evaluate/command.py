@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
-from evaluate.config import EvaluateConfig, check, data_folder, patterns
-from evaluate.subject import newest_of
 from poolbench.command import part_of
 from poolbench.models.names import brings_weights, check_name
 from poolbench.processes.place import place
+
+from evaluate.config import EvaluateConfig, check, data_folder, patterns
+from evaluate.subject import newest_of
 from tasks.registry import select
 
 

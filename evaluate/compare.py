@@ -17,14 +17,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from evaluate.metrics import statistic_of
-from evaluate.metrics.statistics import Mean, Statistic
 from poolbench.arrow import do_without_pandas
 from poolbench.command import Command
 from poolbench.errors import UserError
 from poolbench.files import write_json
 from poolbench.options import output
 from poolbench.text import aligned
+
+from evaluate.metrics import statistic_of
+from evaluate.metrics.statistics import Mean, Statistic
 from tasks.aggregates import members
 from tasks.registry import Task, load_tasks
 from tasks.results import CONDITIONS, FILE, ResultLine, predictions_identity, predictions_path, read_results

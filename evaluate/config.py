@@ -9,6 +9,7 @@ from poolbench.errors import UserError
 from poolbench.models.inference import check_options
 from poolbench.models.names import brings_weights
 from poolbench.options import output, source
+
 from tasks.registry import Task, words_of
 
 

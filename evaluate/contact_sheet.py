@@ -16,12 +16,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from evaluate.config import data_folder
 from poolbench.command import Command
 from poolbench.errors import UserError
 from poolbench.files import atomic
 from poolbench.options import option, output, source
 from poolbench.shards.pictures import rgb
+
+from evaluate.config import data_folder
 from tasks.readers import Example, open_data, read_examples
 from tasks.registry import select
 from tasks.results import predictions_path

@@ -6,13 +6,14 @@ from pathlib import Path
 import torch
 from torch.nn import functional
 
-from evaluate.cache import Cache
-from evaluate.subject import Subject
 from poolbench.models.clip import load, tokenizer_of
 from poolbench.models.conventions import conventions_of
 from poolbench.models.texts import text_lengths
 from poolbench.models.towers import Towers
 from poolbench.models.transforms import Pixels, evaluation_transform
+
+from evaluate.cache import Cache
+from evaluate.subject import Subject
 
 Classes = tuple[Sequence[str], Sequence[str]]  # class names, templates
 

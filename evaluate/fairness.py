@@ -14,6 +14,7 @@ from poolbench.errors import UserError, nearest
 from poolbench.files import read_lines
 from poolbench.options import option, source
 from poolbench.text import aligned
+
 from tasks.registry import Task, load_tasks
 from tasks.results import FILE
 

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evaluate.summary import summary
 from poolbench.command import Command
 from poolbench.errors import UserError
 from poolbench.files import append_line, atomic, json_line
 from poolbench.options import option, output
 from poolbench.run_record import read_record
+
+from evaluate.summary import summary
 from tasks.registry import load_tasks, select, suite_of, words_of
 from tasks.results import CONDITIONS, FILE, ResultLine, read_results, saved_results
 

@@ -9,13 +9,14 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from poolbench.fields import ConventionsUsed
+from poolbench.files import append_line, atomic, digest_file
+from poolbench.models.conventions import Conventions
+
 from evaluate.config import EvaluateConfig
 from evaluate.metrics import standard_error
 from evaluate.metrics.columns import Metrics
 from evaluate.subject import Subject
-from poolbench.fields import ConventionsUsed
-from poolbench.files import append_line, atomic, digest_file
-from poolbench.models.conventions import Conventions
 from tasks import grade
 from tasks.names import unlike_known
 from tasks.readers import Bad, TaskData

@@ -8,6 +8,11 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from poolbench.errors import UserError, described, status_of
+from poolbench.models.inference import batch_size_of, device_of, worker_count
+from poolbench.processes.world import World, joined, launch, on_first
+from poolbench.shards.workers import readable_errors
+
 from evaluate import config as options
 from evaluate.config import EvaluateConfig
 from evaluate.encoder import Encoder
@@ -15,10 +20,6 @@ from evaluate.results import Conditions, finished, last_lines, line_of, save
 from evaluate.schedule import TaskError, scores
 from evaluate.subject import Subject, subject_of
 from evaluate.summary import brief, summary
-from poolbench.errors import UserError, described, status_of
-from poolbench.models.inference import batch_size_of, device_of, worker_count
-from poolbench.processes.world import World, joined, launch, on_first
-from poolbench.shards.workers import readable_errors
 from tasks.readers import MissingDataError, TaskData, open_data
 from tasks.registry import Task, select, suite_of
 from tasks.results import FILE, ResultLine

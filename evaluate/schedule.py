@@ -8,16 +8,17 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from poolbench.errors import UserError, described
+from poolbench.processes.world import World
+from poolbench.shards.samples import Problem, commonest
+from poolbench.shards.workers import Iterated, loader_of
+
 from evaluate.encoder import Classes, Encoder
 from evaluate.evaluators import EVALUATORS, Evaluator
 from evaluate.metrics import metrics
 from evaluate.results import Scored
 from evaluate.share import gathered
 from evaluate.stream import Batch, EvaluationStream, Message, Unit, UnitEnd, UnitFailed, units_of
-from poolbench.errors import UserError, described
-from poolbench.processes.world import World
-from poolbench.shards.samples import Problem, commonest
-from poolbench.shards.workers import Iterated, loader_of
 from tasks.readers import Bad, TaskData
 from tasks.registry import Task
 

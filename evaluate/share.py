@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from functools import partial
 from multiprocessing.connection import Client, Connection, Listener
 
-from evaluate.stream import Batch, Message
 from poolbench.errors import UserError
 from poolbench.processes.world import World, on_first
+
+from evaluate.stream import Batch, Message
 
 _WAITING = 64  # messages of the other processes that wait for the first one; further ones stay where they are
 

@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
-from evaluate.cache import Cache, Entry
 from poolbench.errors import UserError, described
 from poolbench.files import digest_file
+
+from evaluate.cache import Cache, Entry
 from tasks.readers import Bad, Example, Puzzle, TaskData, read_examples
 
 

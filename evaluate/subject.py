@@ -4,10 +4,11 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from evaluate.config import EvaluateConfig
 from poolbench.errors import UserError
 from poolbench.files import digest_file
 from poolbench.models.weights import Trained, trained, weights_of
+
+from evaluate.config import EvaluateConfig
 
 
 class Subject(NamedTuple):

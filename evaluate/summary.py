@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from evaluate.fairness import tables
 from poolbench.text import aligned
+
+from evaluate.fairness import tables
 from tasks.aggregates import aggregates, members
 from tasks.grade import worst
 from tasks.lock import why_unpinned

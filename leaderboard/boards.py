@@ -4,6 +4,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+from poolbench import recipes
+
 from leaderboard.methods import methods
 from leaderboard.models import (
     FORMAT,
@@ -19,7 +21,6 @@ from leaderboard.models import (
 )
 from leaderboard.rank import constants, order, places, standard_error
 from leaderboard.suites import main_metrics, suite_tasks
-from poolbench import recipes
 from tasks.aggregates import AGGREGATES_VERSION, aggregates, members
 from tasks.grade import GRADES, Grade
 from tasks.registry import suite_of

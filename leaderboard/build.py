@@ -18,15 +18,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from poolbench import machine
+from poolbench.errors import UserError
+from poolbench.files import atomic, claimed, files_below
+from poolbench.options import option, output
+
 from leaderboard.boards import Placed, compose, no_references, place
 from leaderboard.methods import sentence
 from leaderboard.models import Entry, Track
 from leaderboard.references import references
 from leaderboard.submissions import find, read_submission
-from poolbench import machine
-from poolbench.errors import UserError
-from poolbench.files import atomic, claimed, files_below
-from poolbench.options import option, output
 
 _MANY = 400  # files from which on further processes, which take a second to start, are worth it
 _PATIENCE = 600.0  # seconds that another build into the same folder is given to end

@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import cache
 
-from leaderboard.models import Submission, TaskResult
-from leaderboard.suites import grade_of_whole, main_metrics, results_deviations, suite_tasks
 from poolbench import recipes
 from poolbench.errors import nearest
 from poolbench.files import digest_json
+
+from leaderboard.models import Submission, TaskResult
+from leaderboard.suites import grade_of_whole, main_metrics, results_deviations, suite_tasks
 from tasks.aggregates import AGGREGATES_VERSION, aggregates
 from tasks.grade import Grade, grade_of
 from tasks.lock import is_pinned

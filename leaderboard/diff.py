@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from leaderboard.models import Board, Entry, Leaderboard, read_leaderboard
-from leaderboard.rank import margin
 from poolbench.errors import UserError
 from poolbench.files import atomic
 from poolbench.options import output
+
+from leaderboard.models import Board, Entry, Leaderboard, read_leaderboard
+from leaderboard.rank import margin
 
 _ROWS = 25  # of a table; a comment on a pull request has 65,536 characters at most
 _LENGTH = 120  # characters shown of a text from a submission

@@ -15,12 +15,13 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from leaderboard.checks import TOLERANCE, same
-from leaderboard.models import Submission, TaskResult
 from poolbench.errors import UserError
 from poolbench.files import digest_file, files_below
 from poolbench.run_record import read_record
 from poolbench.uids import Uids, from_texts, mapped, pieces, search, uid_text, unsorted_row
+
+from leaderboard.checks import TOLERANCE, same
+from leaderboard.models import Submission, TaskResult
 from tasks.registry import Task, load_tasks, select
 from tasks.results import FILE, ResultLine, predictions_file, predictions_identity, predictions_path, read_results
 

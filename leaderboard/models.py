@@ -14,6 +14,7 @@ from poolbench.errors import UserError
 from poolbench.fields import Count, Digest, Strict, Time
 from poolbench.files import write_json
 from poolbench.run_record import Bad, Code
+
 from tasks.grade import Grade
 
 FORMAT: Literal[2] = 2  # of submission.json and leaderboard.json; 1 had no grades

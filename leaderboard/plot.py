@@ -27,12 +27,13 @@ from typing import Any, NamedTuple
 import braceexpand
 import vl_convert
 
-from leaderboard import charts, findings
-from leaderboard.models import TRACKS, Board, Entry, Leaderboard, Reference, Track, read_leaderboard
 from poolbench import recipes
 from poolbench.errors import UserError, nearest
 from poolbench.files import atomic
 from poolbench.options import option, output
+
+from leaderboard import charts, findings
+from leaderboard.models import TRACKS, Board, Entry, Leaderboard, Reference, Track, read_leaderboard
 from tasks.registry import suite_of
 
 _INCH = 72  # of a chart's pixels

@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from leaderboard.diff import shown
-from leaderboard.submissions import read_submission
 from poolbench.command import Command
 from poolbench.errors import UserError
 from poolbench.files import atomic
 from poolbench.options import option, output
+
+from leaderboard.diff import shown
+from leaderboard.submissions import read_submission
 
 FOLDER = Path("leaderboard/submissions")
 

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from leaderboard.models import Submission
-from leaderboard.submissions import read_submission
 from poolbench.errors import UserError, first_line, tell
 from poolbench.options import option, source
+
+from leaderboard.models import Submission
+from leaderboard.submissions import read_submission
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, HfApi

@@ -15,8 +15,9 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from leaderboard.models import Entry, Noise, Score
 from poolbench.fields import Strict
+
+from leaderboard.models import Entry, Noise, Score
 
 _CONSTANTS = Path(__file__).parent / "boards.yaml"
 _CONFIDENCE = 1.96  # standard errors either side of 95 % of a normal distribution

@@ -11,12 +11,13 @@ from typing import Annotated
 import yaml
 from pydantic import Field, ValidationError
 
-from leaderboard.models import Citation, Line, Reference, Track, problems
-from leaderboard.rank import descending
 from poolbench import recipes
 from poolbench.errors import UserError, nearest
 from poolbench.fields import Strict
 from poolbench.files import files_in
+
+from leaderboard.models import Citation, Line, Reference, Track, problems
+from leaderboard.rank import descending
 from tasks.aggregates import members
 from tasks.registry import suite_of
 

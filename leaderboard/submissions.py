@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from leaderboard.checks import check
-from leaderboard.models import FORMAT, Submission, problems
 from poolbench.errors import UserError
 from poolbench.files import files_below
+
+from leaderboard.checks import check
+from leaderboard.models import FORMAT, Submission, problems
 
 _MOST_LINES = 20  # refusals of one file
 _LARGEST = 4 * 2**20  # bytes of a file; one with every metric of every task has 60 kB

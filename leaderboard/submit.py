@@ -14,16 +14,17 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from leaderboard.checks import LONGEST, check, digest_of
-from leaderboard.models import FORMAT, TRACKS, AnyModel, Submission, TaskResult, problems
-from leaderboard.push import PushOptions, push_file
-from leaderboard.suites import grade_of_whole, main_metrics, results_deviations, suite_tasks
 from poolbench import recipes
 from poolbench.errors import UserError, nearest
 from poolbench.files import digest_file, write_json
 from poolbench.options import option, output
 from poolbench.run_record import FILE as RUN
 from poolbench.run_record import RunRecord, read_record
+
+from leaderboard.checks import LONGEST, check, digest_of
+from leaderboard.models import FORMAT, TRACKS, AnyModel, Submission, TaskResult, problems
+from leaderboard.push import PushOptions, push_file
+from leaderboard.suites import grade_of_whole, main_metrics, results_deviations, suite_tasks
 from tasks.aggregates import AGGREGATES_VERSION, aggregates
 from tasks.lock import why_unpinned
 from tasks.registry import suite_of

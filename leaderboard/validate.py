@@ -14,6 +14,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from poolbench.errors import UserError
+from poolbench.files import files_in
+from poolbench.options import option, source
+
 from leaderboard.evidence import (
     Finding,
     check_again,
@@ -24,9 +28,6 @@ from leaderboard.evidence import (
 )
 from leaderboard.models import Submission
 from leaderboard.submissions import find, read_submission, text_of
-from poolbench.errors import UserError
-from poolbench.files import files_in
-from poolbench.options import option, source
 from tasks.registry import words_of
 
 Claim = tuple[str, str]  # a track, and the checkpoint that is on it: each at most once

@@ -12,6 +12,7 @@ from poolbench.errors import UserError
 from poolbench.hub import forbidden
 from poolbench.machine import cores
 from poolbench.options import option, output, source
+
 from tasks import datasets, export, names
 from tasks import lock as locking
 from tasks.download import download

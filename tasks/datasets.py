@@ -24,6 +24,7 @@ from PIL import Image
 
 from poolbench.errors import UserError, described, nearest
 from poolbench.shards.pictures import rgb
+
 from tasks.names import data_folder, read_packaged
 from tasks.readers import IMAGE_EXTENSIONS
 

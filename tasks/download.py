@@ -16,6 +16,7 @@ from tqdm import tqdm
 from poolbench.errors import UserError
 from poolbench.files import digest_file, read_json, write_json
 from poolbench.hub import STAGING, File, FullDiskError, Repository, fetch
+
 from tasks.lock import pinned
 from tasks.registry import Task
 from tasks.repository import repository

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from poolbench.errors import UserError, nearest
 from poolbench.files import atomic, claimed, files_in
+
 from tasks.datasets import RETRIEVAL, Dataset
 from tasks.names import unlike_known
 from tasks.readers import CLASSNAMES, DATASET_TYPE, NSHARDS, TEMPLATES

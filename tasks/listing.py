@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from poolbench.text import aligned
+
 from tasks.registry import Task
 
 _HEADINGS = ("key", "name", "kind", "samples", "classes", "metric", "groups", "data")

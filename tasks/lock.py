@@ -17,6 +17,7 @@ from typing import Any
 from poolbench.errors import UserError
 from poolbench.files import digest_file, read_json, write_json
 from poolbench.hub import File, Repository, endpoint, fetch
+
 from tasks.readers import NSHARDS, digest_of, open_data
 from tasks.registry import Task
 from tasks.repository import repository

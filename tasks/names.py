@@ -19,6 +19,7 @@ from typing import Any
 
 from poolbench.errors import UserError
 from poolbench.files import digest_json, read_json, write_json
+
 from tasks.readers import CLASSNAMES, TEMPLATES
 
 KNOWN = Path(__file__).parent / "known_names.json"

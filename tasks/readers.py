@@ -20,6 +20,7 @@ import numpy.typing as npt
 from poolbench.errors import UserError
 from poolbench.files import digest_bytes, digest_file, digest_json, files_in
 from poolbench.shards.samples import Problem, Sample, held, read_shard
+
 from tasks import parquet
 from tasks.registry import Task
 

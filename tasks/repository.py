@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from poolbench.errors import UserError
 from poolbench.hub import Repository, inspect
+
 from tasks.readers import CLASSNAMES, DATASET_TYPE, NSHARDS, TEMPLATES
 from tasks.registry import Task
 

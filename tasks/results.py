@@ -16,6 +16,7 @@ from poolbench.errors import UserError
 from poolbench.fields import AnyText, ConventionsUsed, Count, Digest, Strict
 from poolbench.files import files_in, read_lines
 from poolbench.validation import first_problem
+
 from tasks.grade import Grade, regraded
 
 FILE = "eval_results.jsonl"

@@ -12,6 +12,7 @@ from PIL import Image
 from poolbench.errors import UserError, described
 from poolbench.files import digest_file
 from poolbench.shards.pictures import rgb
+
 from tasks.lock import pinned
 from tasks.names import unlike_known
 from tasks.readers import Bad, Example, Puzzle, TaskData, open_data, read_examples

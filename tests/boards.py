@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from leaderboard.models import Bad, Board, BoardTask, Citation, Entry, Leaderboard, Noise, Reference, Score
 from poolbench.files import digest_bytes
+
+from leaderboard.models import Bad, Board, BoardTask, Citation, Entry, Leaderboard, Noise, Reference, Score
 from tasks.aggregates import aggregates, members
 from tasks.registry import load_tasks, suite_of
 

@@ -13,10 +13,11 @@ import torch
 from PIL import Image
 from pools import write_tar
 
-from evaluate.config import EvaluateConfig
-from evaluate.run import run
 from poolbench.files import read_lines
 from poolbench.models.clip import create
+
+from evaluate.config import EvaluateConfig
+from evaluate.run import run
 from tasks.names import packaged
 from tasks.registry import Task, load_tasks
 from tasks.results import FILE, predictions_path

@@ -18,6 +18,7 @@ import open_clip
 from poolbench.command import compose
 from poolbench.errors import status_of
 from poolbench.processes import heartbeat, rendezvous
+
 from train.config import TrainConfig
 from train.loop import train
 

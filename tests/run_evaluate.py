@@ -4,9 +4,10 @@ from pathlib import Path
 
 import open_clip
 
+from poolbench.command import hydra_command
+
 from evaluate.config import EvaluateConfig
 from evaluate.run import start
-from poolbench.command import hydra_command
 
 open_clip.add_model_config(Path(__file__).parent / "models")
 

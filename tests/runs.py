@@ -13,13 +13,14 @@ from typing import Any
 import forked
 import pytest
 
+from poolbench import recipes
+from poolbench.files import append_line, digest_bytes, digest_file, read_json, write_json
+
 from leaderboard.checks import digest_of
 from leaderboard.models import Submission
 from leaderboard.submissions import read_submission
 from leaderboard.submit import SubmitOptions
 from leaderboard.suites import grade_of_whole, main_metrics, results_deviations
-from poolbench import recipes
-from poolbench.files import append_line, digest_bytes, digest_file, read_json, write_json
 from tasks.aggregates import aggregates
 from tasks.grade import standing
 from tasks.lock import pinned

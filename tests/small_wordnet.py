@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from curate.models.wordnet import _EDITIONS, FILES
 from poolbench.files import digest_file
+
+from curate.models.wordnet import _EDITIONS, FILES
 
 DEBIAN = Path("/usr/share/wordnet")
 # As in WordNet 3.0: the nouns with their own offsets, which are ImageNet's, and one verb that is none of its things.

@@ -28,6 +28,7 @@ from poolbench.remote import Tally
 from poolbench.shards import sources
 from poolbench.shards.samples import CAPTION_LIMIT, Problem, Sample, read_shard
 from poolbench.shards.sources import Data, resolve
+
 from train import loop
 from train.config import TrainConfig
 from train.crop import decode

@@ -6,10 +6,11 @@ from pathlib import Path
 import bare
 import pytest
 
+from poolbench.errors import UserError
+
 import curate.models.wordnet
 from curate.models.wordnet import find_wordnet
 from curate.selectors.text_based import entity_test
-from poolbench.errors import UserError
 
 
 def test_this_test_sees_a_bare_machine() -> None:

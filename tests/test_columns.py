@@ -15,14 +15,15 @@ import pytest
 from metadata import columns_of, embeddings_of, write_file
 from pools import uid_of
 
+from poolbench.errors import UserError
+from poolbench.uids import split_uid
+
 from curate.pool import quantile
 from curate.pool.files import BadFile, File, list_pool, read, read_columns
 from curate.pool.made import origin_of
 from curate.pool.passes import Part, Passes
 from curate.scorers.rows import RowScorer, score_columns
 from curate.selectors.registry import build
-from poolbench.errors import UserError
-from poolbench.uids import split_uid
 
 SCORE = "clip_l14_similarity_score"
 

@@ -14,16 +14,17 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 import poolbench.usage
-from curate.config import parsed
-from curate.selectors.registry import build, options_by_filter
-from evaluate.config import EvaluateConfig, patterns
-from leaderboard.command import COMMANDS as OF_LEADERBOARD
 from poolbench import HOME
 from poolbench import console as command
 from poolbench.command import compose, hydra_command, in_quotes, parse, quoted, typed
 from poolbench.errors import UserError
 from poolbench.files import cache
 from poolbench.options import Option, Place, located, option, options_of, output, source
+
+from curate.config import parsed
+from curate.selectors.registry import build, options_by_filter
+from evaluate.config import EvaluateConfig, patterns
+from leaderboard.command import COMMANDS as OF_LEADERBOARD
 from tasks.command import COMMANDS as OF_TASKS
 from train.config import TrainConfig, check
 from train.manifest import read_runs

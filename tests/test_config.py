@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import pytest
 from omegaconf import MISSING
 
-from evaluate.config import EvaluateConfig
 from poolbench import recipes
 from poolbench.command import compose, parse, quoted
 from poolbench.errors import UserError
 from poolbench.options import output
+
+from evaluate.config import EvaluateConfig
 from train.config import Evaluation, TrainConfig, check
 
 COMMON = {"beta1": 0.9, "eps": 1e-6, "weight_decay": 0.2, "crop_scale": [0.9, 1.0], "shuffle_buffer": 5000}

@@ -16,8 +16,9 @@ from evalsets import (
 )
 from PIL import Image
 
-from evaluate.contact_sheet import COLUMNS, COMMAND, RIGHT, TRUTH, WRONG, cell_of, draw, sampled
 from poolbench.errors import UserError
+
+from evaluate.contact_sheet import COLUMNS, COMMAND, RIGHT, TRUTH, WRONG, cell_of, draw, sampled
 from tasks.registry import load_tasks
 from tasks.results import predictions_path
 

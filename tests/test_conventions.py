@@ -13,6 +13,7 @@ from open_clip.pretrained import _PRETRAINED
 
 from poolbench.models.clip import load
 from poolbench.models.conventions import Conventions, conventions_of, doubt, fitting, tag_conventions, twins
+
 from tasks.registry import load_tasks
 
 OPENAI = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))

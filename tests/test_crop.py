@@ -9,11 +9,12 @@ import torch
 from PIL import Image
 from torchvision.transforms import RandomResizedCrop
 
-from curate.download.resize import finished
-from curate.reshard.faces import without_faces
 from poolbench.models.clip import create
 from poolbench.models.transforms import Pixels, WebPixels, evaluation_transform
 from poolbench.shards.pictures import PIXEL_LIMIT
+
+from curate.download.resize import finished
+from curate.reshard.faces import without_faces
 from train.crop import Box, decode, draw_box, resized_crop
 
 

@@ -12,14 +12,15 @@ from metadata import columns_of, write_file, write_metadata
 from pools import uid_of
 from test_curate_select import curate, frame, selected, uids_of
 
+from poolbench.errors import UserError
+from poolbench.files import read_json
+from poolbench.uids import write_subset
+
 from curate.pool.chosen import bits_of, judged, kept_bits
 from curate.pool.files import File, list_pool
 from curate.pool.passes import Passes
 from curate.selectors.base import Filter
 from curate.selectors.registry import build, described
-from poolbench.errors import UserError
-from poolbench.files import read_json
-from poolbench.uids import write_subset
 
 ODD = [np.nan, np.inf, -np.inf, -0.0, 0.0, 0.25, 0.5]
 

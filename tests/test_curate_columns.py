@@ -9,10 +9,11 @@ import pytest
 from metadata import write_metadata
 from test_columns import Length, frame, scored, write_random
 
-from curate.command import run
 from poolbench.errors import status_of
 from poolbench.files import read_json
 from poolbench.uids import DTYPE, split_uid
+
+from curate.command import run
 
 B32, L14 = "clip_b32_similarity_score", "clip_l14_similarity_score"
 

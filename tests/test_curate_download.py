@@ -31,17 +31,18 @@ from scipy.ndimage import gaussian_filter
 from web_server import Web, serving
 
 import poolbench.hub
+from poolbench.command import Command
+from poolbench.errors import UserError, status_of
+from poolbench.files import digest_file, read_json
+from poolbench.subset import Subset
+from poolbench.uids import write_subset
+
 from curate.download import arrived, web
 from curate.download import run as download_pool
 from curate.download.images import Settings, Shard, make
 from curate.download.options import DownloadOptions
 from curate.download.resize import SIDE, finished
 from leaderboard.evidence import check_pool
-from poolbench.command import Command
-from poolbench.errors import UserError, status_of
-from poolbench.files import digest_file, read_json
-from poolbench.subset import Subset
-from poolbench.uids import write_subset
 
 ROOT = Path(__file__).parent.parent
 QUICK = ["metadata=false", "private_addresses=true", "threads=8", "processes=1", "timeout=3", "deadline=8",

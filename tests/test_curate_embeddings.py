@@ -14,12 +14,13 @@ from metadata import columns_of, write_file
 from pools import uid_of
 from test_curate_select import curate, frame, selected, uids_of
 
+from poolbench.files import read_json
+from poolbench.uids import DTYPE, is_uid
+
 from curate.models import forms
 from curate.models.devices import CPU
 from curate.scorers import vas_d
 from curate.scorers.neg_clip_loss import partitions_of
-from poolbench.files import read_json
-from poolbench.uids import DTYPE, is_uid
 
 WIDTH, TOP = 12, np.finfo(np.float32).max
 SCORE = "clip_l14_similarity_score"

@@ -10,9 +10,10 @@ from metadata import write_metadata
 from pools import uid_of
 from test_columns import Length, scored, values, write_random
 
+from poolbench.errors import status_of
+
 from curate.columns import main
 from curate.pool import joined
-from poolbench.errors import status_of
 
 
 def columns(capsys: pytest.CaptureFixture[str], *words: Any) -> tuple[int, str, str]:

@@ -14,17 +14,18 @@ import pytest
 from faulty_server import Faulty, serving
 from small_wordnet import DEBIAN, needs_wordnet
 
+import poolbench.remote
+from poolbench.errors import UserError
+
 import curate.models.assets
 import curate.models.languages
 import curate.models.wordnet
-import poolbench.remote
 from curate.models.assets import LID_176, WORDNET, Asset, fetched
 from curate.models.captions import token_counts
 from curate.models.languages import check_detector, detector
 from curate.models.wordnet import FILES, WordNet, find_wordnet
 from curate.selectors.registry import build
 from curate.selectors.text_based import imagenet_offsets
-from poolbench.errors import UserError
 
 CAPTIONS = (
     "This is a photograph of a dog that runs along the beach in the evening",

@@ -29,14 +29,15 @@ from pools import sample, uid_of, write_pool, write_tar
 from runs import run_json
 from test_dependencies import FILES, MODULES
 
+from poolbench.errors import UserError, status_of
+from poolbench.files import read_lines, write_json
+from poolbench.models.clip import create
+
 import curate.scorers.run
 from curate import score, scorers
 from curate.pool.columns import Conditions, Made, Record, ScoredShard, Scores
 from curate.pool.files import list_pool, read
 from curate.scorers import registry
-from poolbench.errors import UserError, status_of
-from poolbench.files import read_lines, write_json
-from poolbench.models.clip import create
 
 ROOT = Path(__file__).parent.parent
 B32 = Made("b32", ("clip_b32_similarity_score",), ("b32_img", "b32_txt"))

@@ -23,6 +23,11 @@ from metadata import columns_of, embeddings_of, rows_or_death, write_file, write
 from pools import uid_of
 from small_wordnet import DEBIAN, editions, needs_wordnet, write_wordnet
 
+from poolbench.errors import UserError, status_of
+from poolbench.files import read_json
+from poolbench.subset import Subset
+from poolbench.uids import DTYPE, split_uid, write_subset
+
 from curate.command import run
 from curate.inspect import InspectOptions, inspected
 from curate.models import wordnet
@@ -33,10 +38,6 @@ from curate.pool.merge import Run, merge, sort_uids
 from curate.pool.passes import Passes
 from curate.pool.quantile import nth_largest
 from curate.selectors.registry import names
-from poolbench.errors import UserError, status_of
-from poolbench.files import read_json
-from poolbench.subset import Subset
-from poolbench.uids import DTYPE, split_uid, write_subset
 
 ROOT = Path(__file__).parent.parent
 SMALL = "filter.language=fasttext_small"  # the detector that a package carries

@@ -8,9 +8,10 @@ import pytest
 import slurm_cluster
 from metadata import write_metadata
 
-from curate.command import run
 from poolbench.errors import status_of
 from poolbench.files import read_json
+
+from curate.command import run
 
 
 @pytest.mark.slow

@@ -19,15 +19,16 @@ import pytest
 from PIL import Image
 from pools import by_webdataset
 
+from poolbench.command import compose
+from poolbench.errors import UserError
+from poolbench.files import digest_file
+from poolbench.subset import Subset
+
 from demodata import pool as demo_module
 from demodata.emoji import HELD_OUT_PERCENT, SIDE, uncompressed
 from demodata.pool import SHARD_SIZE, VERSION, Demo, build, is_built
 from leaderboard.models import read_leaderboard
 from leaderboard.rank import constants
-from poolbench.command import compose
-from poolbench.errors import UserError
-from poolbench.files import digest_file
-from poolbench.subset import Subset
 from tasks.lock import is_pinned, lock
 from tasks.readers import open_data
 from tasks.registry import select

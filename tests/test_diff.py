@@ -14,13 +14,14 @@ import yaml
 from markdown_it import MarkdownIt
 from runs import CONTACT, ROOT, edit, make_run, options, result, without_lock_file
 
+from poolbench.errors import UserError
+from poolbench.files import append_line
+
 from leaderboard.boards import compose
 from leaderboard.build import collect
 from leaderboard.diff import DiffOptions, diff, markdown, shown
 from leaderboard.models import Leaderboard, read_leaderboard
 from leaderboard.submit import submit
-from poolbench.errors import UserError
-from poolbench.files import append_line
 from tasks.registry import load_tasks
 
 pytestmark = pytest.mark.usefixtures("pinned_data")

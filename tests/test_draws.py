@@ -10,10 +10,11 @@ from metadata import columns_of, write_file
 from test_columns import write_random
 from test_curate_columns import L14, refused, selected
 
-from curate.pool import draws
-from curate.pool.draws import CANDIDATE, Rule, drawn
 from poolbench.files import read_json
 from poolbench.uids import split_uid
+
+from curate.pool import draws
+from curate.pool.draws import CANDIDATE, Rule, drawn
 
 LOGITS = np.array([2.0, 1.5, 1.0, 0.0, 0.0, -1.0, -2.0, 0.5])
 RUNS = 3000

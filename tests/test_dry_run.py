@@ -16,6 +16,7 @@ from poolbench.models.cost import _fake_kept, kept_bytes, shapes_of, work_of
 from poolbench.run_record import write_record
 from poolbench.shards.sources import resolve
 from poolbench.uids import write_subset
+
 from train.config import TrainConfig
 from train.dry_run import Report, examined
 from train.run_log import describe

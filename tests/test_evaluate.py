@@ -25,15 +25,16 @@ from evalsets import (
 )
 from runs import run_json
 
+from poolbench.errors import UserError
+from poolbench.files import append_line, digest_file
+from poolbench.models.clip import load
+
 from evaluate.config import EvaluateConfig, deal, patterns
 from evaluate.encoder import Encoder
 from evaluate.evaluators import EVALUATORS
 from evaluate.results import Conditions, digests_of
 from evaluate.run import run
 from evaluate.stream import Batch, EvaluationStream, units_of
-from poolbench.errors import UserError
-from poolbench.files import append_line, digest_file
-from poolbench.models.clip import load
 from tasks.grade import OTHER_DATA
 from tasks.lock import Locked
 from tasks.names import speaks_of_names

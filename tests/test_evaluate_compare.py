@@ -22,11 +22,12 @@ from evalsets import (
 from predictions import DRAWS, hits, keys, labelled
 from runs import result
 
+from poolbench.errors import UserError
+from poolbench.files import append_line
+
 from evaluate.compare import COMMAND, NO_DIFFERENCE, Comparison, as_json, compare, holm, mcnemar, report, two_sided
 from evaluate.metrics import statistic_of
 from evaluate.results import Conditions, save
-from poolbench.errors import UserError
-from poolbench.files import append_line
 from tasks.aggregates import members
 from tasks.registry import load_tasks
 from tasks.results import FILE, ResultLine, predictions_path

@@ -21,13 +21,14 @@ from evalsets import (
 from pools import write_tar
 from runs import run_json
 
-from evaluate.config import EvaluateConfig, check, data_folder
-from evaluate.run import run
 from poolbench.command import compose
 from poolbench.errors import UserError
 from poolbench.models.clip import create
 from poolbench.models.inference import device_of, worker_count
 from poolbench.shards.samples import Sample, read_shard
+
+from evaluate.config import EvaluateConfig, check, data_folder
+from evaluate.run import run
 from tasks.registry import load_tasks
 from tasks.results import FILE
 

@@ -30,6 +30,8 @@ from evalsets import (
 )
 from sklearn.metrics import balanced_accuracy_score, f1_score, recall_score
 
+from poolbench.errors import UserError
+
 from evaluate.evaluators import EVALUATORS
 from evaluate.evaluators.fairness import by_prefix
 from evaluate.metrics import METRICS, wilds
@@ -37,7 +39,6 @@ from evaluate.metrics.fairness import PREFIXES
 from evaluate.metrics.groups import worst_of_large
 from evaluate.metrics.wilds import grouped_accuracy, macro_scores
 from evaluate.stream import Batch
-from poolbench.errors import UserError
 from tasks.readers import TaskData
 from tasks.registry import KINDS, Task, load_tasks
 

@@ -28,12 +28,13 @@ from evalsets import (
 from PIL import Image
 from sklearn.metrics import balanced_accuracy_score
 
+from poolbench.models.clip import load
+from poolbench.models.transforms import Pixels, Scale, evaluation_transform
+
 from evaluate.encoder import Encoder
 from evaluate.evaluators.classification import rank_of
 from evaluate.evaluators.retrieval import rank
 from evaluate.metrics import classification, retrieval
-from poolbench.models.clip import load
-from poolbench.models.transforms import Pixels, Scale, evaluation_transform
 from tasks.registry import load_tasks
 
 CPU = torch.device("cpu")

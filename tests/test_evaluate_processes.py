@@ -20,6 +20,7 @@ from evalsets import (
 )
 
 from poolbench.files import read_lines
+
 from tasks.registry import load_tasks
 from tasks.results import FILE, predictions_path
 

@@ -14,10 +14,11 @@ import torch
 from evalsets import MODEL, classification_samples, scored, write_checkpoint, write_classification
 from runs import run_json
 
-from evaluate.merge import COMMAND, OLD, merged
 from poolbench.errors import UserError, status_of
 from poolbench.files import append_line, read_lines
 from poolbench.models.clip import create
+
+from evaluate.merge import COMMAND, OLD, merged
 from tasks.registry import load_tasks
 from tasks.results import FILE, predictions_path
 

@@ -25,6 +25,13 @@ from evalsets import (
 )
 from runs import ROOT, edit, evaluated_run, forge, make_run, options
 
+from poolbench import uids
+from poolbench.command import parse
+from poolbench.errors import UserError
+from poolbench.files import digest_file, read_json, read_lines, write_json
+from poolbench.models.clip import create
+from poolbench.uids import DTYPE, write_subset
+
 from evaluate.metrics import metrics, standard_error
 from leaderboard import evidence
 from leaderboard.evidence import check_pool, check_subset
@@ -32,12 +39,6 @@ from leaderboard.models import Submission
 from leaderboard.submissions import read_submission
 from leaderboard.submit import submit
 from leaderboard.validate import ValidateOptions, dashed, validate_files
-from poolbench import uids
-from poolbench.command import parse
-from poolbench.errors import UserError
-from poolbench.files import digest_file, read_json, read_lines, write_json
-from poolbench.models.clip import create
-from poolbench.uids import DTYPE, write_subset
 from tasks.registry import load_tasks
 from tasks.results import FILE, predictions_path, read_results
 

@@ -30,6 +30,7 @@ from PIL import Image
 from published_sets import PUBLISHED, Published, fer2013, pixels
 
 from poolbench.errors import status_of
+
 from tasks import export
 from tasks.command import VERBS
 from tasks.datasets import CLASSIFICATION, REFUSED, RETRIEVAL, task_of

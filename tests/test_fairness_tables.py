@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from evalsets import classification_samples, metadata_of, scored, with_metadata, write_checkpoint, write_faces
 
-from evaluate.fairness import COMMAND, tables
 from poolbench.errors import UserError
 from poolbench.files import append_line
+
+from evaluate.fairness import COMMAND, tables
 from tasks.registry import load_tasks
 from tasks.results import FILE
 

@@ -5,10 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from poolbench.errors import UserError
+
 from curate.models import forms
 from curate.models.devices import CPU, checked, on_torch
 from curate.models.forms import gram, largest, pair_losses, quadratic
-from poolbench.errors import UserError
 
 KINDS = ("unit", "mixed", "tiny", "huge", "half")
 

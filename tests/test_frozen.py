@@ -25,10 +25,11 @@ from runs import make_run, options
 from trained import losses
 from trained import options as training
 
-from leaderboard.build import BuildOptions, build
-from leaderboard.submit import submit
 from poolbench.files import read_json
 from poolbench.uids import write_subset
+
+from leaderboard.build import BuildOptions, build
+from leaderboard.submit import submit
 
 FILE = Path(__file__).parent / "frozen.json"
 HALF = "{filter: clip_score, arch: b32, fraction: 0.5}"

@@ -12,9 +12,10 @@ import pytest
 from predictions import labelled
 from runs import CONTACT, ROOT, make_run, result
 
-from leaderboard.command import COMMANDS as OF_LEADERBOARD
 from poolbench.console import commands
 from poolbench.files import read_lines
+
+from leaderboard.command import COMMANDS as OF_LEADERBOARD
 from tasks.command import COMMANDS as OF_TASKS
 
 # What takes long to load: torch 2 seconds, open_clip 5 with torch, scipy half of one, pyarrow a tenth.
@@ -28,11 +29,15 @@ COMMANDS = [*([name] for name, _ in commands()), *([name, verb] for name, verbs 
 # Of these, what a command may load to answer --help or to tell a mistake; others nothing. pyarrow is a tenth of a
 # second: what reads parquet loads it at once.
 PARQUET = {"pyarrow"}
+CURATE = ("centroids", "columns", "inspect", "metaclip_metadata", "score")
 MAY_LOAD = {
     "train.demo_time": PARQUET,
     **dict.fromkeys(("evaluate.compare", "evaluate.contact_sheet", "evaluate.fairness", "evaluate.merge"), PARQUET),
     **dict.fromkeys(("tasks", *(f"tasks {verb}" for verb in OF_TASKS)), PARQUET),
-    **dict.fromkeys(("curate", "curate.centroids", "curate.inspect", "curate.score"), PARQUET),
+    **dict.fromkeys(
+        ("curate", *(f"curate.{verb}" for verb in CURATE)),
+        PARQUET,
+    ),
     "leaderboard.pull_request": PARQUET,
     **{f"leaderboard {verb}": PARQUET for verb in OF_LEADERBOARD},
 }

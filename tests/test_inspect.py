@@ -18,6 +18,10 @@ from pools import picture, uid_of, write_pool, write_tar
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
+from poolbench import uids
+from poolbench.errors import UserError
+from poolbench.uids import DTYPE, split_uid, write_subset
+
 from curate import inspect
 from curate.pool import files as pool
 from curate.pool.files import File, list_pool
@@ -28,9 +32,6 @@ from curate.report.members import Members, Overlap, Runs
 from curate.report.page import percent
 from curate.report.statistics import DROPPED, KEPT, Histogram, hashed
 from curate.report.words import contrasts, host_of, words_of
-from poolbench import uids
-from poolbench.errors import UserError
-from poolbench.uids import DTYPE, split_uid, write_subset
 
 ROWS = 1000
 HOSTILE = "</title><script>document.title='run'</script><img src=x onerror=\"document.title='run'\"> {{ 7*7 }}\u202e"

@@ -8,8 +8,9 @@ import torch
 from test_columns import write_random
 from test_curate_columns import refused, selected
 
-from curate.models.label_model import Training, fitted, indicators, probabilities
 from poolbench.files import read_json
+
+from curate.models.label_model import Training, fitted, indicators, probabilities
 
 TRAINING = Training(200, 0.01, 0.001, 123)
 

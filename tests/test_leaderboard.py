@@ -19,6 +19,9 @@ import pytest
 from runs import CONTACT, ROOT, drop_line, edit, make_run, options, result, without_lock_file
 from runs import leaderboard as leaderboard_command
 
+from poolbench.errors import UserError
+from poolbench.files import append_line, claimed, read_json
+
 import leaderboard.build
 from leaderboard.boards import compose
 from leaderboard.build import BuildOptions, build, collect
@@ -26,8 +29,6 @@ from leaderboard.models import SCHEMAS, Leaderboard, Submission, schema, write_s
 from leaderboard.references import references
 from leaderboard.submissions import find
 from leaderboard.submit import submit
-from poolbench.errors import UserError
-from poolbench.files import append_line, claimed, read_json
 from tasks.registry import load_tasks
 
 pytestmark = pytest.mark.usefixtures("pinned_data")

@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 from runs import ROOT, make_run, options, result, without_lock_file
 from scipy import stats
 
+from poolbench.files import append_line, digest_bytes, read_json
+
 from leaderboard.boards import compose
 from leaderboard.build import BuildOptions, build, collect
 from leaderboard.methods import gain, methods, sentence, spread
@@ -24,7 +26,6 @@ from leaderboard.models import SCHEMAS, Entry, Gain, Method, Score
 from leaderboard.rank import constants
 from leaderboard.submissions import find
 from leaderboard.submit import submit
-from poolbench.files import append_line, digest_bytes, read_json
 from tasks.registry import load_tasks
 
 pytestmark = pytest.mark.usefixtures("pinned_data")

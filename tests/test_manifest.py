@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from poolbench.errors import UserError, status_of
+
 from train import folder, manifest
 from train.manifest import check, read_runs
 

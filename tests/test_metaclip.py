@@ -18,6 +18,9 @@ from pools import uid_of
 from small_wordnet import DEBIAN, needs_wordnet
 from test_curate_select import curate, selected, uids_of
 
+from poolbench.errors import UserError
+from poolbench.files import read_json
+
 from curate.metaclip_metadata import main
 from curate.models import entries as entries_module
 from curate.models.assets import METACLIP_METADATA
@@ -27,8 +30,6 @@ from curate.pool.files import list_pool
 from curate.pool.passes import Passes
 from curate.selectors.metaclip import of_tail, tail_of
 from curate.selectors.registry import build
-from poolbench.errors import UserError
-from poolbench.files import read_json
 
 WORDS = [
     "dog",

@@ -19,15 +19,16 @@ from evalsets import MODEL, classification_samples, scored, write_checkpoint, wr
 from pools import sample, write_tar
 from safetensors.torch import save_file
 
-from curate import score
-from evaluate.config import EvaluateConfig, check
-from evaluate.run import run
 from poolbench.errors import UserError
 from poolbench.files import digest_file, read_lines
 from poolbench.models.clip import load, tokenizer_of
 from poolbench.models.conventions import conventions_of
 from poolbench.models.names import CONFIG
 from poolbench.models.weights import weights_of
+
+from curate import score
+from evaluate.config import EvaluateConfig, check
+from evaluate.run import run
 from tasks.registry import load_tasks
 
 ROOT = Path(__file__).parent.parent

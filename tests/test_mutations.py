@@ -20,12 +20,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from runs import evaluated_run, forge, make_run, options, refusals, seal
 
+from poolbench.files import read_json
+
 from leaderboard.boards import place
 from leaderboard.evidence import check_predictions
 from leaderboard.models import Submission
 from leaderboard.submissions import read_submission
 from leaderboard.submit import submit
-from poolbench.files import read_json
 from tasks.registry import load_tasks
 
 pytestmark = pytest.mark.usefixtures("pinned_data")

@@ -12,6 +12,7 @@ from poolbench.errors import UserError
 from poolbench.shards.sources import resolve
 from poolbench.subset import Subset
 from poolbench.uids import write_subset
+
 from train.loader import Batch, Share, batches
 from train.order import Cursor, Plan, Stream
 

@@ -19,6 +19,8 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
+from poolbench.files import digest_bytes
+
 from leaderboard.models import (
     Bad,
     Board,
@@ -36,7 +38,6 @@ from leaderboard.models import (
 from leaderboard.page import page
 from leaderboard.page.data import Row, page_data, shown
 from leaderboard.rank import margin
-from poolbench.files import digest_bytes
 
 PROGRAMS = ("chromium", "chromedriver")
 AGGREGATES = ["imagenet", "vtab", "average"]

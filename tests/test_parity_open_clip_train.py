@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from poolbench.models import texts as captions
 from poolbench.models.clip import create, multiply_patches, preprocess_of
+
 from train import step
 from train.config import Recipe
 from train.step import Stepper, learning_rate, make_optimizer

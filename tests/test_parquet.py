@@ -10,6 +10,7 @@ import pytest
 from evalsets import picture, puzzles, scored, write_checkpoint
 
 from poolbench.errors import UserError
+
 from tasks.readers import Bad, Example, Puzzle, read_examples
 from tasks.registry import load_tasks
 

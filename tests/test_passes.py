@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from metadata import rows_or_death, write_metadata
 
+from poolbench.errors import UserError
+
 from curate.pool.files import BadFile, File, list_pool
 from curate.pool.passes import Part, Passes, work_folder
-from poolbench.errors import UserError
 
 
 @pytest.fixture

@@ -16,11 +16,12 @@ from boards import POOLS, board, entry, leaderboard_of, reference, scored_keys
 from PIL import Image
 from runs import ROOT
 
+from poolbench.errors import UserError
+from poolbench.files import write_json
+
 from leaderboard import charts
 from leaderboard.models import Board, read_leaderboard
 from leaderboard.plot import FIGURES, PlotOptions, plot, svg
-from poolbench.errors import UserError
-from poolbench.files import write_json
 
 KEYS = scored_keys()
 HOSTILE = '<script>alert(1)</script> & "quotes" <image href="http://127.0.0.1:9/x.png"/> ' + "long " * 15

@@ -5,12 +5,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from curate.config import parsed
-from curate.presets import preset, presets, selection
-from curate.selectors.registry import build
 from poolbench import HOME
 from poolbench.errors import UserError
 from poolbench.recipes import pinned, scales
+
+from curate.config import parsed
+from curate.presets import preset, presets, selection
+from curate.selectors.registry import build
 
 # What a method needs that no preset can know.
 NEEDS = {"dfn": ["filter.column=clip_dfn_similarity_score"]}

@@ -8,11 +8,12 @@ from metadata import write_metadata
 from pools import uid_of
 from test_curate_columns import refused, selected
 
-from curate.selectors import published
-from curate.selectors.published import Known, registry
 from poolbench.files import digest_file
 from poolbench.recipes import scales
 from poolbench.uids import write_subset
+
+from curate.selectors import published
+from curate.selectors.published import Known, registry
 
 
 def test_the_registry_is_what_it_should_be() -> None:

@@ -16,11 +16,12 @@ import pytest
 from hub_server import Hub, serving
 from runs import CONTACT, ROOT, edit, make_run, options, refusals
 
+from poolbench.errors import UserError
+from poolbench.files import digest_file, read_json
+
 from leaderboard.push import PushOptions, UploadError, card, escaped, push, push_file
 from leaderboard.submissions import read_submission
 from leaderboard.submit import submit, submit_and_push
-from poolbench.errors import UserError
-from poolbench.files import digest_file, read_json
 
 pytestmark = pytest.mark.usefixtures("pinned_data")
 

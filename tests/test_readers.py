@@ -24,6 +24,7 @@ from pools import write_tar
 
 from poolbench.errors import UserError
 from poolbench.files import digest_file
+
 from tasks.readers import Bad, Example, MissingDataError, open_data, read_examples
 from tasks.registry import load_tasks
 

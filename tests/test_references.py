@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from poolbench import recipes
+from poolbench.errors import UserError
+
 from leaderboard.models import Reference
 from leaderboard.rank import constants
 from leaderboard.references import FOLDER, read_paper, references
-from poolbench import recipes
-from poolbench.errors import UserError
 from tasks.aggregates import aggregates, members
 
 ALL = [(scale, reference) for scale in recipes.scales() for reference in references("filtering", scale)]

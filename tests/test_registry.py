@@ -12,6 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from poolbench.errors import UserError
+
 from tasks.aggregates import AGGREGATES_VERSION, aggregates, members
 from tasks.listing import table
 from tasks.registry import GROUPS, KINDS, Task, load_tasks, read_task, select, suite_of

@@ -24,6 +24,13 @@ from hypothesis import strategies as st
 from PIL import Image
 from pools import sample, uid_of, write_pool, write_tar
 
+from poolbench.errors import UserError
+from poolbench.files import read_json, read_lines
+from poolbench.shards.samples import Problem, Sample, read_samples, read_shard
+from poolbench.shards.sources import resolve
+from poolbench.subset import Subset
+from poolbench.uids import find, write_subset
+
 from curate.reshard.copy import copy_shard
 from curate.reshard.folder import begin
 from curate.reshard.index import index_shard
@@ -33,12 +40,6 @@ from curate.reshard.plan import Order
 from curate.reshard.run import reshard
 from curate.reshard.schedule import Schedule
 from curate.reshard.tars import HeldTar, OpenTar, Stored, TarStream, header, scan
-from poolbench.errors import UserError
-from poolbench.files import read_json, read_lines
-from poolbench.shards.samples import Problem, Sample, read_samples, read_shard
-from poolbench.shards.sources import resolve
-from poolbench.subset import Subset
-from poolbench.uids import find, write_subset
 
 Samples = list[tuple[str, dict[str, bytes]]]
 

@@ -8,6 +8,7 @@ from runs import result
 
 from poolbench.errors import UserError
 from poolbench.files import append_line
+
 from tasks.results import FILE, ResultLine, read_results
 
 LINE = result("run", "mnist", 0.5)

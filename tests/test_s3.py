@@ -9,6 +9,7 @@ from pools import write_pool
 from poolbench.command import compose
 from poolbench.files import read_json, read_lines
 from poolbench.shards.sources import resolve
+
 from train.config import TrainConfig
 from train.loop import train
 

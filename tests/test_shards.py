@@ -13,9 +13,10 @@ import pytest
 import webdataset  # type: ignore[import-untyped]
 from pools import sample, write_tar
 
-from curate.reshard.tars import HeldTar, scan
 from poolbench.shards import samples as shards
 from poolbench.shards.samples import APART, Problem, Reasons, Sample, commonest, read_samples, read_shard, told_once
+
+from curate.reshard.tars import HeldTar, scan
 
 CAPTION = b'{"caption": "a red square"}'
 

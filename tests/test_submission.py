@@ -11,14 +11,15 @@ from typing import Any
 import pytest
 from runs import CONTACT, ROOT, drop_line, edit, edit_line, forge, leaderboard, make_run, options, refusals, result
 
-from leaderboard.build import collect
-from leaderboard.submissions import read_submission
-from leaderboard.submit import SubmitOptions, submit
-from leaderboard.validate import validate_files
 from poolbench import recipes
 from poolbench.command import compose, parse
 from poolbench.errors import UserError
 from poolbench.files import append_line, digest_bytes, digest_json, leftovers, read_json, read_lines, write_json
+
+from leaderboard.build import collect
+from leaderboard.submissions import read_submission
+from leaderboard.submit import SubmitOptions, submit
+from leaderboard.validate import validate_files
 from tasks.registry import load_tasks
 from train.config import TrainConfig
 

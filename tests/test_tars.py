@@ -11,12 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pools import sample, write_tar
 
-from curate.reshard import tars
-from curate.reshard.tars import HeldTar, OpenTar, Stored, TarStream, scan
 from poolbench.shards import members as reading
 from poolbench.shards import samples as grouping
 from poolbench.shards.members import BLOCK, read_members
 from poolbench.shards.samples import Problem, Sample, read_samples
+
+from curate.reshard import tars
+from curate.reshard.tars import HeldTar, OpenTar, Stored, TarStream, scan
 
 ODD_TYPES = [b"1", b"2", b"5", b"6", b"7", b"\0", b"D", b"K", b"L", b"S", b"V", b"X", b"Z", b"g", b"x"]
 STEMS = ["x" * 120 + "/{}", "größe{}", "d" * 90 + "/{}", "folder/{}", "v1.0/{}"]

@@ -31,6 +31,7 @@ from hub_server import COMMIT, Hub, serving
 from poolbench import PACKAGES
 from poolbench.errors import UserError, status_of
 from poolbench.files import digest_file, read_json
+
 from tasks.command import VERBS
 from tasks.lock import is_pinned, load_lock, pinned, unpinned
 from tasks.registry import load_tasks

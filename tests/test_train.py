@@ -22,6 +22,7 @@ from poolbench.command import compose
 from poolbench.errors import UserError
 from poolbench.files import digest_file, read_json, read_lines
 from poolbench.uids import write_subset
+
 from train.config import Efficiency, TrainConfig
 from train.loop import train
 from train.step import Stepper

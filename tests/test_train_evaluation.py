@@ -18,13 +18,14 @@ from evalsets import classification_samples, retrieval_samples, write_classifica
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from pools import write_pool
 
-from evaluate.config import EvaluateConfig
-from evaluate.run import run as evaluate
 from poolbench.command import compose, quoted
 from poolbench.errors import UserError
 from poolbench.files import digest_file, read_json, read_lines
 from poolbench.processes.place import place
 from poolbench.processes.preemption import STOPPED
+
+from evaluate.config import EvaluateConfig
+from evaluate.run import run as evaluate
 from tasks.registry import load_tasks, select
 from tasks.results import FILE
 from train import evaluation

@@ -13,10 +13,6 @@ from hypothesis import strategies as st
 from metadata import write_metadata
 from pools import write_pool
 
-from curate.inspect import InspectOptions, inspected
-from curate.reshard.options import ReshardOptions
-from curate.reshard.run import reshard
-from curate.selectors.registry import build
 from poolbench import uids
 from poolbench.errors import UserError
 from poolbench.subset import Subset
@@ -33,6 +29,11 @@ from poolbench.uids import (
     write_header,
     write_subset,
 )
+
+from curate.inspect import InspectOptions, inspected
+from curate.reshard.options import ReshardOptions
+from curate.reshard.run import reshard
+from curate.selectors.registry import build
 
 PAIRS = st.tuples(*[st.sampled_from([0, 1, 2, 2**63, 2**64 - 1])] * 2)  # few, so that there are equals
 

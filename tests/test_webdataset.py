@@ -18,13 +18,14 @@ import webdataset  # type: ignore[import-untyped]
 from PIL import Image
 from pools import by_webdataset, picture, sample, uid_of, write_pool
 
-from curate.reshard.options import ReshardOptions
-from curate.reshard.run import reshard
 from poolbench.shards.members import read_members
 from poolbench.shards.samples import Problem, Sample, read_shard
 from poolbench.shards.sources import resolve
 from poolbench.shards.writer import SampleWriter, write_shard
 from poolbench.uids import write_subset
+
+from curate.reshard.options import ReshardOptions
+from curate.reshard.run import reshard
 from tasks.readers import Example, read_examples
 
 Samples = list[tuple[str, dict[str, bytes]]]

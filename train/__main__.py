@@ -1,6 +1,7 @@
 """Train a CLIP model: python -m train scale=<tiny|small|medium|large|xlarge> data=<shards> name=<run>."""
 
 from poolbench.command import hydra_command
+
 from train.command import run
 from train.config import TrainConfig
 

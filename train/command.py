@@ -5,6 +5,7 @@ from functools import partial
 from poolbench.errors import UserError, status_of
 from poolbench.models.names import check_name
 from poolbench.processes.place import place
+
 from train.config import TrainConfig, check
 
 

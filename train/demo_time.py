@@ -12,10 +12,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-from demodata.pool import is_built
 from poolbench.command import compose, start
 from poolbench.errors import UserError
 from poolbench.usage import composed_usage
+
+from demodata.pool import is_built
 from train.config import TrainConfig
 
 _MEASURED = 3.0  # seconds of steps that are measured, or
@@ -70,6 +71,7 @@ def measure(config: TrainConfig, clock: Callable[[], float] = time.perf_counter)
     import torch
 
     from poolbench.models.clip import create, preprocess_of, tokenizer_of
+
     from train.step import Stepper, make_optimizer
 
     start = clock() - began

@@ -25,6 +25,7 @@ from poolbench.shards.samples import Problem, Reasons, read_shard
 from poolbench.shards.sources import Data, Shard, resolve
 from poolbench.subset import Subset
 from poolbench.text import aligned
+
 from train.config import SLOW_BFLOAT16, TrainConfig, problems
 from train.evaluation import task_keys
 from train.run_log import describe, differences, read_run

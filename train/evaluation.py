@@ -24,6 +24,7 @@ from poolbench.command import in_quotes
 from poolbench.errors import UserError
 from poolbench.files import digest_file, read_lines
 from poolbench.processes.preemption import SIGNALS
+
 from train.checkpoint import path_of
 from train.config import Evaluation, TrainConfig
 from train.run_log import say

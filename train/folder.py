@@ -4,6 +4,7 @@ from functools import partial
 
 from poolbench.command import compose, start
 from poolbench.usage import composed_usage
+
 from train.config import TrainConfig
 
 

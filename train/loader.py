@@ -15,6 +15,7 @@ from poolbench.errors import UserError
 from poolbench.processes.preemption import leave_stopping_to_parent
 from poolbench.shards.samples import Problem
 from poolbench.shards.workers import Iterated, begin_worker
+
 from train.crop import decode, draw_box, resized_crop
 from train.order import CROP, SPARE, Cursor, Item, Plan, Stream, Taken, keyed
 

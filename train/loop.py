@@ -25,6 +25,7 @@ from poolbench.shards.samples import Reasons
 from poolbench.shards.sources import Data, resolve
 from poolbench.shards.workers import advice_on
 from poolbench.subset import Subset
+
 from train import checkpoint
 from train.config import SLOW_BFLOAT16, TrainConfig, check
 from train.evaluation import check_tasks, evaluate, how_to_repeat

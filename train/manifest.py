@@ -31,6 +31,7 @@ from poolbench.errors import UserError
 from poolbench.text import aligned
 from poolbench.usage import usage
 from poolbench.validation import first_problem
+
 from train.config import TrainConfig
 
 _OURS = ("name", "seed")  # keys that the manifest itself decides

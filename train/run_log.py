@@ -32,6 +32,7 @@ from poolbench.run_record import (
 )
 from poolbench.shards.samples import Problem, Reasons, kind_of
 from poolbench.shards.sources import Data
+
 from train.config import TrainConfig
 
 _PACKAGES = ("torch", "torchvision", "open_clip_torch", "numpy", "pillow")

@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from poolbench.models.clip import Preprocess, multiply_patches
 from poolbench.models.texts import Texts, by_length, encode_text
+
 from train.config import Recipe
 
 MAX_LOGIT_SCALE = math.log(100)

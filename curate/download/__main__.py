@@ -27,7 +27,8 @@ def run(options: "DownloadOptions") -> int:
 
 
 if __name__ == "__main__":
-    from curate.download.options import DownloadOptions
     from poolbench.command import Command
+
+    from curate.download.options import DownloadOptions
 
     Command(DownloadOptions, run).start()

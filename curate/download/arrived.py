@@ -10,13 +10,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from poolbench.files import digest_file, write_json
+from poolbench.uids import Uids, from_texts
+
 from curate.download.images import Shard, Stats, name_of, stats_of
 from curate.download.processes import told
 from curate.pool.files import BadFile, File
 from curate.pool.merge import RunWriter, merge, runs_in
 from curate.pool.passes import Passes
-from poolbench.files import digest_file, write_json
-from poolbench.uids import Uids, from_texts
 
 REPORT = "arrived.json"
 UIDS = "arrived_uids.npy"

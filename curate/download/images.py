@@ -17,14 +17,15 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate.download.resize import Picture, finished
-from curate.download.web import Fetched, Limits, fetch_all, may_mend
-from curate.pool.files import plain
 from poolbench.errors import UserError
 from poolbench.files import atomic, leftovers, read_json, write_json
 from poolbench.shards.samples import Problem, read_shard
 from poolbench.shards.writer import SampleWriter
 from poolbench.uids import split_uid
+
+from curate.download.resize import Picture, finished
+from curate.download.web import Fetched, Limits, fetch_all, may_mend
+from curate.pool.files import plain
 
 NEEDED = ("uid", "url", "text")
 FACES = "face_bboxes"

@@ -13,9 +13,10 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from curate.download.images import Settings, Shard, Stats, make, name_of, stats_of
 from poolbench.errors import UserError, unwritable
 from poolbench.machine import end_with_parent
+
+from curate.download.images import Settings, Shard, Stats, make, name_of, stats_of
 
 _IN_A_ROW = 3  # shards that could not be written, after which the others are not tried: the disk or network is at fault
 _KINDS = 4  # of failures that a shard's line names

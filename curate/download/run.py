@@ -9,14 +9,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from poolbench.errors import UserError, first_line, nearest
+from poolbench.files import claimed, files_in, read_json, write_json
+
 from curate.download.arrived import report
 from curate.download.images import FACES, NEEDED, Settings, Shard, may_try_again, stats_of
 from curate.download.metadata import SCALES, bring, recorded
 from curate.download.options import DownloadOptions
 from curate.download.processes import make_all
 from curate.download.web import Limits
-from poolbench.errors import UserError, first_line, nearest
-from poolbench.files import claimed, files_in, read_json, write_json
 
 METADATA = "metadata"
 SHARDS = "shards"

@@ -24,11 +24,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from poolbench.errors import UserError, first_line
+from poolbench.files import digest_json
+
 from curate.models.assets import METACLIP_METADATA, fetched
 from curate.models.languages import check_detector, detector
 from curate.models.wordnet import DATA, find_wordnet, synset_names
-from poolbench.errors import UserError, first_line
-from poolbench.files import digest_json
 
 PUBLISHED, WORDNET = "published", "wordnet"  # instead of a file
 OTHER = "other"  # the list for captions whose language has none

@@ -12,8 +12,9 @@ import importlib.util
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from curate.models.assets import LID_176, fetched
 from poolbench.errors import UserError, nearest
+
+from curate.models.assets import LID_176, fetched
 
 Detector = Callable[[Sequence[str]], list[str]]
 

@@ -9,11 +9,12 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from poolbench.errors import UserError
+from poolbench.files import atomic, cache, claimed, digest_file, digest_json
+
 from curate.models.assets import IMAGENET_TRAIN, fetched
 from curate.models.forms import gram
 from curate.models.matrices import as_npy, load_matrix
-from poolbench.errors import UserError
-from poolbench.files import atomic, cache, claimed, digest_file, digest_json
 
 IMAGENET = "imagenet"
 EXPLAINED = "imagenet: the published embeddings of its training images; or a file of such"

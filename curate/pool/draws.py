@@ -12,13 +12,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from poolbench.errors import UserError
+from poolbench.files import atomic
+
 from curate.pool.chosen import bits_of
 from curate.pool.files import PLACE, File, read
 from curate.pool.hashes import mixed
 from curate.pool.passes import Pass, result
 from curate.pool.quantile import Column, scores
-from poolbench.errors import UserError
-from poolbench.files import atomic
 
 CANDIDATE = np.dtype([("place", "i8"), ("hash", "u8"), ("logit", "f8")])
 COUNT = np.dtype([("place", "i8"), ("times", "i4")])

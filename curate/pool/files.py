@@ -17,12 +17,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate.pool.made import FOLDER, MadeColumn, UnusableColumn, locate, names_of
 from poolbench.errors import UserError, first_line, nearest
 from poolbench.files import digest_file, digest_json
 from poolbench.remote import LISTING, PIECE, RemoteFile, StoreError, Tally, call, patiently
 from poolbench.subset import Subset
 from poolbench.uids import from_digits, is_uid
+
+from curate.pool.made import FOLDER, MadeColumn, UnusableColumn, locate, names_of
 
 ROWS = 2**16  # rows of one piece
 PLACE = "place"  # asked for like an array: a number for each row of the pool, int64, in the order of files and rows

@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from curate.pool.hashes import mixed
 from poolbench.files import atomic
 from poolbench.uids import DTYPE, Uids, find
+
+from curate.pool.hashes import mixed
 
 _PART = 2**20  # rows that are sorted at a time
 _PARTS = 512  # files that are open at a time

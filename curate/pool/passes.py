@@ -22,11 +22,12 @@ import numpy as np
 import pyarrow as pa
 from tqdm import tqdm
 
-from curate.pool.files import BadFile, File
 from poolbench.arrow import do_without_pandas
 from poolbench.errors import UserError, first_line
 from poolbench.files import atomic, claimed, digest_json, read_json, write_json
 from poolbench.machine import end_with_parent
+
+from curate.pool.files import BadFile, File
 
 _AHEAD = 2  # results for each worker that wait, at most, to be taken where none is kept
 

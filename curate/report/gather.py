@@ -14,6 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from poolbench.errors import UserError, first_line
+from poolbench.uids import malformed, uid_text
+
 from curate.pool.files import BadFile, File, Rows, read
 from curate.pool.passes import Passes
 from curate.report.members import Members
@@ -29,8 +32,6 @@ from curate.report.statistics import (
     Sample,
     hashed,
 )
-from poolbench.errors import UserError, first_line
-from poolbench.uids import malformed, uid_text
 
 _SCORE = ("clip_", "_similarity_score")
 _OTHERS = ("url", "text", "original_width", "original_height")

@@ -5,6 +5,9 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from poolbench.errors import UserError
+from poolbench.uids import malformed
+
 from curate.models.languages import detector
 from curate.report import page as pages
 from curate.report import words
@@ -22,8 +25,6 @@ from curate.report.statistics import (
     Histogram,
     Measure,
 )
-from poolbench.errors import UserError
-from poolbench.uids import malformed
 
 if TYPE_CHECKING:
     from curate.report.sheet import Sheet

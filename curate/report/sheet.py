@@ -10,12 +10,13 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from curate.report.statistics import DROPPED, KEPT, hashed
 from poolbench.shards.pictures import opened, rgb
 from poolbench.shards.samples import IMAGE_EXTENSIONS, Sample, read_shard
 from poolbench.shards.sources import Shard
 from poolbench.subset import Subset
 from poolbench.uids import DTYPE, split_uid
+
+from curate.report.statistics import DROPPED, KEPT, hashed
 
 SHARDS = 4  # read for a sheet, drawn at random
 CELLS = 24  # of each group

@@ -5,9 +5,10 @@ python -m curate.reshard subset=<.npy> shards=<folder|tar|pattern|URL> out=<fold
 
 import signal
 
+from poolbench.command import Command
+
 from curate.reshard.options import ReshardOptions
 from curate.reshard.run import reshard
-from poolbench.command import Command
 
 
 def run(options: ReshardOptions) -> int:

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import fsspec
 import numpy as np
 
-from curate.reshard.job import Job, planned, shards_of
-from curate.reshard.plan import Order, Place
-from curate.reshard.tars import END, expect, rename, renamed
 from poolbench.files import atomic, write_json
 from poolbench.remote import LISTING, STALL, StoreError, call, patiently
 from poolbench.uids import mapped, uid_text
+
+from curate.reshard.job import Job, planned, shards_of
+from curate.reshard.plan import Order, Place
+from curate.reshard.tars import END, expect, rename, renamed
 
 if TYPE_CHECKING:
     from curate.reshard.faces import Faces

@@ -11,15 +11,16 @@ import pyarrow.parquet as pq
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
-from curate.pool.faces import blurred
-from curate.reshard.job import Job, planned
-from curate.reshard.tars import HeldTar, header, members
 from poolbench.errors import UserError
 from poolbench.files import atomic, digest_json, files_below
 from poolbench.shards.members import padded
 from poolbench.shards.pictures import opened, rgb
 from poolbench.shards.samples import IMAGE_EXTENSIONS
 from poolbench.uids import find, from_texts, mapped
+
+from curate.pool.faces import blurred
+from curate.reshard.job import Job, planned
+from curate.reshard.tars import HeldTar, header, members
 
 FORMATS = ("JPEG", "PNG", "WEBP")
 METHOD = (

@@ -8,13 +8,14 @@ from typing import Any
 
 import fsspec
 
-from curate.reshard.copy import names
-from curate.reshard.job import Job
-from curate.reshard.options import ReshardOptions
 from poolbench.errors import UserError
 from poolbench.files import read_json, write_json
 from poolbench.remote import LISTING, StoreError, call, patiently
 from poolbench.shards.sources import Data
+
+from curate.reshard.copy import names
+from curate.reshard.job import Job
+from curate.reshard.options import ReshardOptions
 
 BAD, META, STATE = "bad_samples.jsonl", "meta.json", "state.json"
 _OURS = re.compile(r"\d{8}(\.tar|_stats\.json)|meta\.json|missing_uids\.npy|bad_samples\.jsonl")

@@ -5,12 +5,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from curate.reshard.job import ROW, Job, pairs, shards_of
-from curate.reshard.tars import OpenTar, Stored, TarStream, scan
 from poolbench.files import atomic, read_json, write_json
 from poolbench.remote import StoreError, Tally
 from poolbench.shards.samples import Problem, open_shard, told_once
 from poolbench.uids import find, mapped
+
+from curate.reshard.job import ROW, Job, pairs, shards_of
+from curate.reshard.tars import OpenTar, Stored, TarStream, scan
 
 
 class Found(NamedTuple):

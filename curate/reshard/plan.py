@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from curate.reshard.index import read_found
-from curate.reshard.job import Job, planned, shards_of
 from poolbench.files import atomic, json_line, write_json
 from poolbench.shards.samples import Problem, commonest
 from poolbench.uids import mapped, uid_text, write_header
+
+from curate.reshard.index import read_found
+from curate.reshard.job import Job, planned, shards_of
 
 _CHUNK = 2**20  # rows in memory at once
 _ROUNDS = 8

@@ -10,6 +10,12 @@ from typing import Any
 
 from tqdm import tqdm
 
+from poolbench.errors import UserError
+from poolbench.files import atomic, claimed, digest_file, json_line, read_json, write_json
+from poolbench.machine import cores
+from poolbench.shards.sources import Data, resolve
+from poolbench.subset import Subset
+
 from curate.reshard.copy import Done, names, publish
 from curate.reshard.folder import BAD, META, begin, check_apart, check_out
 from curate.reshard.job import Job
@@ -17,11 +23,6 @@ from curate.reshard.options import ReshardOptions, check
 from curate.reshard.plan import Counts, places, why
 from curate.reshard.processes import in_processes
 from curate.reshard.schedule import Schedule
-from poolbench.errors import UserError
-from poolbench.files import atomic, claimed, digest_file, json_line, read_json, write_json
-from poolbench.machine import cores
-from poolbench.shards.sources import Data, resolve
-from poolbench.subset import Subset
 
 FORMAT = 3
 

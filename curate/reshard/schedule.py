@@ -4,6 +4,9 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
+from poolbench.errors import UserError, first_line
+from poolbench.files import read_json
+
 from curate.reshard.copy import copy_shard
 from curate.reshard.folder import held_in, is_whole
 from curate.reshard.index import index_shard
@@ -11,8 +14,6 @@ from curate.reshard.job import Job, shards_of
 from curate.reshard.options import ReshardOptions
 from curate.reshard.plan import Counts, Place, Plan, places, why
 from curate.reshard.processes import Task
-from poolbench.errors import UserError, first_line
-from poolbench.files import read_json
 
 _SHOWN = 5  # failures that are told one by one
 

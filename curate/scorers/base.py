@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from curate.pool.columns import Identity, Made, Scores
 from poolbench.command import part_of
 from poolbench.errors import UserError
 from poolbench.options import option, output, source
+
+from curate.pool.columns import Identity, Made, Scores
 
 if TYPE_CHECKING:  # torch takes seconds to import, which help and a mistake in the options need not wait for
     import torch

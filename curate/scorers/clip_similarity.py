@@ -6,16 +6,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from curate.pool.columns import Identity, Made, Scores
-from curate.scorers.base import Clock, Scorer, ScorerOptions
 from poolbench.errors import UserError
 from poolbench.options import option, source
+
+from curate.pool.columns import Identity, Made, Scores
+from curate.scorers.base import Clock, Scorer, ScorerOptions
 
 if TYPE_CHECKING:  # see base.py
     import torch
 
-    from curate.scorers.stream import Batch
     from poolbench.models.weights import Weights
+
+    from curate.scorers.stream import Batch
 
 ARCHS = {"ViT-B-32": "b32", "ViT-L-14": "l14"}  # the names that published pools give these
 

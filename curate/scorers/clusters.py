@@ -8,10 +8,11 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
+from poolbench.files import digest_file
+
 from curate.models.clusters import longest_of, nearest
 from curate.models.matrices import load_matrix
 from curate.pool.files import BadFile
-from poolbench.files import digest_file
 
 
 class NearestCluster:

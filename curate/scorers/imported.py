@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from poolbench.uids import Uids
+
 from curate.pool.files import BadFile, File, parse_uids, read_columns
 from curate.pool.joined import kind_of, look_up, names_of_texts, open_table, scattered
 from curate.scorers.rows import RowScorer
-from poolbench.uids import Uids
 
 UID, KEY = "uid", "key"  # what rows may be found by
 

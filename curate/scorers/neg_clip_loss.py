@@ -17,12 +17,13 @@ from typing import Any
 
 import numpy as np
 
+from poolbench.files import digest_json
+
 from curate.models.devices import opened
 from curate.models.forms import pair_losses, single
 from curate.pool.files import File
 from curate.scorers.embeddings import pieces
 from curate.scorers.rows import RowScorer
-from poolbench.files import digest_json
 
 
 class NegClipLoss(RowScorer):

@@ -5,9 +5,10 @@ import pkgutil
 from collections.abc import Sequence
 from types import ModuleType
 
+from poolbench.errors import UserError, nearest
+
 import curate.scorers
 from curate.scorers.base import DEFAULT, Scorer, ScorerOptions
-from poolbench.errors import UserError, nearest
 
 _PACKAGE = curate.scorers.__name__
 # Modules of the package that make no columns from pictures and captions: those that score rows, and what all stand on.

@@ -12,10 +12,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from poolbench.errors import UserError
+
 from curate.pool import made
 from curate.pool.files import File, read_columns
 from curate.pool.passes import Passes
-from poolbench.errors import UserError
 
 
 class RowScorer(ABC):

@@ -18,10 +18,6 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from curate.pool.columns import Conditions, Record, ScoredShard, Scores, is_scored
-from curate.scorers.base import Clock, Scorer, ScorerOptions
-from curate.scorers.registry import build
-from curate.scorers.stream import End, Failed, Message, ScoreStream
 from poolbench.command import part_of
 from poolbench.errors import UserError
 from poolbench.files import atomic, files_in, json_line
@@ -29,6 +25,11 @@ from poolbench.models.inference import batch_size_of, device_of, worker_count
 from poolbench.shards.samples import Problem, commonest
 from poolbench.shards.sources import Shard, resolve
 from poolbench.shards.workers import Iterated, loader_of, readable_errors
+
+from curate.pool.columns import Conditions, Record, ScoredShard, Scores, is_scored
+from curate.scorers.base import Clock, Scorer, ScorerOptions
+from curate.scorers.registry import build
+from curate.scorers.stream import End, Failed, Message, ScoreStream
 
 _SHOWN = 10  # bad samples that are printed; the file lists all
 

@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
-from curate.pool.columns import metadata_of
 from poolbench.remote import StoreError, Tally
 from poolbench.shards.samples import Problem, Sample, open_shard, read_samples, shortened, told_once
 from poolbench.shards.sources import Shard
+
+from curate.pool.columns import metadata_of
 
 
 class Batch(NamedTuple):

@@ -18,6 +18,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from poolbench.errors import UserError
+from poolbench.files import atomic, claimed, digest_json, read_json, write_json
+from poolbench.uids import DTYPE, uid_text
+
 from curate.models.devices import opened
 from curate.models.forms import gram, quadratic
 from curate.pool.chosen import Chooser, Everything, bits_of, kept_bits
@@ -26,9 +30,6 @@ from curate.pool.passes import Pass, Passes, result
 from curate.pool.quantile import Best
 from curate.scorers.embeddings import pieces
 from curate.scorers.rows import RowScorer, is_made
-from poolbench.errors import UserError
-from poolbench.files import atomic, claimed, digest_json, read_json, write_json
-from poolbench.uids import DTYPE, uid_text
 
 _WAIT = 7 * 24 * 3600.0  # seconds for another part, which does the rounds
 _RANKED = np.dtype([("uid", DTYPE), ("place", np.int64)])

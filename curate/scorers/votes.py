@@ -5,13 +5,14 @@ from typing import Any
 
 import numpy as np
 
+from poolbench.errors import UserError
+from poolbench.files import digest_json
+
 from curate.models.label_model import ABSTAIN, Training, fitted, indicators, probabilities
 from curate.pool.files import File, read_columns
 from curate.pool.passes import Passes
 from curate.pool.quantile import Column, column_of, scores
 from curate.scorers.rows import RowScorer
-from poolbench.errors import UserError
-from poolbench.files import digest_json
 
 
 class Votes(RowScorer):

@@ -16,10 +16,11 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
+from poolbench.errors import UserError
+
 from curate.pool import quantile
 from curate.pool.chosen import Needs
 from curate.pool.passes import Passes
-from poolbench.errors import UserError
 
 AMONG = "a filter, or a subset file: choose among what it keeps; a fraction is still one of the whole pool"
 

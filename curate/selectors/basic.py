@@ -6,11 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from poolbench.options import option
+
 from curate.models.captions import is_english, long_enough
 from curate.models.languages import check_detector
 from curate.pool.passes import Passes
 from curate.selectors.base import Filter
-from poolbench.options import option
 
 SIDE, RATIO = 200, 3.0  # pixels of the shorter side at least, longer by shorter side at most
 

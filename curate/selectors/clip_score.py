@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from curate.selectors.base import AMONG, AtLeast, Filter
 from poolbench.errors import UserError, nearest
 from poolbench.options import option
+
+from curate.selectors.base import AMONG, AtLeast, Filter
 
 COLUMNS = {"b32": "clip_b32_similarity_score", "l14": "clip_l14_similarity_score"}
 

@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from poolbench.errors import UserError
+from poolbench.files import digest_bytes
+
 from curate.pool.chosen import Everything, kept_bits
 from curate.pool.draws import Rule, candidates, drawn, times_of, write_counts
 from curate.pool.files import PLACE
@@ -16,8 +19,6 @@ from curate.pool.quantile import column_of
 from curate.scorers.mixed import WeightedSum
 from curate.scorers.rows import score_columns
 from curate.selectors.base import Filter
-from poolbench.errors import UserError
-from poolbench.files import digest_bytes
 
 COLUMN = "name of a column of scores, taken as logits; <made>/<column> where several have it"
 WEIGHTS = "instead of a column, a weighted sum: {column: weight, ...}"

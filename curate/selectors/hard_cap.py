@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from poolbench.errors import UserError
+from poolbench.options import option
+
 from curate.pool.draws import Rule
 from curate.selectors.base import AMONG, Filter
 from curate.selectors.drawn import BATCH, COLUMN, WEIGHTS, Drawn
-from poolbench.errors import UserError
-from poolbench.options import option
 
 
 @dataclass

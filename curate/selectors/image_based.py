@@ -10,6 +10,10 @@ import numpy as np
 import pyarrow as pa
 from tqdm import tqdm
 
+from poolbench.errors import UserError, nearest
+from poolbench.files import atomic, cache, claimed, digest_file, digest_json
+from poolbench.options import option, source
+
 from curate.models import clusters
 from curate.models.assets import CENTROIDS, fetched
 from curate.models.captions import usable_captions
@@ -20,9 +24,6 @@ from curate.models.targets import EXPLAINED, IMAGENET, files_of
 from curate.pool.passes import Passes
 from curate.scorers.clusters import NearestCluster
 from curate.selectors.base import Filter
-from poolbench.errors import UserError, nearest
-from poolbench.files import atomic, cache, claimed, digest_file, digest_json
-from poolbench.options import option, source
 
 _WAIT = 24 * 3600.0  # seconds for another process that is finding the clusters of the same targets
 

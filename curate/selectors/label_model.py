@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from poolbench.options import option
+
 from curate.models.label_model import Training
 from curate.pool.files import PLACE
 from curate.pool.passes import Passes
 from curate.scorers.rows import score_columns
 from curate.scorers.votes import Votes
 from curate.selectors.base import AMONG, Filter, in_best, in_range
-from poolbench.options import option
 
 
 @dataclass

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from poolbench.options import option
+
 from curate.models.captions import is_english
 from curate.models.languages import check_detector
 from curate.pool.passes import Passes
 from curate.pool.quantile import scores
 from curate.selectors.base import Filter
 from curate.selectors.clip_score import COLUMNS
-from poolbench.options import option
 
 SCORE = 0.28
 

@@ -10,6 +10,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from poolbench.errors import UserError
+from poolbench.files import digest_bytes
+from poolbench.options import option, source
+
 from curate.models.entries import Entries, Metadata, described, load_entries
 from curate.models.languages import PUBLISHED
 from curate.pool.chosen import bits_of, kept_bits
@@ -18,9 +22,6 @@ from curate.pool.hashes import mixed
 from curate.pool.passes import Pass, Passes, result
 from curate.selectors.base import AMONG, Filter
 from curate.selectors.sample import hashed
-from poolbench.errors import UserError
-from poolbench.files import digest_bytes
-from poolbench.options import option, source
 
 TAIL = 0.06  # of the 400 million published pairs' matches, about this share is of entries at most as frequent as t
 ENGLISH = "en"

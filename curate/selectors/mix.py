@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from poolbench.options import option
+
 from curate.pool.passes import Passes
 from curate.scorers.mixed import WeightedSum
 from curate.scorers.rows import score_columns
 from curate.selectors.base import AMONG, AtLeast, Filter
-from poolbench.options import option
 
 
 @dataclass

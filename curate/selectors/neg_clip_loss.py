@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from poolbench.errors import UserError
+from poolbench.options import option
+
 from curate.models import devices
 from curate.scorers.neg_clip_loss import NegClipLoss as Scores
 from curate.scorers.rows import RowScorer
 from curate.selectors.base import AMONG, Filter
 from curate.selectors.exactly import Exactly
-from poolbench.errors import UserError
-from poolbench.options import option
 
 
 @dataclass

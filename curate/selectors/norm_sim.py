@@ -5,6 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from poolbench.errors import UserError
+from poolbench.options import option, source
+
 from curate.models import devices
 from curate.models.points import KEY
 from curate.models.targets import EXPLAINED, IMAGENET, name_of, targets_of
@@ -12,8 +15,6 @@ from curate.scorers.norm_sim import NORMS, NormSim, folder_of
 from curate.scorers.rows import RowScorer
 from curate.selectors.base import AMONG, Filter
 from curate.selectors.exactly import Exactly
-from poolbench.errors import UserError
-from poolbench.options import option, source
 
 
 @dataclass

@@ -8,11 +8,12 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict
 
-from curate.selectors.base import Filter
-from curate.selectors.subset import Subset
 from poolbench.errors import UserError, nearest
 from poolbench.files import digest_file
 from poolbench.options import option, source
+
+from curate.selectors.base import Filter
+from curate.selectors.subset import Subset
 
 _REGISTRY = Path(__file__).with_suffix(".yaml")
 

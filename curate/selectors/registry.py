@@ -10,10 +10,11 @@ from typing import Any, get_args, get_origin, get_type_hints
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-import curate.selectors
-from curate.selectors.base import Filter
 from poolbench.errors import UserError, first_line, nearest
 from poolbench.options import Option, located, options_of
+
+import curate.selectors
+from curate.selectors.base import Filter
 
 _PACKAGE = curate.selectors.__name__
 _NO_FILTERS = {"base", "drawn", "exactly", "registry"}  # modules of the package that are none

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from curate.selectors.base import Composite, Filter
 from poolbench.errors import UserError
 from poolbench.options import option
+
+from curate.selectors.base import Composite, Filter
 
 MOST = 1000  # more is a mistake: a subset of that size would not be written either
 

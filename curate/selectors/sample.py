@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from poolbench.errors import UserError
+from poolbench.options import option
+
 from curate.pool.chosen import Chooser, judged
 from curate.pool.files import File
 from curate.pool.hashes import mixed
 from curate.pool.passes import Passes
 from curate.selectors.base import Filter
-from poolbench.errors import UserError
-from poolbench.options import option
 
 
 @dataclass

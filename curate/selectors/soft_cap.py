@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from typing import Any
 
+from poolbench.options import option
+
 from curate.pool.draws import Rule
 from curate.selectors.base import AMONG
 from curate.selectors.drawn import BATCH, COLUMN, WEIGHTS, Drawn
-from poolbench.options import option
 
 
 @dataclass

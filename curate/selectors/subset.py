@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from curate.pool.passes import Passes
-from curate.selectors.base import Filter
 from poolbench.files import digest_file
 from poolbench.options import source
 from poolbench.subset import Subset as SubsetFile
 from poolbench.uids import Uids, find, mapped, pieces
+
+from curate.pool.passes import Passes
+from curate.selectors.base import Filter
 
 
 @dataclass

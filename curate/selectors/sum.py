@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from curate.selectors.base import Composite
 from poolbench.options import option
+
+from curate.selectors.base import Composite
 
 
 @dataclass

@@ -9,14 +9,15 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from poolbench.errors import UserError
+from poolbench.files import digest_bytes
+from poolbench.options import option, source
+
 from curate.models.captions import is_english
 from curate.models.languages import check_detector
 from curate.models.wordnet import WordNet, find_wordnet
 from curate.pool.passes import Passes
 from curate.selectors.base import Filter
-from poolbench.errors import UserError
-from poolbench.files import digest_bytes
-from poolbench.options import option, source
 
 # timm carries the very file with which the published subsets were made.
 _SYNSETS = Path("data/_info/imagenet21k_goog_synsets.txt")

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from curate.selectors.base import AMONG, AtLeast, Filter
 from poolbench.options import option
+
+from curate.selectors.base import AMONG, AtLeast, Filter
 
 
 @dataclass

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from poolbench.options import option, source
+
 from curate.models import devices
 from curate.models.points import KEY
 from curate.models.targets import EXPLAINED, IMAGENET, name_of, targets_of
@@ -13,7 +15,6 @@ from curate.scorers.vas import Vas as Scores
 from curate.scorers.vas import folder_of
 from curate.selectors.base import AMONG, Filter
 from curate.selectors.exactly import Exactly, first_stage
-from poolbench.options import option, source
 
 
 @dataclass

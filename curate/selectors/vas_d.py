@@ -9,6 +9,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from poolbench.errors import UserError
+from poolbench.files import digest_json
+from poolbench.options import option
+
 from curate.models import devices
 from curate.models.points import KEY
 from curate.pool.passes import Passes
@@ -17,9 +21,6 @@ from curate.scorers.rows import score_columns
 from curate.scorers.vas_d import VasD as Scores
 from curate.selectors.base import AMONG, Filter, in_range
 from curate.selectors.exactly import first_stage
-from poolbench.errors import UserError
-from poolbench.files import digest_json
-from poolbench.options import option
 
 
 @dataclass

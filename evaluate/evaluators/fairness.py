@@ -6,13 +6,14 @@ from pathlib import Path
 import pyarrow as pa
 import torch
 
+from poolbench.errors import UserError
+
 from evaluate.encoder import Encoder
 from evaluate.evaluators.base import Evaluator
 from evaluate.evaluators.classification import LOGIT_SCALE, in_order
 from evaluate.evaluators.groups import MetadataRows
 from evaluate.metrics.fairness import GROUPS, PREFIXES
 from evaluate.stream import Batch
-from poolbench.errors import UserError
 from tasks.readers import CLASSNAMES, TEMPLATES, TaskData
 from tasks.registry import Task
 

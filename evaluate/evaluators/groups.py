@@ -3,12 +3,13 @@
 import pyarrow as pa
 import torch
 
+from poolbench.errors import UserError
+
 from evaluate.encoder import Encoder
 from evaluate.evaluators.classification import Classification
 from evaluate.metrics.columns import MOST_GROUPS, Ints
 from evaluate.metrics.groups import TOPS
 from evaluate.stream import Batch
-from poolbench.errors import UserError
 from tasks.readers import TaskData
 from tasks.registry import Task
 

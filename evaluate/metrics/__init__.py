@@ -12,10 +12,11 @@ from collections.abc import Callable
 
 import pyarrow as pa
 
+from poolbench.errors import UserError, nearest
+
 from evaluate.metrics import classification, fairness, groups, retrieval, winogavil
 from evaluate.metrics.columns import Metrics
 from evaluate.metrics.statistics import Statistic
-from poolbench.errors import UserError, nearest
 from tasks.registry import Task
 
 METRICS: dict[str, Callable[[Task, pa.Table], Metrics]] = {

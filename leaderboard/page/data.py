@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from itertools import combinations
 from typing import Any, NamedTuple
 
+from poolbench.files import digest_json
+
 from leaderboard import charts
 from leaderboard.findings import TITLES, across, correlations, score_of
 from leaderboard.models import Board, BoardTask, Citation, Entry, Leaderboard, Method, Reference, Score
-from poolbench.files import digest_json
 
 UNIT = 1e-5  # scores are whole numbers of it, which halves the size of the page
 _LONGEST = 300  # characters of a text that are shown
