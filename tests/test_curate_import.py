@@ -29,11 +29,11 @@ def judged(seed: int, rows: int = 500) -> pd.DataFrame:
     numbers = rng.permutation(4000)[:rows]
     found = pd.DataFrame({"uid": [uid_of(number) for number in numbers.tolist()], "judge": rng.normal(size=rows)})
     found.loc[5, "judge"] = np.nan
-    found.loc[7, "uid"] = found.uid[6]
-    found.loc[8, "uid"], found.loc[8, "judge"] = found.uid[6], found.judge[6]
+    found.loc[7, "uid"], found.loc[7, "judge"] = found.uid[6], found.judge[6]
+    found.loc[8, "uid"] = found.uid[6]
     found.loc[9, "uid"] = "0123"
     found = found.assign(whole=rng.integers(0, 9, rows))
-    found.loc[8, "whole"] = found.whole[6]
+    found.loc[7, "whole"] = found.whole[6]
     return found
 
 

@@ -1,5 +1,7 @@
 """Drawing by scores: the law of the published sampler, told by many draws; and that nothing else changes a draw."""
 
+import inspect
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +73,25 @@ def test_logits_of_any_height() -> None:
     found = drawn([rows.copy()], 300.0, Rule(10, 0.0, 1, 10, 0))
     assert found["place"].tolist() == list(range(40, 50))  # no other has a chance
     assert drawn([rows.copy()], 300.0, Rule(75, 0.0, 2, 50, 0))["times"].sum() == 75
+
+
+def test_rows_that_cannot_be_drawn_any_more_are_forgotten() -> None:
+    """Which makes no difference, but to memory."""
+    rng = np.random.default_rng(2)
+    rows = np.zeros(3000, CANDIDATE)
+    rows["place"], rows["hash"], rows["logit"] = np.arange(3000), rng.integers(0, 2**63, 3000), rng.normal(size=3000)
+    rule = Rule(60, 0.7, 0, 9, 0)
+    seen: list[int] = []
+
+    def pieces() -> Iterator[np.ndarray]:
+        for start in range(0, 3000, 50):
+            seen.append(len(inspect.currentframe().f_back.f_locals["rows"]))  # type: ignore[union-attr]
+            yield rows[start : start + 50].copy()
+
+    found = drawn(pieces(), 0.0, rule)
+    counts = draws._rounds(rows, draws._clock(rows, 0, rows["logit"]), rule)
+    assert found["place"].tolist() == np.flatnonzero(counts).tolist() and max(seen) <= 2 * rule.size
+    assert found["times"].tolist() == counts[counts > 0].tolist()
 
 
 def test_a_draw_does_not_depend_on_how_the_pool_is_cut(tmp_path: Path) -> None:
