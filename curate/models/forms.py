@@ -2,8 +2,8 @@
 threads and on whichever device.
 
 They are summed in double precision. What single precision keeps of a sum could still differ where the sum lies next to
-the middle between two of its numbers, nearer than the order of summing makes a difference: such a row, one in about a
-hundred thousand, is summed again, without any rounding on the way (`settled`). So equal vectors have equal scores, and
+the middle between two of its numbers, nearer than the order of summing makes a difference: such a row, one in some
+thousands, is summed again, in an order of its own (`settled`). So equal vectors have equal scores, and
 which of them are kept is a question of their uids alone.
 
 Vectors need not be of length 1, and none is made so: the published methods multiply embeddings as they are stored. A
@@ -18,7 +18,7 @@ import numpy as np
 
 from curate.models.devices import CPU, Device
 
-_ROWS = 2**12  # that are multiplied at a time
+_ROWS = 2**10  # that are multiplied at a time
 _MANY = 2**14  # rows that are compared with a block of targets before the next block is looked at
 _LARGEST = float(np.finfo(np.float32).max)
 _EXPONENT = 300.0  # of a power of e that a sum of a batch's can hold, and so can its inverse
@@ -62,13 +62,13 @@ def quadratic(
         matrix: float64 [width, width], with no negative eigenvalue.
     """
     there = device.put(matrix, np.float64)
-    size = 2 * len(matrix) * _DOUBLE * np.linalg.norm(matrix)  # twice what so many products and sums can be wrong by
+    size = (len(matrix) + 32) * _DOUBLE * np.linalg.norm(matrix)  # what so many products and sums can be wrong by
     parts = [np.empty(0, np.float32)]
     for start in range(0, len(vectors), _ROWS):
         some = vectors[start : start + _ROWS]
         block = device.put(some, np.float64)
-        values = device.get(((block @ there) * block).sum(1))
-        errors = device.get((block * block).sum(1)) * size
+        values = device.get(device.functions.einsum("ij,ij->i", block @ there, block))
+        errors = device.get(device.functions.einsum("ij,ij->i", block, block)) * size
         low, high = (last(np.maximum(values + sign * errors, 0)) for sign in (-1, 1))
 
         def exact(row: int, some: np.ndarray = some) -> float:
@@ -118,10 +118,9 @@ def _largest(
 
     def exact(row: int) -> float:
         return max(
-            abs(math.fsum(double[row] * target))
+            float(np.abs(_summed(block.astype(np.float64).T * double[row][:, None])).max())
             for block, rows in zip(blocks, wanted, strict=True)
             if rows[row]
-            for target in _near(double[row], block, values[row] - 2 * errors[row])
         )
 
     return settled(values - errors, values + errors, exact)
@@ -141,13 +140,6 @@ def _absolute(left: Any, right: Any, device: Device) -> np.ndarray:
     return device.get(functions.maximum(functions.amax(products, axis=1), -functions.amin(products, axis=1)))
 
 
-def _near(vector: np.ndarray, block: np.ndarray, least: float) -> np.ndarray:
-    """The targets of a block, float64, whose product with a vector may be no less."""
-    targets = block.astype(np.float64)
-    found: np.ndarray = targets[np.abs(targets @ vector) >= least]
-    return found
-
-
 def _scale(numbers: np.ndarray) -> np.float64:
     """A power of 2 that brings the largest of them between 1/2 and 1, 1 where half precision would do."""
     top = float(numbers.max())
@@ -155,8 +147,16 @@ def _scale(numbers: np.ndarray) -> np.float64:
 
 
 def _quadratic(vector: np.ndarray, matrix: np.ndarray) -> float:
-    """x' M x, each sum rounded once."""
-    return math.fsum(vector * np.array([math.fsum(row * vector) for row in matrix]))
+    """x' M x, summed in an order that nothing changes."""
+    return float(_summed(vector * _summed(matrix * vector[:, None])))
+
+
+def _summed(terms: np.ndarray) -> Any:
+    """The sum over the first axis, by halves: additions of whole arrays, which are the same on every machine."""
+    while len(terms) > 1:
+        half = len(terms) // 2
+        terms = np.concatenate([terms[:half] + terms[half : 2 * half], terms[2 * half :]])
+    return terms[0]
 
 
 def pair_losses(

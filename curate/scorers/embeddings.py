@@ -47,6 +47,6 @@ def scored(file: File, name: str, width: int, score: Callable[[np.ndarray], np.n
     parts = [np.empty(0, np.float32)]
     for (vectors,), finite in pieces(file, name, width=width):
         part = np.full(len(finite), np.nan, np.float32)
-        part[finite] = score(vectors[finite])
+        part[finite] = score(vectors if finite.all() else vectors[finite])
         parts.append(part)
     return np.concatenate(parts)

@@ -17,7 +17,7 @@ def column_of(arch: str) -> str:
     """The column of scores that an option `arch` means.
 
     Raises:
-        UserError: none.
+        UserError: there is no such column of CLIP scores.
     """
     if arch not in COLUMNS and "score" not in arch:
         raise UserError(f"filter.arch={arch} is not known; {nearest(arch, COLUMNS)}")
