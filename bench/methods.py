@@ -28,6 +28,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from evaluation_report import table
 
+from poolbench.files import atomic
+from poolbench.uids import from_texts
+
 from curate.command import run
 from curate.models.targets import gram_of, targets_of
 from curate.pool.files import list_pool
@@ -36,8 +39,6 @@ from curate.scorers.neg_clip_loss import NegClipLoss
 from curate.scorers.norm_sim import NormSim
 from curate.scorers.rows import score_columns
 from curate.scorers.vas import Vas
-from poolbench.files import atomic
-from poolbench.uids import from_texts
 
 WIDTH, TARGETS, BATCH = 768, 100_000, 32768
 SMALL = {"rows": 12_000, "targets": 3_000, "rounds": 12}  # of the comparison with the authors' code
