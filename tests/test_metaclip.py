@@ -97,18 +97,21 @@ def plain_needed(rows: pd.DataFrame, entries: list[str], seed: int) -> list[floa
     ]
 
 
-def write_captions(folder: Path, texts: list[str | None], files: int = 3) -> pd.DataFrame:
-    """A pool of these captions, a score beside each."""
+def write_captions(
+    folder: Path, texts: list[str | None], files: int = 3, nameless: tuple[int, ...] = ()
+) -> pd.DataFrame:
+    """A pool of these captions, a score beside each; the rows `nameless` have no uid, and are not among what is given
+    back."""
     rng = np.random.default_rng(len(texts))
     columns = {
-        "uid": [uid_of(number) for number in range(len(texts))],
+        "uid": ["none" if number in nameless else uid_of(number) for number in range(len(texts))],
         "text": texts,
         "clip_l14_similarity_score": np.round(rng.normal(0.2, 0.1, len(texts)), 2).astype(np.float32),
     }
     edges = np.linspace(0, len(texts), files + 1).astype(int)
     for number, (start, stop) in enumerate(itertools.pairwise(edges)):
         write_file(folder / f"{number}.parquet", {name: values[start:stop] for name, values in columns.items()})
-    return pd.DataFrame(columns)
+    return pd.DataFrame(columns).query("uid != 'none'")
 
 
 def write_entries(path: Path, entries: Any) -> str:
@@ -215,24 +218,26 @@ def test_all_of_what_is_rare_and_a_share_of_the_rest(tmp_path: Path) -> None:
     assert np.isin(fewer, np.array(sorted(kept), fewer.dtype)).all()  # a larger t keeps those of a smaller one
 
 
-def test_of_counts_only_what_the_other_filter_keeps(tmp_path: Path) -> None:
+def test_of_counts_only_what_the_other_filter_keeps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("curate.pool.files.ROWS", 21)
     rng = random.Random(4)
     entries = random_entries(rng)
-    rows = write_captions(tmp_path / "pool", [random_text(rng) for _ in range(400)])
+    rows = write_captions(tmp_path / "pool", [random_text(rng) for _ in range(400)], nameless=(3, 4, 50, 200, 399))
     given = f"filter.metadata={write_entries(tmp_path / 'entries.json', entries)}"
     of = "filter.of={filter: clip_score, threshold: 0.2}"
     among = rows[rows.clip_l14_similarity_score >= np.float32(0.2)]
     needed = np.array(plain_needed(among, entries, 0))
     for option, kept in {"t=6": needed < 6, "size=50": needed <= np.sort(needed)[49]}.items():
-        found = selected(
-            tmp_path / "out.npy",
+        words = (
             "filter=metaclip",
             given,
             of,
             f"filter.{option}",
             f"pool={tmp_path}/pool",
-            "overwrite=true",
+            f"out={tmp_path}/{option}.npy",
         )
+        assert curate(*words, "workers=1") == 1  # as some rows have no uid
+        found = np.load(tmp_path / f"{option}.npy")
         np.testing.assert_array_equal(found, uids_of(among[kept]))
 
 
@@ -258,20 +263,29 @@ def test_lists_by_language(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         entries_module, "detector", lambda _: lambda texts: [languages.get(one[:1], "") for one in texts]
     )
     monkeypatch.setattr(entries_module, "check_detector", lambda _: None)
-    lists = {"en": ["hat", "cat", "in"], "de": ["hat", "der"], "ja": ["犬", "走", "x犬"], "other": ["zoo"]}
-    texts = ["one hat", "der hat", "犬が走る", "zoo hat", "one der", "", "der zoo", "犬x犬", "ein hat", "one in hat."]
+    lists = {"en": ["hat", "cat", "in"], "de": ["hat", "der"], "ja": ["犬", "走", "x犬", "犬x"], "other": ["zoo"]}
+    texts = ["one hat", "der hat", "犬xが走る", "zoo hat", "one der", "", "der zoo", "犬xy犬x", "ein hat", "one in hat"]
+    named = [[0], [3, 4], [5, 6], [9], [], [], [4], [5, 8], [], [0, 2]]
     found = Matcher(lists, "any").find(pa.chunked_array([texts]))
     pairs = list(zip(found.rows.tolist(), found.entries.tolist(), strict=True))
-    assert sorted(pairs) == [(0, 0), (1, 3), (1, 4), (2, 5), (2, 6), (3, 8), (6, 4), (7, 5), (9, 0), (9, 2)]
+    assert sorted(pairs) == [(row, entry) for row, entries in enumerate(named) for entry in entries]
     assert [row for row, _ in pairs] == sorted(row for row, _ in pairs)
     rows = write_captions(tmp_path / "pool", texts * 30)
     path = write_entries(tmp_path / "lists.json", lists)
-    with Passes(list_pool(str(tmp_path / "pool")), tmp_path / "work", 1) as passes:
-        chosen = build({"filter": "metaclip", "metadata": path, "t": 40})
-        chosen.prepare(passes)
-    # English: hat 60, in 30; a third of the matches is of entries below 40. German: der 60, hat 30, also a third.
-    assert chosen.state["t"] == {"en": 40.0, "de": 30.0, "ja": 30.0, "other": 30.0}
-    assert len(rows) == chosen.state["rows_counted"]
+    words = ("filter=metaclip", f"filter.metadata={path}", "filter.t=40", f"pool={tmp_path}/pool", "workers=1")
+    kept = selected(tmp_path / "out.npy", *words)
+    # English: hat 60, in 30; a third of the matches is of entries below 40. German: der 60, hat 30, also a third. Both
+    # other lists have nothing nearer than their least frequent entry.
+    t = {"en": 40.0, "de": 30.0, "ja": 30.0, "other": 30.0}
+    assert read_json(tmp_path / "out.npy.json")["state"]["t"] == t
+    limits = [t[language] for language, entries in lists.items() for _ in entries]
+    entries = [entry for some in lists.values() for entry in some]
+    counts = np.bincount([entry for some in named for entry in some]) * 30
+    expected = [
+        any(draw(uid, entries[entry], 0) * counts[entry] < limits[entry] for entry in named[row % len(texts)])
+        for row, uid in enumerate(rows.uid)
+    ]
+    np.testing.assert_array_equal(kept, uids_of(rows[expected]))
 
 
 @pytest.mark.parametrize(
