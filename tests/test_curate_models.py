@@ -24,6 +24,7 @@ from curate.models.assets import LID_176, WORDNET, Asset, fetched
 from curate.models.captions import token_counts
 from curate.models.languages import check_detector, detector
 from curate.models.wordnet import FILES, WordNet, find_wordnet
+from curate.pool.passes import Passes
 from curate.selectors.registry import build
 from curate.selectors.text_based import imagenet_offsets
 
@@ -205,7 +206,7 @@ def test_text_based_keeps_english_captions_with_a_thing_of_imagenet(words: WordN
         None,
         "",
     ]
-    spec.prepare(None)  # type: ignore[arg-type]  (asks for no pass)
+    spec.prepare(Passes([], None, 1))  # asks for no pass
     rows = pa.table({"text": pa.array(captions, pa.string())})
     assert spec.keep(rows, {}).tolist() == [True, False, False, False, False, False]
     assert spec.tallies(rows, {}) == {"rows without a caption": 1}
