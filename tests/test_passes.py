@@ -111,6 +111,23 @@ def test_a_part_does_its_own_files_first_and_then_the_others(files: list[File], 
         assert len(list(passes.map(squares, Power(2)))) == 6 and passes.done == 6
 
 
+def threads(file: File) -> str:
+    return os.environ["OPENBLAS_NUM_THREADS"]
+
+
+def test_workers_share_the_cores_where_they_multiply_matrices(
+    files: list[File], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("curate.pool.passes.cores", lambda: 7)
+    for said, found in ((None, "3"), ("5", "5")):
+        for library in ("OMP", "OPENBLAS", "MKL"):
+            monkeypatch.setenv(f"{library}_NUM_THREADS", said or "")
+            if said is None:
+                monkeypatch.delenv(f"{library}_NUM_THREADS")
+        with Passes(files, None, 2) as passes:
+            assert {value for _, value in passes.map(threads)} == {found}
+
+
 def test_a_work_folder_is_claimed_and_removed_but_where_it_was_named(tmp_path: Path) -> None:
     out = tmp_path / "out.npy"
     for named in (None, str(tmp_path / "mine")):

@@ -68,7 +68,7 @@ def targets_of(given: str) -> Targets:
     paths = tuple(as_npy(path, _WHAT) for path in files)
     matrices = [load_matrix(path, _WHAT) for path in paths]
     for path, matrix in zip(files, matrices, strict=True):
-        if matrix.dtype.itemsize > 4:
+        if matrix.dtype.itemsize > 4 and given != IMAGENET:
             raise UserError(f"{_WHAT}={path} holds {matrix.dtype}; embeddings are float16 or float32")
         if matrix.shape[1] != matrices[0].shape[1]:
             raise UserError(f"{_WHAT}={path} has {matrix.shape[1]} numbers a row, {files[0]} {matrices[0].shape[1]}")

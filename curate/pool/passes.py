@@ -8,6 +8,7 @@ import concurrent.futures
 import contextlib
 import functools
 import multiprocessing
+import os
 import shutil
 import signal
 import sys
@@ -25,7 +26,7 @@ from tqdm import tqdm
 from poolbench.arrow import do_without_pandas
 from poolbench.errors import UserError, first_line
 from poolbench.files import atomic, claimed, digest_json, read_json, write_json
-from poolbench.machine import end_with_parent
+from poolbench.machine import cores, end_with_parent
 
 from curate.pool.files import BadFile, File
 
@@ -254,6 +255,9 @@ class Passes:
 
     def _started(self) -> concurrent.futures.ProcessPoolExecutor:
         if self._executor is None:
+            # Else each worker would multiply matrices on all cores. Libraries look when they are loaded.
+            for library in ("OMP", "OPENBLAS", "MKL"):
+                os.environ.setdefault(f"{library}_NUM_THREADS", str(max(1, cores() // self._workers)))
             # Arrow's threads do not survive a fork.
             context = multiprocessing.get_context("spawn")
             self._executor = concurrent.futures.ProcessPoolExecutor(self._workers, context, _begin_worker)
