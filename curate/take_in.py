@@ -18,6 +18,7 @@ from poolbench.uids import DTYPE, Uids
 from curate.pool.files import parse_uids, plain
 from curate.pool.joined import (
     Counts,
+    Table,
     kind_of,
     look_up,
     names_of_texts,
@@ -178,7 +179,7 @@ def _tables(path: Path, columns: Sequence[str], by: str) -> Iterator[pa.Table]:
 
 
 def _pieces(
-    paths: Sequence[Path], columns: Sequence[str], taking: Taking, keys: np.ndarray | None, read: Read
+    paths: Sequence[Path], columns: Sequence[str], taking: Taking, keys: Table | None, read: Read
 ) -> Iterator[np.ndarray]:
     """The rows of a table, see curate.pool.joined."""
     for path in paths:
@@ -209,7 +210,7 @@ def _named(column: pa.ChunkedArray, by: str, read: Read) -> tuple[Uids, np.ndarr
     return names, good
 
 
-def _uids_by_key(taking: Taking, work: Path) -> np.ndarray | None:
+def _uids_by_key(taking: Taking, work: Path) -> Table | None:
     """A table from keys to uids, where keys= names the files that know them. A uid is kept as the bits of four values.
 
     Raises:
@@ -238,8 +239,8 @@ def _uids_by_key(taking: Taking, work: Path) -> np.ndarray | None:
     return open_table(path, kind_of(4))
 
 
-def _uids_at(keys: np.ndarray, places: np.ndarray) -> Uids:
-    return scattered(np.ascontiguousarray(keys["values"][places]).view(DTYPE).ravel())
+def _uids_at(keys: Table, places: np.ndarray) -> Uids:
+    return scattered(np.ascontiguousarray(keys.rows["values"][places]).view(DTYPE).ravel())
 
 
 def _digest_of_keys(taking: Taking) -> list[str]:

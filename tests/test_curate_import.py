@@ -11,6 +11,7 @@ from pools import uid_of
 from test_columns import Length, scored, values, write_random
 
 from poolbench.errors import status_of
+from poolbench.uids import DTYPE
 
 from curate.columns import main
 from curate.pool import joined
@@ -138,3 +139,17 @@ def test_the_list_of_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     (pool / "0000.parquet").touch()
     _, said, _ = columns(capsys, f"pool={pool}")
     assert "of another file than the pool's now; make it anew" in said
+
+
+def test_names_that_begin_alike_are_told_apart(tmp_path: Path) -> None:
+    names = np.array([(5, 9), (5, 3), (5, 7), (2, 1), (9, 0)], DTYPE)
+    kind = joined.kind_of(1)
+    rows = joined.rows_of(names, np.arange(5, dtype=np.float32)[:, None])
+    assert joined.write_table([rows], kind, tmp_path / "table", 5) == (5, 0, 0)
+    table = joined.open_table(tmp_path / "table", kind)
+    wanted = np.array([(9, 0), (5, 7), (5, 8), (1, 1), (5, 3), (9, 1), (10, 0), (5, 9), (2, 1)], DTYPE)
+    found = joined.look_up(table, wanted)
+    assert (found >= 0).tolist() == [True, True, False, False, True, False, False, True, True]
+    assert table.rows["values"][found[found >= 0], 0].tolist() == [4, 2, 1, 0, 3]
+    assert joined.write_table([], kind, tmp_path / "empty", 0) == (0, 0, 0)
+    assert joined.look_up(joined.open_table(tmp_path / "empty", kind), wanted).tolist() == [-1] * 9

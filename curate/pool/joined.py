@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from poolbench.files import atomic
-from poolbench.uids import DTYPE, Uids, find
+from poolbench.uids import DTYPE, Uids
 
 from curate.pool.hashes import mixed
 
@@ -72,12 +72,13 @@ def write_table(pieces: Iterable[np.ndarray], kind: np.dtype, path: Path, expect
                 for part in np.unique(of).tolist():
                     streams[part].write(rows[of == part].tobytes())
         names = total = contradictory = 0
-        with atomic(path, "wb") as stream:
+        with atomic(_first_halves(path), "wb") as halves, atomic(path, "wb") as stream:
             for place in places:
                 rows = np.fromfile(place, kind)
                 rows = rows[np.lexsort((np.arange(len(rows)), rows["f1"], rows["f0"]))]
                 new, other = _told_apart(rows)
                 stream.write(rows[new].tobytes())
+                halves.write(rows["f0"][new].tobytes())
                 names, total, contradictory = names + int(new.sum()), total + len(rows), contradictory + other
     finally:
         for place in places:
@@ -85,17 +86,40 @@ def write_table(pieces: Iterable[np.ndarray], kind: np.dtype, path: Path, expect
     return Counts(names, total - names, contradictory)
 
 
-def open_table(path: Path, kind: np.dtype) -> np.ndarray:
-    """A table, memory-mapped."""
-    return np.memmap(path, kind, "r") if path.stat().st_size else np.zeros(0, kind)
+class Table(NamedTuple):
+    """A table, memory-mapped: its rows, sorted by name, and the first halves of the names by themselves, which
+    np.searchsorted takes as they lie there."""
+
+    rows: np.ndarray
+    first: np.ndarray
 
 
-def look_up(table: np.ndarray, names: Uids) -> np.ndarray:
+def open_table(path: Path, kind: np.dtype) -> Table:
+    """What write_table wrote."""
+    if not path.stat().st_size:
+        return Table(np.zeros(0, kind), np.zeros(0, "u8"))
+    return Table(np.memmap(path, kind, "r"), np.memmap(_first_halves(path), "u8", "r"))
+
+
+def look_up(table: Table, names: Uids) -> np.ndarray:
     """The row of each name in a table, int64 [names]; -1 where it has none."""
-    if not len(table):
-        return np.full(len(names), -1)
-    first, times = find(table, names)
-    return np.where(times > 0, first, -1)
+    order = np.argsort(names["f0"])  # so that the file is read from front to back
+    high, low = names["f0"][order], names["f1"][order]
+    places = np.searchsorted(table.first, high)
+    found = np.full(len(names), -1)
+    left = np.flatnonzero(places < len(table.first))
+    while len(left):  # once, but for names that begin alike
+        left = left[table.first[places[left]] == high[left]]
+        hit = table.rows["f1"][places[left]] == low[left]
+        found[order[left[hit]]] = places[left[hit]]
+        left = left[~hit]
+        places[left] += 1
+        left = left[places[left] < len(table.first)]
+    return found
+
+
+def _first_halves(path: Path) -> Path:
+    return path.with_name(f"{path.name}.first")
 
 
 def _told_apart(rows: np.ndarray) -> tuple[np.ndarray, int]:

@@ -10,7 +10,7 @@ import numpy as np
 from poolbench.uids import Uids
 
 from curate.pool.files import BadFile, File, parse_uids, read_columns
-from curate.pool.joined import kind_of, look_up, names_of_texts, open_table, scattered
+from curate.pool.joined import Table, kind_of, look_up, names_of_texts, open_table, scattered
 from curate.scorers.rows import RowScorer
 
 UID, KEY = "uid", "key"  # what rows may be found by
@@ -46,7 +46,7 @@ class Imported(RowScorer):
             values = np.full((len(good), len(self.makes)), np.nan, np.float32)
             found = look_up(table, names)
             rows = np.flatnonzero(good)[found >= 0]
-            values[rows] = table["values"][found[found >= 0]]
+            values[rows] = table.rows["values"][found[found >= 0]]
             parts.append(values)
         every = np.concatenate([*parts, np.zeros((0, len(self.makes)), np.float32)])
         return {name: np.ascontiguousarray(every[:, place]) for place, name in enumerate(self.makes)}
@@ -81,5 +81,5 @@ def matched(file: File, scorer: Imported) -> Matched:
 
 
 @functools.cache
-def _opened(path: str, columns: int) -> np.ndarray:
+def _opened(path: str, columns: int) -> Table:
     return open_table(Path(path), kind_of(columns))
