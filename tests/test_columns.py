@@ -19,8 +19,8 @@ from poolbench.errors import UserError
 from poolbench.uids import split_uid
 
 from curate.pool import quantile
+from curate.pool.columns import origin_of
 from curate.pool.files import BadFile, File, list_pool, read, read_columns
-from curate.pool.made import origin_of
 from curate.pool.passes import Part, Passes
 from curate.scorers.rows import RowScorer, score_columns
 from curate.selectors.registry import build

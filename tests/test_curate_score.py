@@ -35,8 +35,8 @@ from poolbench.models.clip import create
 
 import curate.scorers.run
 from curate import score, scorers
-from curate.pool.columns import Conditions, Made, Record, ScoredShard, Scores
 from curate.pool.files import list_pool, read
+from curate.pool.scored import Conditions, Made, Record, ScoredShard, Scores
 from curate.scorers import registry
 
 ROOT = Path(__file__).parent.parent
@@ -356,7 +356,7 @@ BRIGHTNESS = '''
 from dataclasses import dataclass
 import numpy as np
 import torch
-from curate.pool.columns import Identity, Made, Scores
+from curate.pool.scored import Identity, Made, Scores
 from curate.scorers.base import Scorer, ScorerOptions
 from poolbench.models.transforms import WebPixels
 from poolbench.options import option
@@ -429,7 +429,7 @@ def test_one_module_writes_a_pools_columns() -> None:
         for module in MODULES
         if module.startswith("curate") and writing.search(FILES[module].read_text(encoding="utf-8"))
     }
-    assert found == {"curate.pool.columns", *others}
+    assert found == {"curate.pool.scored", *others}
 
 
 def test_the_model_of_a_run_need_not_be_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,14 +1,13 @@
-"""A shard's scores as pool metadata: `<shard>.parquet` and, row for row, `<shard>.npz`.
+"""Columns that were made of a pool's rows: `<columns>/<folder>/<file>.parquet`, row for row with the pool's file.
 
-This is the one module of curate that may write a pool's columns: scorers hand their numbers to the runner
-(curate/scorers/run.py), which hands them here, and selectors only read. What a file was made with is written into the
-parquet itself, which is written last: one that has the record is whole.
+Each file has the uids, columns of float32, and in its schema's metadata (`poolbench.column`) an Origin: what made it of
+which file. The pool's own files are never written. `<columns>` is the pool's own folder `columns/`, or another one that
+`columns=` names; the first of several is where new ones go.
 """
 
+import functools
 import json
-import re
-import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,247 +16,210 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from poolbench.errors import UserError, first_line
-from poolbench.files import atomic
+from poolbench.errors import first_line, nearest
+from poolbench.files import atomic, digest_json
 
-SCORE = re.compile(r"clip_([a-z0-9_]+)_similarity_score")
-_PUBLISHED = ("clip_b32_similarity_score", "clip_l14_similarity_score")  # columns that every pool has
-_RECORDS = b"poolbench.scores"  # in the parquet's metadata: JSON {name of the scorer's scores: Record}
-_FIELDS = [
-    ("uid", pa.string()),
-    ("url", pa.string()),
-    ("text", pa.string()),
-    ("original_width", pa.int64()),
-    ("original_height", pa.int64()),
-    ("sha256", pa.string()),
-]
-_SAID = {
-    "model": "model",
-    "tag": "pretrained tag",
-    "sha256": "checkpoint",
-    "precision": "precision",
-    "options": "options",
-    "size": "content of the shard",
-}
-_FACES = ("face_bboxes", pa.list_(pa.list_(pa.float64())))
+FOLDER = "columns"  # of a pool
+_KEY = b"poolbench.column"  # in the schema's metadata
 
 
-class Identity(BaseModel):
-    """What a scorer's numbers depend on besides the samples.
+class UnusableColumn(Exception):  # noqa: N818 (what cannot be used is the column)
+    """A made column that is missing, ambiguous, or of other rows. The message is one line that names it."""
+
+
+class Origin(BaseModel):
+    """What made the columns of a file.
 
     Attributes:
-        sha256: of the weights.
-        options: of the scorer, those that change its numbers; {} where it has none.
+        scorer: name of what made them, and `version` of its rule.
+        identity: all that the numbers depend on besides the file and `inputs`, JSON-able.
+        makes: the columns.
+        inputs: of each made column that they were made of, the digest of its origin.
+        size: of the pool's file in bytes.
+        stamp: of the pool's file and its npz as they were, see curate.pool.files.File.
+        remake: the command that makes them anew.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    model: str
-    tag: str | None
-    sha256: str
-    precision: str
-    options: dict[str, str | float | bool | None] = {}
-
-
-class Conditions(Identity):
-    """What the scores of a shard depend on; `size` is the shard's, in bytes."""
-
+    scorer: str
+    version: int
+    identity: Any
+    makes: list[str]
+    inputs: dict[str, str] = {}
     size: int
+    stamp: str
+    remake: str
+
+    def digest(self) -> str:
+        """Of what made the numbers, whatever the file."""
+        return digest_json([self.scorer, self.version, self.identity, self.makes, self.inputs])[:16]
 
 
-class Record(BaseModel):
-    """How a shard was scored; `bad` holds (key, reason) of what has no row, an empty key for the shard itself.
+class Found(NamedTuple):
+    """Where a made column of one file lies, and what it is called there."""
 
-    `conventions` are the fields of poolbench.models.conventions.Conventions, what the weights do not tell of their
-    model; {} where it was scored before they were recorded.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    conditions: Conditions
-    rows: int
-    bad: list[tuple[str, str]]
-    conventions: dict[str, Any] = {}
+    path: Path
+    column: str
 
 
-class Made(NamedTuple):
-    """What one scorer makes: columns of the parquet, arrays of the npz, and the name by which it is recorded."""
-
-    name: str
-    columns: tuple[str, ...]
-    arrays: tuple[str, ...]
-
-
-class Scores(NamedTuple):
-    """The numbers of some rows: columns float32 [n], arrays float32 [n, d], by name, row for row."""
-
-    columns: dict[str, np.ndarray]
-    arrays: dict[str, np.ndarray]
+def folders(made: Sequence[str]) -> dict[str, list[Path]]:
+    """The folders of columns by name, each in the places that have it, in their order."""
+    found: dict[str, list[Path]] = {}
+    for place in made:
+        for path in sorted(Path(place).iterdir()) if Path(place).is_dir() else []:
+            if path.is_dir() and not path.name.startswith("."):
+                found.setdefault(path.name, []).append(path)
+    return found
 
 
-class ScoredShard:
-    """The two files of one shard.
+def path_of(folder: Path, file: str) -> Path:
+    """The columns of one of the pool's files."""
+    return folder / f"{file}.parquet"
+
+
+def locate(made: Sequence[str], file: str, column: str) -> Found | None:
+    """Where a column of a file is: `<folder>/<column>`, or the one folder that has it; None where none has.
 
     Raises:
-        UserError: the parquet cannot be read.
+        UnusableColumn: several folders have it, or not the one that is named.
+    """
+    known = folders(made)
+    if "/" in column:
+        folder, _, name = column.rpartition("/")
+        found = _in_folder(known.get(folder, []), file, name)
+        if found is None and folder in known:
+            raise UnusableColumn(f"{known[folder][0]} has no column {name!r} of {file}")
+        if found is None:
+            raise UnusableColumn(f"{column}: there is no such folder of columns; {nearest(folder, known)}")
+        return found
+    every = {name: _in_folder(paths, file, column) for name, paths in known.items()}
+    there = {name: found for name, found in every.items() if found is not None}
+    if len(there) > 1:
+        names = " or ".join(f"{name}/{column}" for name in there)
+        raise UnusableColumn(f"column {column!r} was made several times; name {names}")
+    return next(iter(there.values()), None)
+
+
+def names_of(made: Sequence[str], file: str) -> list[str]:
+    """The made columns of a file, for a message that guesses which one was meant."""
+    found: list[str] = []
+    for paths in folders(made).values():
+        path = next((one for one in (path_of(folder, file) for folder in paths) if one.is_file()), None)
+        found += [] if path is None else [name for name in _schema(path).names if name != "uid"]
+    return found
+
+
+def origin_of(path: Path) -> Origin:
+    """What made the columns in a file.
+
+    Raises:
+        UnusableColumn: it cannot be read, or does not say.
+    """
+    text = (_schema(path).metadata or {}).get(_KEY)
+    if text is None:
+        raise UnusableColumn(
+            f"{path} does not say what made it; python -m curate.columns import=<its folder> takes columns of others in"
+        )
+    try:
+        return Origin.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UnusableColumn(f"{path}: its origin is of another version ({where}: {first['msg']})") from None
+
+
+def origin_digest(made: Sequence[str], file: str, column: str) -> str | None:
+    """The digest of what made a column of a file, None where there is none that can be used."""
+    try:
+        found = locate(made, file, column)
+        return None if found is None else origin_of(found.path).digest()
+    except UnusableColumn:
+        return None
+
+
+class MadeColumn:
+    """A made column of one file, read from front to back.
+
+    Raises:
+        UnusableColumn: it is of another file than this one, or cannot be read.
     """
 
-    def __init__(self, folder: Path, name: str) -> None:
-        self.parquet = folder / f"{name}.parquet"
-        self.npz = folder / f"{name}.npz"
-
-    def record(self, made: Made) -> Record | None:
-        """How the shard was scored before, None where it was not, or where the npz is gone or cut short."""
-        found = self._recorded(made.name)
-        return found if found is not None and set(made.arrays) <= _names(self.npz) else None
-
-    def in_the_way(self, made: Made, conditions: Conditions) -> str:
-        """What other scores of this name the files hold, "" where there are none that writing would replace."""
-        found = self._recorded(made.name)
-        if found is not None:
-            differ = [said for key, said in _SAID.items() if getattr(found.conditions, key) != getattr(conditions, key)]
-            return f"scores of another {' and '.join(differ)}" if differ else ""
-        if not self.parquet.exists():
-            return ""
-        for column in made.columns:
-            if column in _schema(self.parquet).names:
-                stored = pq.read_table(self.parquet, columns=[column])[column]
-                if stored.null_count < len(stored):
-                    return f"a column {column} that was not made here"
-        foreign = () if is_scored(self.parquet) else made.arrays  # no crash of ours explains them beside such a parquet
-        held = [array for array in foreign if array in _names(self.npz)]
-        return f"an array {held[0]} that was not made here" if held else ""
-
-    def same_rows(self, uids: Sequence[str]) -> bool:
-        """Whether the files that are there, if any, are of these samples in this order."""
-        if not self.parquet.exists():
-            return True
-        if "uid" not in _schema(self.parquet).names:
-            return False
-        return bool(pq.read_table(self.parquet, columns=["uid"])["uid"].to_pylist() == list(uids))
-
-    def write(self, made: Made, rows: Sequence[Mapping[str, Any]], scores: Scores, record: Record) -> None:
-        """Write both files; columns and arrays of other scorers stay where they are of the same samples."""
-        kept = self.parquet.exists() and self.same_rows([row["uid"] for row in rows])
-        if made.name in _records(self.parquet):
-            self._forget(made)
-        records = _records(self.parquet) if kept else {}
-        arrays = self._arrays() if kept else {}
-        arrays |= {name: scores.arrays[name].astype(np.float16) for name in made.arrays}
-        with atomic(self.npz, "wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy types the flag allow_pickle as any keyword
-        table = pq.read_table(self.parquet) if kept else _table(rows)
-        for name in made.columns:
-            table = _with_column(table, name, pa.array(scores.columns[name], pa.float32()))
-        plain = record.model_dump(mode="json", exclude_defaults=True)
-        self._replace(table, {**records, made.name: plain})
-
-    def _recorded(self, name: str) -> Record | None:
+    def __init__(self, found: Found, path: str, stamp: str, rows: int) -> None:
         """
-        Raises:
-            UserError: a record that this version does not know.
+        Args:
+            path, stamp, rows: the pool's file, as it is.
         """
-        found = _records(self.parquet).get(name)
-        try:
-            return None if found is None else Record.model_validate(found)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
-            raise UserError(
-                f"{self.parquet}: its record of the scores {name} is of another version ({where}: {first['msg']}); "
-                "choose another out=, or move it away and the shard is scored again"
-            ) from None
+        self._found = found
+        origin = origin_of(found.path)
+        if origin.stamp != stamp:
+            raise UnusableColumn(
+                f"{found.path} was made of another {path}, whose size or time of writing was not this one's; "
+                f"make it anew: {origin.remake}"
+            )
+        self._parquet = pq.ParquetFile(found.path, memory_map=False)
+        if self._parquet.metadata.num_rows != rows:
+            raise UnusableColumn(
+                f"{found.path} has {self._parquet.metadata.num_rows:,} rows, {path} has {rows:,}; "
+                f"make it anew: {origin.remake}"
+            )
+        self._batches = self._parquet.iter_batches(columns=[found.column], use_threads=False)
+        self._left: list[pa.Array] = []
 
-    def _arrays(self) -> dict[str, np.ndarray]:
-        if not _names(self.npz):
-            return {}
-        with np.load(self.npz, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
+    def read(self, rows: int) -> pa.ChunkedArray:
+        """The next so many rows."""
+        while sum(map(len, self._left)) < rows:
+            self._left.append(next(self._batches).column(0))
+        whole = pa.chunked_array(self._left)
+        self._left = [chunk for chunk in whole.slice(rows).chunks if len(chunk)]
+        return whole.slice(0, rows)
 
-    def _forget(self, made: Made) -> None:
-        """Take scores and record out before the npz changes: a crash between the two must not leave old scores beside
-        new vectors."""
-        records = {name: record for name, record in _records(self.parquet).items() if name != made.name}
-        table = pq.read_table(self.parquet)
-        for name in made.columns:
-            table = _with_column(table, name, pa.nulls(len(table), pa.float32()))
-        self._replace(table, records)
+    def close(self) -> None:
+        self._parquet.close()
 
-    def _replace(self, table: pa.Table, records: Mapping[str, Any]) -> None:
-        metadata = {**(table.schema.metadata or {}), _RECORDS: json.dumps(records, sort_keys=True).encode()}
-        with atomic(self.parquet, "wb") as file:
-            pq.write_table(table.replace_schema_metadata(metadata), file)
+
+def write(path: Path, uids: Iterator[pa.ChunkedArray], columns: Mapping[str, np.ndarray], origin: Origin) -> None:
+    """Write the columns of a file, whole or not at all.
+
+    Args:
+        uids: those of the pool's file piece by piece, as they stand there.
+        columns: float32 [rows].
+
+    Raises:
+        OSError: it cannot be written.
+        ValueError: a column of another dtype, or of other rows than there are uids.
+    """
+    record = json.dumps(origin.model_dump(mode="json"), sort_keys=True).encode()
+    fields = [("uid", pa.string()), *((name, pa.float32()) for name in origin.makes)]
+    schema = pa.schema(fields, metadata={_KEY: record})
+    rows = 0
+    with atomic(path, "wb") as stream, pq.ParquetWriter(stream, schema, compression="zstd") as writer:
+        for uid in uids:
+            values = [pa.array(columns[name][rows : rows + len(uid)], pa.float32()) for name in origin.makes]
+            writer.write_table(pa.table([uid.cast(pa.string()), *values], schema=schema))
+            rows += len(uid)
+        for name in origin.makes:
+            if columns[name].dtype != np.float32 or columns[name].shape != (rows,):
+                given = f"{columns[name].dtype} {list(columns[name].shape)}"
+                raise ValueError(f"column {name} of {origin.scorer} is {given}, not float32 [{rows}]")
+
+
+def _in_folder(places: Sequence[Path], file: str, column: str) -> Found | None:
+    for place in places:
+        path = path_of(place, file)
+        if path.is_file() and column in _schema(path).names:
+            return Found(path, column)
+    return None
 
 
 def _schema(path: Path) -> pa.Schema:
     try:
-        return pq.read_schema(path)
+        status = path.stat()
+        return _schema_of(str(path), status.st_mtime_ns, status.st_size, status.st_ino)
     except (OSError, pa.ArrowException) as error:
-        raise UserError(
-            f"{path} cannot be read: {first_line(error)}; move it away and the shard is scored again"
-        ) from None
+        raise UnusableColumn(f"{path} cannot be read: {first_line(error)}; delete it and make it anew") from None
 
 
-def _records(path: Path) -> dict[str, Any]:
-    """The records of a parquet, {} where it has none or is not there."""
-    if not path.exists():
-        return {}
-    found: dict[str, Any] = json.loads((_schema(path).metadata or {}).get(_RECORDS, b"{}"))
-    return found
-
-
-def is_scored(path: Path) -> bool:
-    """Whether a parquet is one that scoring wrote."""
-    return _RECORDS in (_schema(path).metadata or {})
-
-
-def _names(path: Path) -> set[str]:
-    """The arrays of an npz, none where it is missing or damaged."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return {name.removesuffix(".npy") for name in archive.namelist()}
-    except (OSError, zipfile.BadZipFile):
-        return set()
-
-
-def _table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """The samples' own columns; scores that a pool's .json carry are kept."""
-    carried = sorted({name for row in rows for name in row if SCORE.fullmatch(name)} | set(_PUBLISHED))
-    schema = pa.schema([*_FIELDS, *((name, pa.float32()) for name in carried), _FACES])
-    return pa.table({name: [row.get(name) for row in rows] for name in schema.names}, schema=schema)
-
-
-def _with_column(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
-    """The table with the values in their column, a new one before the faces where there is none."""
-    names = table.column_names
-    if name in names:
-        return table.set_column(names.index(name), name, values)
-    return table.add_column(names.index(_FACES[0]) if _FACES[0] in names else len(names), name, values)
-
-
-def metadata_of(sample_json: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a sample's .json that pool metadata have; None where a value is of another kind."""
-    fields: dict[str, Any] = {name: _text(sample_json.get(name)) for name in ("url", "sha256")}
-    fields |= {name: _whole(sample_json.get(name)) for name in ("original_width", "original_height")}
-    fields["face_bboxes"] = _boxes(sample_json.get("face_bboxes"))
-    for name, value in sample_json.items():
-        if SCORE.fullmatch(name):
-            fields[name] = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-    return fields
-
-
-def _text(value: Any) -> str | None:
-    # JSON can spell a lone surrogate, which is no text that a file can hold.
-    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else None
-
-
-def _whole(value: Any) -> int | None:
-    whole = isinstance(value, int | float) and not isinstance(value, bool) and value == value // 1
-    return int(value) if whole and abs(value) < 2**53 else None
-
-
-def _boxes(value: Any) -> list[list[float]] | None:
-    try:
-        return None if value is None else [[float(number) for number in box] for box in value]
-    except (TypeError, ValueError):
-        return None
+@functools.lru_cache(maxsize=4096)  # a column's origin is asked for by every pass
+def _schema_of(path: str, written: int, size: int, inode: int) -> pa.Schema:
+    return pq.read_schema(path)

@@ -23,7 +23,7 @@ from poolbench.remote import LISTING, PIECE, RemoteFile, StoreError, Tally, call
 from poolbench.subset import Subset
 from poolbench.uids import from_digits, is_uid
 
-from curate.pool.made import FOLDER, MadeColumn, UnusableColumn, locate, names_of
+from curate.pool.columns import FOLDER, MadeColumn, UnusableColumn, locate, names_of
 
 ROWS = 2**16  # rows of one piece
 PLACE = "place"  # asked for like an array: a number for each row of the pool, int64, in the order of files and rows

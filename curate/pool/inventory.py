@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from curate.pool.columns import UnusableColumn, folders, origin_of, path_of
 from curate.pool.files import File, kinds_of, read_columns
-from curate.pool.made import UnusableColumn, folders, origin_of, path_of
 from curate.pool.passes import Passes
 from curate.pool.quantile import scores
 

@@ -17,8 +17,8 @@ from poolbench.files import digest_json
 from poolbench.uids import split_uid, uid_text
 
 from curate.pool.chosen import Chooser, Everything, bits_of, kept_bits
+from curate.pool.columns import origin_digest
 from curate.pool.files import PLACE, BadFile, File, read, read_columns
-from curate.pool.made import origin_digest
 from curate.pool.passes import Pass, Passes, result
 
 # Bits of each digit. The first two are all that a float32 has once it is a float64, so that it needs two passes.

@@ -16,7 +16,7 @@ from poolbench.command import part_of
 from poolbench.errors import UserError
 from poolbench.options import option, output, source
 
-from curate.pool.columns import Identity, Made, Scores
+from curate.pool.scored import Identity, Made, Scores
 
 if TYPE_CHECKING:  # torch takes seconds to import, which help and a mistake in the options need not wait for
     import torch

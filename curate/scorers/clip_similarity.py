@@ -9,7 +9,7 @@ import numpy as np
 from poolbench.errors import UserError
 from poolbench.options import option, source
 
-from curate.pool.columns import Identity, Made, Scores
+from curate.pool.scored import Identity, Made, Scores
 from curate.scorers.base import Clock, Scorer, ScorerOptions
 
 if TYPE_CHECKING:  # see base.py

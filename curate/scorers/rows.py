@@ -1,6 +1,6 @@
 """Scores of a pool's rows by what its metadata says of them: made once, kept beside the pool, found by any selection.
 
-How they are kept stands in curate/pool/made.py.
+How they are kept stands in curate/pool/columns.py.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ import numpy as np
 
 from poolbench.errors import UserError
 
-from curate.pool import made
+from curate.pool import columns
 from curate.pool.files import File, read_columns
 from curate.pool.passes import Passes
 
@@ -88,15 +88,15 @@ def is_made(file: File, scorer: RowScorer) -> bool:
     """Whether a file has the columns of this scorer, made of the file as it is."""
     path = _path(file, scorer)
     try:
-        return path.is_file() and made.origin_of(path) == origin_of(file, scorer)
-    except made.UnusableColumn:
+        return path.is_file() and columns.origin_of(path) == origin_of(file, scorer)
+    except columns.UnusableColumn:
         return False
 
 
-def origin_of(file: File, scorer: RowScorer) -> made.Origin:
+def origin_of(file: File, scorer: RowScorer) -> columns.Origin:
     """What a file's columns are made by as things are now. Made columns that they are made of are known by theirs."""
-    inputs = {name: made.origin_digest(file.made, file.name, name) for name in scorer.columns}
-    return made.Origin(
+    inputs = {name: columns.origin_digest(file.made, file.name, name) for name in scorer.columns}
+    return columns.Origin(
         scorer=scorer.name,
         version=scorer.version,
         identity=json.loads(json.dumps(scorer.identity())),  # as it is read again: lists, no tuples
@@ -117,11 +117,11 @@ def score_file(file: File, scorer: RowScorer) -> None:
     if is_made(file, scorer):
         return
     origin, found = origin_of(file, scorer), scorer.score(file)
-    made.write(_path(file, scorer), (table["uid"] for table, _ in read_columns(file, ["uid"])), found, origin)
+    columns.write(_path(file, scorer), (table["uid"] for table, _ in read_columns(file, ["uid"])), found, origin)
 
 
 def _path(file: File, scorer: RowScorer) -> Path:
-    return made.path_of(Path(file.made[0]) / scorer.name, file.name)
+    return columns.path_of(Path(file.made[0]) / scorer.name, file.name)
 
 
 @contextlib.contextmanager

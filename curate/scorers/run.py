@@ -26,7 +26,7 @@ from poolbench.shards.samples import Problem, commonest
 from poolbench.shards.sources import Shard, resolve
 from poolbench.shards.workers import Iterated, loader_of, readable_errors
 
-from curate.pool.columns import Conditions, Record, ScoredShard, Scores, is_scored
+from curate.pool.scored import Conditions, Record, ScoredShard, Scores, is_scored
 from curate.scorers.base import Clock, Scorer, ScorerOptions
 from curate.scorers.registry import build
 from curate.scorers.stream import End, Failed, Message, ScoreStream

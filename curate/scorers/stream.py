@@ -10,7 +10,7 @@ from poolbench.remote import StoreError, Tally
 from poolbench.shards.samples import Problem, Sample, open_shard, read_samples, shortened, told_once
 from poolbench.shards.sources import Shard
 
-from curate.pool.columns import metadata_of
+from curate.pool.scored import metadata_of
 
 
 class Batch(NamedTuple):
