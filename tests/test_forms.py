@@ -72,6 +72,18 @@ def test_no_bit_depends_on_the_rows_beside_a_row(kind: str, monkeypatch: pytest.
         np.testing.assert_array_equal(largest(some[order], [others[60:], others[:60]], device), whole[1][order])
 
 
+def test_the_largest_is_not_what_single_precision_takes_for_it() -> None:
+    """Targets that differ by less than the error of a sum in single precision, each in a block of its own."""
+    rng = np.random.default_rng(20)
+    some = rng.normal(size=(300, 512)).astype(np.float32)
+    others = (rng.normal(size=512) + 1e-6 * rng.normal(size=(20, 512))).astype(np.float32)
+    found = largest(some, [others], CPU._replace(side=1))
+    exact = np.abs(some.astype(np.float64) @ others.astype(np.float64).T)
+    np.testing.assert_array_equal(found, single(exact.max(1)))
+    rough = np.abs(np.stack([some @ other for other in others], 1)).argmax(1)
+    assert (single(exact[range(300), rough]) != found).any()  # the block that it would have chosen
+
+
 def test_a_sum_between_two_numbers_is_summed_exactly() -> None:
     """Of all values between two float32 just where a wrong last bit decides: they are asked for, the others are not."""
     middle = 1 + 2.0**-24
