@@ -421,15 +421,18 @@ def test_a_scorer_is_one_file(
 
 
 def test_one_module_writes_a_pools_columns() -> None:
-    """What else of curate writes parquet files, and why they are no pool's."""
-    others = {"curate.download.images": "the list of what became of each url, beside its shard"}
-    writing = re.compile(r"\b(write_table|ParquetWriter|write_dataset|to_parquet)\b")
+    """What else of curate writes parquet files, and why they are no pool's columns."""
+    others = {
+        "curate.pool.scored": "the metadata of scored shards, a pool of its own",
+        "curate.download.images": "the list of what became of each url, beside its shard",
+    }
+    writing = re.compile(r"\bpq\.(write_table|ParquetWriter|write_to_dataset)|\bto_parquet\b")
     found = {
         module
         for module in MODULES
         if module.startswith("curate") and writing.search(FILES[module].read_text(encoding="utf-8"))
     }
-    assert found == {"curate.pool.scored", *others}
+    assert found == {"curate.pool.columns", *others}
 
 
 def test_the_model_of_a_run_need_not_be_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

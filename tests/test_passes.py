@@ -124,8 +124,10 @@ def test_workers_share_the_cores_where_they_multiply_matrices(
             monkeypatch.setenv(f"{library}_NUM_THREADS", said or "")
             if said is None:
                 monkeypatch.delenv(f"{library}_NUM_THREADS")
+        before = dict(os.environ)
         with Passes(files, None, 2) as passes:
             assert {value for _, value in passes.map(threads)} == {found}
+        assert dict(os.environ) == before  # nobody else is told
 
 
 def test_a_work_folder_is_claimed_and_removed_but_where_it_was_named(tmp_path: Path) -> None:

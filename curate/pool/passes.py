@@ -112,6 +112,7 @@ class Passes:
         self._work, self._workers, self._part, self._whole = work, workers, part, whole
         self._complete: set[Path] = set()
         self._executor: concurrent.futures.ProcessPoolExecutor | None = None
+        self._limits: set[str] = set()  # variables that are set for the workers, and nobody else
 
     def __enter__(self) -> "Passes":
         return self
@@ -121,6 +122,8 @@ class Passes:
     ) -> None:
         if self._executor is not None:
             self._executor.shutdown(wait=error is None, cancel_futures=True)
+        for name in self._limits:
+            os.environ.pop(name, None)
 
     def map(self, function: Callable[..., Any], *arguments: Any) -> Iterator[tuple[File, Any]]:
         """`function(file, *arguments)` of every readable file, in parallel; results come in the order of the files.
@@ -256,8 +259,9 @@ class Passes:
     def _started(self) -> concurrent.futures.ProcessPoolExecutor:
         if self._executor is None:
             # Else each worker would multiply matrices on all cores. Libraries look when they are loaded.
-            for library in ("OMP", "OPENBLAS", "MKL"):
-                os.environ.setdefault(f"{library}_NUM_THREADS", str(max(1, cores() // self._workers)))
+            names = {f"{library}_NUM_THREADS" for library in ("OMP", "OPENBLAS", "MKL")}
+            self._limits = names - os.environ.keys()
+            os.environ.update(dict.fromkeys(self._limits, str(max(1, cores() // self._workers))))
             # Arrow's threads do not survive a fork.
             context = multiprocessing.get_context("spawn")
             self._executor = concurrent.futures.ProcessPoolExecutor(self._workers, context, _begin_worker)
