@@ -1,6 +1,7 @@
 """What soft_cap and hard_cap share: rows are drawn by a softmax of their scores, and may stand several times."""
 
 import functools
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,9 +41,9 @@ class Drawn(Filter):
         self.columns = (options.column if self._scorer is None else self._scorer.column(),)
         self._counts: tuple[str, str] | None = None
 
+    @abstractmethod
     def rule(self) -> Rule:
         """How rows are drawn."""
-        raise NotImplementedError
 
     def learn(self, passes: Passes) -> None:
         if self._scorer is not None:
