@@ -2,8 +2,8 @@
 
 import os
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from poolbench.errors import UserError, nearest
 from poolbench.files import atomic, claimed, files_in
+from poolbench.shards.writer import SampleWriter
 
 from tasks.datasets import RETRIEVAL, Dataset
 from tasks.names import unlike_known
@@ -158,7 +159,7 @@ def _write(data: Dataset, folder: Path) -> Written:
             else:
                 captions, blank = _captions(data, key, sample.target)
                 members, written.blank = {"txt": captions}, written.blank + blank
-            shards.add({"__key__": key, sample.extension: sample.picture, **members})
+            shards.add(key, {sample.extension: sample.picture, **members})
             written.samples += 1
             written.untouched += sample.untouched
     finally:
@@ -179,30 +180,30 @@ class _Shards:
     _samples: int = 0
     _bytes: int = 0
     _file: IO[bytes] | None = None
-    _tar: Any = field(default=None)
+    _shard: SampleWriter | None = None
 
-    def add(self, sample: dict[str, Any]) -> None:
-        """Append a sample, as webdataset has them."""
+    def add(self, key: str, members: Mapping[str, bytes]) -> None:
+        """Append a sample, its members in the order of their extensions."""
         if self._file is None or self._samples >= SHARD_SAMPLES or self._bytes >= SHARD_BYTES:
             self._begin()
-        self._bytes += self._tar.write(sample)
+        assert self._shard is not None
+        self._shard.write(key, dict(sorted(members.items())))
+        self._bytes += sum(map(len, members.values()))
         self._samples += 1
 
     def close(self) -> None:
         """Bring the last one to the disk."""
-        if self._file is not None:
-            self._tar.close()
+        if self._file is not None and self._shard is not None:
+            self._shard.__exit__(None, None, None)
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
             self._file = None
 
     def _begin(self) -> None:
-        import webdataset
-
         self.close()
         self._file = (self.folder / f"{self.count}.tar").open("wb")
-        self._tar = webdataset.TarWriter(self._file, user="", group="", mode=0o644, mtime=0, encoder=False)
+        self._shard = SampleWriter(self._file)
         self.count, self._samples, self._bytes = self.count + 1, 0, 0
 
 
