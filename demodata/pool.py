@@ -27,6 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from poolbench.arrow import FACES, OF_SAMPLES, SCORES
 from poolbench.errors import UserError
 from poolbench.files import cache, digest_bytes, umask, writing
 from poolbench.shards.writer import write_shard
@@ -40,19 +41,7 @@ TEMPLATES = ("{c}",)  # the pool's captions are bare names, so a longer prompt w
 _URL = "https://raw.githubusercontent.com/hfg-gmuend/openmoji/{version}/color/svg/{code}.svg"
 _STALE = 24 * 3600  # seconds after which an unfinished folder is what a killed process left behind
 
-_SCHEMA = pa.schema(
-    [
-        ("uid", pa.string()),
-        ("url", pa.string()),
-        ("text", pa.string()),
-        ("original_width", pa.int64()),
-        ("original_height", pa.int64()),
-        ("sha256", pa.string()),
-        ("clip_b32_similarity_score", pa.float32()),
-        ("clip_l14_similarity_score", pa.float32()),
-        ("face_bboxes", pa.list_(pa.list_(pa.float64()))),
-    ]
-)
+_SCHEMA = pa.schema([*OF_SAMPLES, *((name, pa.float32()) for name in SCORES), FACES])
 
 
 Item = TypeVar("Item")

@@ -1,9 +1,21 @@
-"""Arrow without what it brings along."""
+"""Arrow without what it brings along, and the columns of a pool's metadata."""
 
 import sys
 from typing import Any
 
 import pyarrow as pa
+
+# The columns that every pool has, in their order.
+OF_SAMPLES = (
+    ("uid", pa.string()),
+    ("url", pa.string()),
+    ("text", pa.string()),
+    ("original_width", pa.int64()),
+    ("original_height", pa.int64()),
+    ("sha256", pa.string()),
+)
+SCORES = ("clip_b32_similarity_score", "clip_l14_similarity_score")  # float32
+FACES = ("face_bboxes", pa.list_(pa.list_(pa.float64())))
 
 
 class _Refusal:

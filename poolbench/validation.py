@@ -33,6 +33,12 @@ def first_problem(error: ValidationError, model: type[BaseModel]) -> str:
     return f"{place}: {said}" if place else said
 
 
+def first_refusal(error: ValidationError) -> str:
+    """The first thing that was refused, in pydantic's words: for a record that a program wrote, not a person."""
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+
+
 def _name(path: Sequence[int | str]) -> str:
     """The last field of a path, which may end with the place in a list."""
     return next(part for part in reversed(path) if isinstance(part, str))

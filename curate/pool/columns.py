@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from poolbench.errors import first_line, nearest
 from poolbench.files import atomic, digest_json
+from poolbench.validation import first_refusal
 
 FOLDER = "columns"  # of a pool
 _KEY = b"poolbench.column"  # in the schema's metadata
@@ -124,9 +125,7 @@ def origin_of(path: Path) -> Origin:
     try:
         return Origin.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise UnusableColumn(f"{path}: its origin is of another version ({where}: {first['msg']})") from None
+        raise UnusableColumn(f"{path}: its origin is of another version ({first_refusal(error)})") from None
 
 
 def origin_digest(made: Sequence[str], file: str, column: str) -> str | None:

@@ -152,9 +152,7 @@ class Passes:
         """
         step = self.prepared(function, *arguments)
         if step.folder not in self._complete:
-            number, of = self._part
-            parts = [Part((number + turn - 1) % of + 1, of) for turn in range(of)]
-            self.do(step, [file for part in parts for file in part.own(self.files)])
+            self.do(step, [file for files in self._turns() for file in files])
             self._complete.add(step.folder)
         return step
 
@@ -191,12 +189,15 @@ class Passes:
         Raises:
             UserError: see `map`.
         """
-        number, of = self._part
-        for turn in range(of):
-            own = Part((number + turn - 1) % of + 1, of).own(self.files)
-            wanted = [file for file in own if file.name not in self.bad and not done(file)]
+        for files in self._turns():
+            wanted = [file for file in files if file.name not in self.bad and not done(file)]
             call = functools.partial(attempt, function, arguments)
             deque(self._made(call, function.__name__, wanted, len(wanted)), maxlen=0)
+
+    def _turns(self) -> Iterator[list[File]]:
+        """The files of this part, then those of each of the others."""
+        number, of = self._part
+        return (Part((number + turn - 1) % of + 1, of).own(self.files) for turn in range(of))
 
     def folder(self, name: str) -> Path:
         """A folder beside the passes' own for what is made of many of them, where results are kept."""
@@ -224,15 +225,8 @@ class Passes:
         if self.bad and len(self.bad) == len(self.files):
             raise UserError(f"no file of the pool can be used; {next(iter(self.bad.values()))}")
 
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise UserError(
-                f"{self._work} cannot be written: {error.strerror or error}; make room and start the same command "
-                "again, which continues, or choose another folder by work="
-            ) from None
+    def _writing(self) -> contextlib.AbstractContextManager[None]:
+        return writing_results(self._work, "choose another folder by work=")
 
     def _outcomes(
         self, call: Callable[[File], Outcome], files: list[File], ahead: int
@@ -290,6 +284,23 @@ def work_folder(out: Path, named: str | None, shared: bool = False) -> Iterator[
     path = Path(named).expanduser() if named else out.with_name(f"{out.name}.work")
     with contextlib.nullcontext() if shared else claimed(path):
         yield WorkFolder(path, bool(named))
+
+
+@contextlib.contextmanager
+def writing_results(folder: Path | None, way_out: str) -> Iterator[None]:
+    """Tell in a line that results cannot be written. Errors of reading the pool are BadFile, so an OSError is one of
+    writing.
+
+    Raises:
+        UserError: as said.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{folder} cannot be written: {error.strerror or error}; make room and start the same command again, which "
+            f"continues, or {way_out}"
+        ) from None
 
 
 def attempt(function: Callable[..., Any], arguments: tuple[Any, ...], file: File) -> Outcome:

@@ -17,20 +17,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from poolbench.arrow import FACES, OF_SAMPLES, SCORES
 from poolbench.errors import UserError, first_line
 from poolbench.files import atomic
+from poolbench.validation import first_refusal
 
 SCORE = re.compile(r"clip_([a-z0-9_]+)_similarity_score")
-_PUBLISHED = ("clip_b32_similarity_score", "clip_l14_similarity_score")  # columns that every pool has
 _RECORDS = b"poolbench.scores"  # in the parquet's metadata: JSON {name of the scorer's scores: Record}
-_FIELDS = [
-    ("uid", pa.string()),
-    ("url", pa.string()),
-    ("text", pa.string()),
-    ("original_width", pa.int64()),
-    ("original_height", pa.int64()),
-    ("sha256", pa.string()),
-]
 _SAID = {
     "model": "model",
     "tag": "pretrained tag",
@@ -39,7 +32,6 @@ _SAID = {
     "options": "options",
     "size": "content of the shard",
 }
-_FACES = ("face_bboxes", pa.list_(pa.list_(pa.float64())))
 
 
 class Identity(BaseModel):
@@ -161,10 +153,8 @@ class ScoredShard:
         try:
             return None if found is None else Record.model_validate(found)
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
             raise UserError(
-                f"{self.parquet}: its record of the scores {name} is of another version ({where}: {first['msg']}); "
+                f"{self.parquet}: its record of the scores {name} is of another version ({first_refusal(error)}); "
                 "choose another out=, or move it away and the shard is scored again"
             ) from None
 
@@ -222,8 +212,8 @@ def _names(path: Path) -> set[str]:
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     """The samples' own columns; scores that a pool's .json carry are kept."""
-    carried = sorted({name for row in rows for name in row if SCORE.fullmatch(name)} | set(_PUBLISHED))
-    schema = pa.schema([*_FIELDS, *((name, pa.float32()) for name in carried), _FACES])
+    carried = sorted({name for row in rows for name in row if SCORE.fullmatch(name)} | set(SCORES))
+    schema = pa.schema([*OF_SAMPLES, *((name, pa.float32()) for name in carried), FACES])
     return pa.table({name: [row.get(name) for row in rows] for name in schema.names}, schema=schema)
 
 
@@ -232,7 +222,7 @@ def _with_column(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
     names = table.column_names
     if name in names:
         return table.set_column(names.index(name), name, values)
-    return table.add_column(names.index(_FACES[0]) if _FACES[0] in names else len(names), name, values)
+    return table.add_column(names.index(FACES[0]) if FACES[0] in names else len(names), name, values)
 
 
 def metadata_of(sample_json: Mapping[str, Any]) -> dict[str, Any]:

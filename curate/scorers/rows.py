@@ -3,10 +3,9 @@
 How they are kept stands in curate/pool/columns.py.
 """
 
-import contextlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,7 +15,9 @@ from poolbench.errors import UserError
 
 from curate.pool import columns
 from curate.pool.files import File, read_columns
-from curate.pool.passes import Passes
+from curate.pool.passes import Passes, writing_results
+
+_WAY_OUT = "name another folder by columns="
 
 
 class RowScorer(ABC):
@@ -66,7 +67,7 @@ def score_columns(passes: Passes, scorer: RowScorer) -> None:
         UserError: nowhere to write them, or see Passes.map.
     """
     folder = columns_folder(passes.files, scorer.name)
-    with _writing(folder):
+    with writing_results(folder, _WAY_OUT):
         passes.each(score_file, scorer, done=lambda file: is_made(file, scorer))
 
 
@@ -79,7 +80,7 @@ def columns_folder(files: Sequence[File], name: str) -> Path:
     if not files[0].made:
         raise UserError(f"{files[0].path} is in a store: name a local folder for columns made of it, by columns=")
     folder = Path(files[0].made[0]) / name
-    with _writing(folder):
+    with writing_results(folder, _WAY_OUT):
         folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -122,15 +123,3 @@ def score_file(file: File, scorer: RowScorer) -> None:
 
 def _path(file: File, scorer: RowScorer) -> Path:
     return columns.path_of(Path(file.made[0]) / scorer.name, file.name)
-
-
-@contextlib.contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    """Errors of reading the pool are BadFile, so that an OSError is one of writing."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"{folder} cannot be written: {error.strerror or error}; make room and start the same command again, which "
-            "continues, or name another folder by columns="
-        ) from None

@@ -141,7 +141,7 @@ class AtLeast(Filter):
         return kept
 
     def tallies(self, rows: pa.Table, arrays: Mapping[str, np.ndarray]) -> dict[str, int]:
-        return {f"{self.columns[0]} is NaN": int(np.isnan(quantile.scores(rows[self.columns[0]])).sum())}
+        return unscored(rows, self.columns[0])
 
 
 class Composite(Filter):
@@ -177,6 +177,11 @@ def tallied(chosen: Filter, rows: pa.Table, arrays: Mapping[str, np.ndarray]) ->
 def in_best(state: Mapping[str, Any], column: pa.ChunkedArray, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
     """Which of some rows `Filter.best` has found, bool [rows]."""
     return quantile.Best.of(state).keep(quantile.scores(column), arrays)
+
+
+def unscored(rows: pa.Table, column: str) -> dict[str, int]:
+    """How many rows have no score, as `Filter.tallies` tells it."""
+    return {f"{column} is NaN": int(np.isnan(quantile.scores(rows[column])).sum())}
 
 
 def in_range(name: str, value: float, low: float, high: float) -> None:

@@ -9,9 +9,8 @@ import pyarrow as pa
 
 from curate.pool.files import PLACE
 from curate.pool.passes import Passes
-from curate.pool.quantile import scores
 from curate.scorers.rows import RowScorer, score_columns
-from curate.selectors.base import Filter, in_best, in_range
+from curate.selectors.base import Filter, in_best, in_range, unscored
 from curate.selectors.clip_score import column_of
 
 
@@ -41,7 +40,7 @@ class Exactly(Filter):
         return in_best(self.state["best"], rows[self.columns[0]], arrays)
 
     def tallies(self, rows: pa.Table, arrays: Mapping[str, np.ndarray]) -> dict[str, int]:
-        return {f"{self.columns[0]} is NaN": int(np.isnan(scores(rows[self.columns[0]])).sum())}
+        return unscored(rows, self.columns[0])
 
 
 @dataclass

@@ -12,7 +12,7 @@ from curate.models.captions import is_english
 from curate.models.languages import check_detector
 from curate.pool.passes import Passes
 from curate.pool.quantile import scores
-from curate.selectors.base import Filter
+from curate.selectors.base import Filter, unscored
 from curate.selectors.clip_score import COLUMNS
 
 SCORE = 0.28
@@ -39,7 +39,4 @@ class Laion2b(Filter):
         return kept
 
     def tallies(self, rows: pa.Table, arrays: Mapping[str, np.ndarray]) -> dict[str, int]:
-        return {
-            "rows without a caption": rows["text"].null_count,
-            f"{COLUMNS['b32']} is NaN": int(np.isnan(scores(rows[COLUMNS["b32"]])).sum()),
-        }
+        return {"rows without a caption": rows["text"].null_count, **unscored(rows, COLUMNS["b32"])}

@@ -19,7 +19,7 @@ from curate.pool.passes import Passes
 from curate.pool.quantile import scores
 from curate.scorers.rows import score_columns
 from curate.scorers.vas_d import VasD as Scores
-from curate.selectors.base import AMONG, Filter, in_range
+from curate.selectors.base import AMONG, Filter, in_range, unscored
 from curate.selectors.exactly import first_stage
 
 
@@ -69,4 +69,4 @@ class VasD(Filter):
         return kept
 
     def tallies(self, rows: pa.Table, arrays: Mapping[str, np.ndarray]) -> dict[str, int]:
-        return {f"{self.columns[0]} is NaN": int(np.isnan(scores(rows[self.columns[0]])).sum())}
+        return unscored(rows, self.columns[0])
