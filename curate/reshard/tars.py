@@ -108,7 +108,7 @@ class TarStream:
     """A tar in a store, read from front to back: a request for each sample would take longer."""
 
     def __init__(self, file: IO[bytes]) -> None:
-        self._file, self._at, self._ahead = file, 0, b""
+        self._file, self._at = file, 0
 
     def at(self, offset: int, count: int) -> bytes:
         if not self.reaches(offset):
