@@ -46,9 +46,13 @@ class Option(NamedTuple):
     place: Place | None
 
 
-def option(explanation: str = "", default: Any = MISSING) -> Any:
-    """A field that names no place; without a default it is needed."""
-    return _declared(explanation, default, None)
+def option(explanation: str = "", default: Any = MISSING, *, efficiency: bool = False) -> Any:
+    """A field that names no place; without a default it is needed.
+
+    Args:
+        efficiency: whether it makes no difference to results, so that none of them is known by it.
+    """
+    return field(default=default, metadata={"explanation": explanation, "place": None, "efficiency": efficiency})
 
 
 def source(explanation: str = "", default: Any = MISSING, *, remote: bool = False, shards: bool = False) -> Any:
@@ -74,6 +78,11 @@ def options_of(schema: type[Any], prefix: str = "") -> Iterator[Option]:
         nullable = kind is Any or type(None) in getattr(kind, "__args__", ())
         explanation, place = one.metadata.get("explanation", ""), one.metadata.get("place")
         yield Option(name, kind in (str, str | None), words, nullable, _default(one), explanation, place)
+
+
+def efficiency_of(schema: type[Any]) -> dict[str, Any]:
+    """The options that make no difference to results, with their defaults: as if they had not been given."""
+    return {one.name: _default(one) for one in fields(schema) if one.metadata.get("efficiency")}
 
 
 def field_of(name: str) -> str:

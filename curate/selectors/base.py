@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from poolbench.errors import UserError
+from poolbench.options import efficiency_of
 
 from curate.pool import quantile
 from curate.pool.chosen import Needs
@@ -91,9 +92,17 @@ class Filter(ABC):
         columns, arrays = ([name for one in every for name in one[place]] for place in (0, 1))
         return Needs(tuple(dict.fromkeys(columns)), tuple(dict.fromkeys(arrays)))
 
+    def effective(self) -> dict[str, Any]:
+        """The options as they were given, but for those that change no row, which stand at their defaults: what older
+        versions kept by these is found, and is found on any device."""
+        options = asdict(self.options) | efficiency_of(type(self.options))
+        if options.get("of") is not None:
+            options["of"] = _effective(options["of"], self.of)
+        return options
+
     def identity(self) -> Any:
         """All that the kept rows depend on, JSON-able."""
-        options = asdict(self.options)
+        options = self.effective()
         if not self.of:
             options.pop("of", None)  # so that what older versions kept is found
         own = [type(self).__module__, self.version, options, self.state, *([self.origins] if self.origins else [])]
@@ -157,6 +166,16 @@ class Composite(Filter):
     def keep(self, rows: pa.Table, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
         kept: np.ndarray = self.count(rows, arrays) > 0
         return kept
+
+
+def _effective(spec: Any, chosen: Sequence[Filter]) -> Any:
+    """What describes filters, as it was given, without the options that change no row."""
+    if isinstance(spec, list):
+        return [_effective(one, [filter_]) for one, filter_ in zip(spec, chosen, strict=True)]
+    if not isinstance(spec, Mapping):
+        return spec
+    kept = {name: value for name, value in spec.items() if name not in efficiency_of(type(chosen[0].options))}
+    return kept | ({"of": _effective(kept["of"], chosen[0].of)} if chosen[0].of else {})
 
 
 def counted(chosen: Filter, kept: np.ndarray, rows: pa.Table, arrays: Mapping[str, np.ndarray]) -> np.ndarray:

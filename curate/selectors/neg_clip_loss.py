@@ -27,7 +27,7 @@ class Options:
     batch: int = option("pairs that are compared with each other, within a file", 32768)
     partitions: int = option("random ones of a file into batches, over which the mean is taken", 10)
     seed: int = option("of the partitions", 0)
-    device: str = option(devices.EXPLAINED, "auto")
+    device: str = option(devices.EXPLAINED, "auto", efficiency=True)
     of: Any = option(AMONG, None)
 
 

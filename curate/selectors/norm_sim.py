@@ -27,7 +27,7 @@ class Options:
     )
     targets: str = source(EXPLAINED, IMAGENET)
     embedding: str = option("array of the npz, of the model that made the targets", KEY)
-    device: str = option(devices.EXPLAINED, "auto")
+    device: str = option(devices.EXPLAINED, "auto", efficiency=True)
     of: Any = option(AMONG, None)
 
 

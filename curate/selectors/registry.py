@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from poolbench.errors import UserError, first_line, nearest
-from poolbench.options import Option, located, options_of
+from poolbench.options import Option, efficiency_of, located, options_of
 
 import curate.selectors
 from curate.selectors.base import Filter
@@ -67,8 +67,10 @@ def text_options(name: Any) -> set[str]:
 
 
 def described(spec: Filter) -> dict[str, Any]:
-    """A built filter as a mapping that `build` takes, every option in it; of `of`, only where it is given."""
+    """A built filter as a mapping that `build` takes, every option in it; of `of`, only where it is given. An option
+    that changes no row stands at its default, so that nothing is known by it."""
     options = {field.name: getattr(spec.options, field.name) for field in fields(spec.options)}
+    options |= efficiency_of(type(spec.options))
     of = options.pop("of", None)
     if of is not None:
         children = [described(child) for child in spec.of]

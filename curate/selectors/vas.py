@@ -26,7 +26,7 @@ class Options:
     arch: str = option("whose CLIP score: b32 | l14, or the name of a column of scores", "l14")
     targets: str = source(EXPLAINED, IMAGENET)
     embedding: str = option("array of the npz, of the model that made the targets", KEY)
-    device: str = option(devices.EXPLAINED, "auto")
+    device: str = option(devices.EXPLAINED, "auto", efficiency=True)
     of: Any = option(AMONG, None)
 
 

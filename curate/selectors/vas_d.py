@@ -3,7 +3,7 @@ curate/scorers/vas_d.py. NormSim_2-D keeps the same rows."""
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from poolbench.errors import UserError
 from poolbench.files import digest_json
-from poolbench.options import option
+from poolbench.options import efficiency_of, option
 
 from curate.models import devices
 from curate.models.points import KEY
@@ -32,7 +32,7 @@ class Options:
     rounds: int = option("in which the rows that are too many are dropped; published: small 168, medium 500", 168)
     arch: str = option("whose CLIP score: b32 | l14, or the name of a column of scores", "l14")
     embedding: str = option("array of the npz", KEY)
-    device: str = option(devices.EXPLAINED, "auto")
+    device: str = option(devices.EXPLAINED, "auto", efficiency=True)
     of: Any = option(AMONG, None)
 
 
@@ -45,7 +45,7 @@ class VasD(Filter):
         if options.rounds < 1:
             raise UserError(f"filter.rounds={options.rounds} must be positive")
         self.children = first_stage(options.arch, options.clip_fraction, of)
-        changing = {name: value for name, value in asdict(options).items() if name != "device"}
+        changing = {name: value for name, value in self.effective().items() if name not in efficiency_of(Options)}
         self._folder = f"vas_d-{digest_json(changing)[:6]}"
         self.columns = (f"{self._folder}/vas_d",)
 
