@@ -92,6 +92,33 @@ def test_a_whole_pool_is_asked_for(files: list[File], tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("name_of-*/*.json"))) == 2
 
 
+def too_large(file: File, said: str) -> None:
+    """Fails as torch does where the memory of a GPU is full."""
+    import torch
+
+    raise (torch.OutOfMemoryError if "Tried" in said else RuntimeError)(said)
+
+
+@pytest.mark.parametrize(
+    ("said", "where", "workers"),
+    [
+        ("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 3 has a total capacity of 139.80 GiB", "cuda:3", 2),
+        ("CUDA error: out of memory\nCUDA kernel errors might be reported at some other API call", "the GPU", 1),
+        ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", "the GPU", 1),
+    ],
+)
+def test_a_full_gpu_is_told_in_a_line(files: list[File], tmp_path: Path, said: str, where: str, workers: int) -> None:
+    with Passes(files[:2], tmp_path / "work", workers) as passes, pytest.raises(UserError) as caught:
+        passes.made(too_large, said)
+    why = f"out of memory on {where}; give fewer workers=, of which each holds its blocks there, or filter.device=cpu"
+    assert str(caught.value) == why and not passes.bad and not list((tmp_path / "work").rglob("*.json"))
+
+
+def test_another_error_of_torch_keeps_its_traceback(files: list[File], tmp_path: Path) -> None:
+    with Passes(files, tmp_path / "work", 1) as passes, pytest.raises(RuntimeError, match="illegal memory access"):
+        passes.made(too_large, "CUDA error: an illegal memory access was encountered")
+
+
 def test_no_file_that_can_be_used_is_a_mistake(files: list[File]) -> None:
     with pytest.raises(UserError, match=r"no file of the pool can be used; .*0002"), Passes(files[2:3], None, 1) as one:
         list(one.map(name_of, 1))

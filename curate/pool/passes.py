@@ -28,6 +28,7 @@ from poolbench.errors import UserError, first_line
 from poolbench.files import atomic, claimed, digest_json, read_json, write_json
 from poolbench.machine import cores, end_with_parent
 
+from curate.models.devices import without_room
 from curate.pool.files import BadFile, File
 
 _AHEAD = 2  # results for each worker that wait, at most, to be taken where none is kept
@@ -304,7 +305,11 @@ def writing_results(folder: Path | None, way_out: str) -> Iterator[None]:
 
 
 def attempt(function: Callable[..., Any], arguments: tuple[Any, ...], file: File) -> Outcome:
-    """Call a function of a file; what is wrong with the file is told with its path."""
+    """Call a function of a file; what is wrong with the file is told with its path.
+
+    Raises:
+        UserError: it ran out of a GPU's memory, of which another file may need less, but not all of them.
+    """
     try:
         return Outcome(function(file, *arguments), "")
     except (pa.ArrowException, UnicodeDecodeError) as error:
@@ -312,6 +317,10 @@ def attempt(function: Callable[..., Any], arguments: tuple[Any, ...], file: File
     except BadFile as error:
         named = any(path and path in str(error) for path in (file.path, file.arrays))
         return Outcome(None, str(error) if named else f"{file.path}: {error}")
+    except RuntimeError as error:
+        if (advice := without_room(error)) is None:
+            raise
+        raise UserError(advice) from None
     finally:
         pa.default_memory_pool().release_unused()  # what Arrow keeps of each file would add up over the first few
 
