@@ -12,7 +12,7 @@ import numpy as np
 
 from poolbench.command import part_of
 from poolbench.errors import UserError, unwritable
-from poolbench.files import atomic, digest_file, digest_json, read_json, write_json
+from poolbench.files import atomic, digest_file, digest_json, files_in, read_json, write_json
 from poolbench.machine import cores
 from poolbench.uids import DTYPE, malformed
 
@@ -121,10 +121,11 @@ def _inputs(spec: dict[str, Any], config: CurateConfig) -> Inputs:
 
 
 def _stamps(described_: Any) -> Iterator[list[int]]:
-    """Size and time of each file that a filter's options name."""
-    if isinstance(described_, str) and Path(described_).is_file():
-        status = Path(described_).stat()
-        yield [status.st_size, status.st_mtime_ns]
+    """Size and time of each file that a filter's options name, and of each .npy of a folder."""
+    if isinstance(described_, str) and described_:
+        path = Path(described_)
+        for file in files_in(path, "*.npy") if path.is_dir() else [path] if path.is_file() else []:
+            yield [file.stat().st_size, file.stat().st_mtime_ns]
     elif isinstance(described_, dict | list):
         for value in described_.values() if isinstance(described_, dict) else described_:
             yield from _stamps(value)

@@ -207,18 +207,17 @@ def read_columns(
         raise BadFile(f"{file.path} cannot be read: {first_line(error)}") from error
 
 
-def kinds_of(file: File) -> dict[str, pa.DataType]:
-    """The type of each of a file's own columns.
+def schema_of(file: File) -> pa.Schema:
+    """A file's own columns with their types, and what is written beside them.
 
     Raises:
         BadFile: it cannot be read.
     """
     try:
         with _open_parquet(file) as stream:
-            schema = pq.ParquetFile(stream).schema_arrow
+            return pq.ParquetFile(stream).schema_arrow
     except (OSError, ValueError, pa.ArrowException) as error:
         raise BadFile(f"{file.path} cannot be read: {first_line(error)}") from error
-    return dict(zip(schema.names, schema.types, strict=True))
 
 
 def plain(table: pa.Table) -> pa.Table:

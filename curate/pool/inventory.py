@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from curate.pool.columns import UnusableColumn, folders, origin_of, path_of
-from curate.pool.files import File, kinds_of, read_columns
+from curate.pool.files import File, read_columns, schema_of
 from curate.pool.passes import Passes
 from curate.pool.quantile import scores
 
@@ -41,8 +41,8 @@ def inventory(passes: Passes) -> list[tuple[str, ...]]:
 
 def tally(file: File) -> list[dict[str, Any]]:
     """Each column of floating-point numbers of a file: name, origin, rows and how many are NaN or missing."""
-    kinds = kinds_of(file)
-    found = [_counted(file, name, _OWN) for name, kind in kinds.items() if pa.types.is_floating(kind)]
+    fields = schema_of(file)
+    found = [_counted(file, field.name, _OWN) for field in fields if pa.types.is_floating(field.type)]
     for folder, places in folders(file.made).items():
         path = next((one for place in places if (one := path_of(place, file.name)).is_file()), None)
         if path is None:

@@ -10,7 +10,7 @@ import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +21,9 @@ from poolbench.arrow import FACES, OF_SAMPLES, SCORES
 from poolbench.errors import UserError, first_line
 from poolbench.files import atomic
 from poolbench.validation import first_refusal
+
+if TYPE_CHECKING:
+    from poolbench.shards.samples import Sample
 
 SCORE = re.compile(r"clip_([a-z0-9_]+)_similarity_score")
 _RECORDS = b"poolbench.scores"  # in the parquet's metadata: JSON {name of the scorer's scores: Record}
@@ -72,6 +75,32 @@ class Record(BaseModel):
     conventions: dict[str, Any] = {}
 
 
+class Maker(NamedTuple):
+    """The model that made embeddings: those of different ones cannot be compared.
+
+    Attributes:
+        sha256: of its weights.
+        conventions: what the weights do not tell, as JSON; "" where that was not recorded.
+    """
+
+    model: str
+    sha256: str
+    conventions: str
+
+    @classmethod
+    def of(cls, record: Record) -> "Maker":
+        conventions = json.dumps(record.conventions, sort_keys=True) if record.conventions else ""
+        return cls(record.conditions.model, record.conditions.sha256, conventions)
+
+    def __str__(self) -> str:
+        return f"{self.model} with weights {self.sha256[:8]}"
+
+    def unlike(self, other: "Maker") -> bool:
+        """Whether it is known to be another one."""
+        both = {self.conventions, other.conventions} - {""}
+        return self.sha256 != other.sha256 or len(both) > 1
+
+
 class Made(NamedTuple):
     """What one scorer makes: columns of the parquet, arrays of the npz, and the name by which it is recorded."""
 
@@ -95,8 +124,12 @@ class ScoredShard:
     """
 
     def __init__(self, folder: Path, name: str) -> None:
+        self.name = name
         self.parquet = folder / f"{name}.parquet"
         self.npz = folder / f"{name}.npz"
+
+    def __str__(self) -> str:
+        return str(self.parquet)
 
     def record(self, made: Made) -> Record | None:
         """How the shard was scored before, None where it was not, or where the npz is gone or cut short."""
@@ -107,8 +140,8 @@ class ScoredShard:
         """What other scores of this name the files hold, "" where there are none that writing would replace."""
         found = self._recorded(made.name)
         if found is not None:
-            differ = [said for key, said in _SAID.items() if getattr(found.conditions, key) != getattr(conditions, key)]
-            return f"scores of another {' and '.join(differ)}" if differ else ""
+            differ = differences(found.conditions, conditions)
+            return f"scores of another {differ}" if differ else ""
         if not self.parquet.exists():
             return ""
         for column in made.columns:
@@ -120,17 +153,17 @@ class ScoredShard:
         held = [array for array in foreign if array in _names(self.npz)]
         return f"an array {held[0]} that was not made here" if held else ""
 
-    def same_rows(self, uids: Sequence[str]) -> bool:
+    def same_rows(self, rows: Sequence[Mapping[str, Any]]) -> bool:
         """Whether the files that are there, if any, are of these samples in this order."""
         if not self.parquet.exists():
             return True
         if "uid" not in _schema(self.parquet).names:
             return False
-        return bool(pq.read_table(self.parquet, columns=["uid"])["uid"].to_pylist() == list(uids))
+        return bool(pq.read_table(self.parquet, columns=["uid"])["uid"].to_pylist() == [row["uid"] for row in rows])
 
     def write(self, made: Made, rows: Sequence[Mapping[str, Any]], scores: Scores, record: Record) -> None:
         """Write both files; columns and arrays of other scorers stay where they are of the same samples."""
-        kept = self.parquet.exists() and self.same_rows([row["uid"] for row in rows])
+        kept = self.parquet.exists() and self.same_rows(rows)
         if made.name in _records(self.parquet):
             self._forget(made)
         records = _records(self.parquet) if kept else {}
@@ -179,6 +212,22 @@ class ScoredShard:
             pq.write_table(table.replace_schema_metadata(metadata), file)
 
 
+def differences(found: Identity, wanted: Identity) -> str:
+    """In what two differ, as a message says it; "" where they do not."""
+    kinds = [said for key, said in _SAID.items() if getattr(found, key, None) != getattr(wanted, key, None)]
+    return " and ".join(kinds)
+
+
+def maker_of(schema: pa.Schema, array: str) -> Maker | None:
+    """What made an array of the npz beside a parquet of this schema, None where that is not recorded."""
+    records = json.loads((schema.metadata or {}).get(_RECORDS, b"{}"))
+    found = records.get(array.removesuffix("_img").removesuffix("_txt"))
+    try:
+        return None if found is None else Maker.of(Record.model_validate(found))
+    except ValidationError:
+        return None
+
+
 def _schema(path: Path) -> pa.Schema:
     try:
         return pq.read_schema(path)
@@ -223,6 +272,16 @@ def _with_column(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
     if name in names:
         return table.set_column(names.index(name), name, values)
     return table.add_column(names.index(FACES[0]) if FACES[0] in names else len(names), name, values)
+
+
+def row_of(sample: "Sample") -> dict[str, Any]:
+    """What pool metadata say of a sample with a picture.
+
+    Raises:
+        ValueError: it lacks a uid, a picture or a caption.
+    """
+    record, _, text = sample.record(), sample.picture(), sample.caption()
+    return {**metadata_of(record), "uid": record["uid"], "text": text}
 
 
 def metadata_of(sample_json: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,19 +7,23 @@ by options of its own, and one subclass of `Scorer`. Docs: docs/score.md.
 import contextlib
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from poolbench.command import part_of
 from poolbench.errors import UserError
+from poolbench.files import files_in
 from poolbench.options import option, output, source
 
-from curate.pool.scored import Identity, Made, Scores
+from curate.pool.scored import Conditions, Identity, Made, Record, ScoredShard, Scores, is_scored, row_of
 
 if TYPE_CHECKING:  # torch takes seconds to import, which help and a mistake in the options need not wait for
     import torch
+
+    from poolbench.shards.samples import Sample
+    from poolbench.shards.sources import Shard
 
     from curate.scorers.stream import Batch
 
@@ -85,6 +89,17 @@ class Clock:
         return f"{samples / total:,.0f} samples/s; {parts}"
 
 
+class ShardFiles(Protocol):
+    """What a shard becomes, as `curate.pool.scored.ScoredShard` has it; as text, the file that messages name."""
+
+    name: str
+
+    def record(self, made: Made) -> Record | None: ...
+    def in_the_way(self, made: Made, conditions: Conditions) -> str: ...
+    def same_rows(self, rows: Sequence[Mapping[str, Any]]) -> bool: ...
+    def write(self, made: Made, rows: Sequence[Mapping[str, Any]], scores: Scores, record: Record) -> None: ...
+
+
 class Scorer(ABC):
     """One way to score. Built in the process of each device, it tells what it makes before it loads anything large, so
     that a run which finds all its shards scored loads no model.
@@ -94,7 +109,9 @@ class Scorer(ABC):
         made: the columns and arrays that it writes, and under which name they are recorded.
         identity: what these depend on; a shard with scores of the same identity is not scored again.
         pixels: once loaded, a picture file to uint8 [3, h, w], called in the workers; raises ValueError for a bad one.
-        tokenizer: once loaded, captions to int64 [n, length], called in the workers.
+        tokenizer: once loaded, captions to int64 [n, length], called in the workers; None where they are not read.
+        row_of: a sample to its row, with `uid`, and with `text` where captions are read; called in the workers; raises
+            ValueError for one that cannot be scored.
         conventions: once loaded, what is recorded of the model besides.
     """
 
@@ -103,6 +120,7 @@ class Scorer(ABC):
     pixels: "Callable[[bytes], torch.Tensor]"
     tokenizer: Any
     conventions: Mapping[str, Any] = {}
+    row_of: "Callable[[Sample], dict[str, Any]]" = staticmethod(row_of)
 
     def __init__(self, options: Any) -> None:
         self.options = options
@@ -110,6 +128,29 @@ class Scorer(ABC):
     def __str__(self) -> str:
         """What scores, for the line that a run begins with."""
         return f"{self.identity.model} as {self.made.name}"
+
+    def called(self, shard: "Shard") -> str:
+        """The name of a shard, one of `shards=` alone, with folders parted by "/"; its files are called after it."""
+        return shard.name
+
+    def files_of(self, name: str) -> ShardFiles:
+        """What the shard of this name becomes."""
+        return ScoredShard(Path(self.options.out), name)
+
+    def begin(self, shards: "Mapping[str, Shard]") -> None:
+        """Look at the folder before anything is written there.
+
+        Args:
+            shards: all of `shards=`, whatever the part, by the names of their files.
+
+        Raises:
+            UserError: it holds metadata of other origin, beside which every sample would stand twice.
+        """
+        for path in files_in(Path(self.options.out), "*.parquet"):
+            if path.stem not in shards and not is_scored(path):
+                raise UserError(
+                    f"{path} is metadata of no shard of shards=: the pool would have samples twice; choose another out="
+                )
 
     @abstractmethod
     def load(self, device: "torch.device") -> None:

@@ -4,7 +4,9 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from curate.pool.files import BadFile, File, read_columns
+from curate.models.targets import Targets
+from curate.pool.files import BadFile, File, read_columns, schema_of
+from curate.pool.scored import maker_of
 
 KINDS = (np.dtype(np.float16), np.dtype(np.float32))
 
@@ -35,17 +37,21 @@ def pieces(file: File, *names: str, width: int | None = None) -> Iterator[tuple[
         yield found, finite
 
 
-def scored(file: File, name: str, width: int, score: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+def scored(file: File, name: str, targets: Targets, score: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """A score of each row's embedding, float32 [rows], NaN where that is no number.
 
     Args:
+        targets: that they are compared with.
         score: of embeddings that are finite, [n, width], float32 [n]; each by itself.
 
     Raises:
-        BadFile: see `pieces`.
+        BadFile: see `pieces`; or they were made by another model than the targets, as far as both are known.
     """
+    maker = maker_of(schema_of(file), name) if targets.maker is not None else None
+    if maker is not None and targets.maker is not None and maker.unlike(targets.maker):
+        raise BadFile(f"{file.path}: {name} was made by {maker}, the targets by {targets.maker}")
     parts = [np.empty(0, np.float32)]
-    for (vectors,), finite in pieces(file, name, width=width):
+    for (vectors,), finite in pieces(file, name, width=targets.width):
         part = np.full(len(finite), np.nan, np.float32)
         part[finite] = score(vectors if finite.all() else vectors[finite])
         parts.append(part)

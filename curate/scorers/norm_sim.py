@@ -41,7 +41,7 @@ class NormSim(RowScorer):
         return {"targets": self.targets.digest, "embedding": self.arrays[0], "p": self.p}
 
     def score(self, file: File) -> Mapping[str, np.ndarray]:
-        return {self.makes[0]: scored(file, self.arrays[0], self.targets.width, self._of_some)}
+        return {self.makes[0]: scored(file, self.arrays[0], self.targets, self._of_some)}
 
     def _of_some(self, vectors: np.ndarray) -> np.ndarray:
         device = opened(self.device)

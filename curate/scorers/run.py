@@ -20,14 +20,14 @@ from tqdm import tqdm
 
 from poolbench.command import part_of
 from poolbench.errors import UserError
-from poolbench.files import atomic, files_in, json_line
+from poolbench.files import atomic, json_line
 from poolbench.models.inference import batch_size_of, device_of, worker_count
 from poolbench.shards.samples import Problem, commonest
 from poolbench.shards.sources import Shard, resolve
 from poolbench.shards.workers import Iterated, loader_of, readable_errors
 
-from curate.pool.scored import Conditions, Record, ScoredShard, Scores, is_scored
-from curate.scorers.base import Clock, Scorer, ScorerOptions
+from curate.pool.scored import Conditions, Record, Scores
+from curate.scorers.base import Clock, Scorer, ScorerOptions, ShardFiles
 from curate.scorers.registry import build
 from curate.scorers.stream import End, Failed, Message, ScoreStream
 
@@ -38,7 +38,7 @@ class Job(NamedTuple):
     """One shard that has to be scored, where its scores go, and what they will depend on."""
 
     shard: Shard
-    files: ScoredShard
+    files: ShardFiles
     conditions: Conditions
 
 
@@ -120,7 +120,7 @@ def score(scorer: Scorer, options: ScorerOptions, device: torch.device) -> int:
         UserError: see `run`; a model that gives no finite numbers, or a batch that does not fit the device.
     """
     jobs = _jobs(scorer, options)
-    _check_folder(Path(options.out), {job.files.parquet.name for job in jobs})
+    scorer.begin({job.files.name: job.shard for job in jobs})
     index, count = part_of(options.part)
     jobs, report = jobs[index - 1 :: count], Report()
     todo = _unfinished(jobs, scorer, options.overwrite, report)
@@ -140,31 +140,19 @@ def _jobs(scorer: Scorer, options: ScorerOptions) -> list[Job]:
         data = resolve(options.shards)
     except UserError as error:
         raise UserError(str(error).replace("data=", "shards=")) from None
-    names = {shard.path: shard.name.removesuffix(".tar").replace("/", "_") for shard in data.shards}
-    doubled = [name for name, times in Counter(names.values()).items() if times > 1]
+    shards = [shard._replace(name=scorer.called(shard)) for shard in data.shards]
+    names = [shard.name.removesuffix(".tar").replace("/", "_") for shard in shards]
+    doubled = [name for name, times in Counter(names).items() if times > 1]
     if doubled:
         raise UserError(f"shards={options.shards}: two are called {doubled[0]}; give each source an out= of its own")
     missing = sum(source.missing for source in data.sources)
     if missing:
         print(f"{missing} names of the brace pattern do not exist")
-    out, identity = Path(options.out), scorer.identity.model_dump()
+    identity = scorer.identity.model_dump()
     return [
-        Job(shard, ScoredShard(out, names[shard.path]), Conditions(**identity, size=shard.size))
-        for shard in data.shards
+        Job(shard, scorer.files_of(name), Conditions(**identity, size=shard.size))
+        for shard, name in zip(shards, names, strict=True)
     ]
-
-
-def _check_folder(out: Path, ours: set[str]) -> None:
-    """Refuse a folder with metadata of other origin, beside which every sample would stand twice.
-
-    Raises:
-        UserError: as said.
-    """
-    for path in files_in(out, "*.parquet"):
-        if path.name not in ours and not is_scored(path):
-            raise UserError(
-                f"{path} is metadata of no shard of shards=: the pool would have samples twice; choose another out="
-            )
 
 
 def _unfinished(jobs: Sequence[Job], scorer: Scorer, overwrite: bool, report: Report) -> list[Job]:
@@ -177,7 +165,7 @@ def _unfinished(jobs: Sequence[Job], scorer: Scorer, overwrite: bool, report: Re
     for job in jobs:
         way = job.files.in_the_way(scorer.made, job.conditions)
         if way and not overwrite:
-            raise UserError(f"{job.files.parquet} holds {way}; choose another arch= or out=, or say overwrite=true")
+            raise UserError(f"{job.files} holds {way}; choose another arch= or out=, or say overwrite=true")
         record = job.files.record(scorer.made)
         if record is None or record.conditions != job.conditions:
             todo.append(job)
@@ -192,7 +180,7 @@ def _score_all(
     """Score every shard of `todo`, each written down as soon as it is through."""
     scorer.load(device)
     batch_size = batch_size_of(options.batch_size, device)
-    stream = ScoreStream([job.shard for job in todo], scorer.pixels, scorer.tokenizer, batch_size)
+    stream = ScoreStream([job.shard for job in todo], scorer.row_of, scorer.pixels, scorer.tokenizer, batch_size)
     loader = loader_of(stream, min(worker_count(options.workers, 1), len(todo)), device)
     clock, before = Clock(), report.rows
     try:
@@ -270,14 +258,14 @@ class Writer:
         job, made = self._jobs[message.shard], self._scorer.made
         conventions = dict(self._scorer.conventions)
         record = Record(conditions=job.conditions, rows=len(rows), bad=message.bad, conventions=conventions)
-        if not self._overwrite and not job.files.same_rows([row["uid"] for row in rows]):
-            reason = f"{job.files.parquet} is of other samples; choose another out=, or say overwrite=true"
+        if not self._overwrite and not job.files.same_rows(rows):
+            reason = f"{job.files} is of other samples; choose another out=, or say overwrite=true"
             self._report.failed[job.shard.name] = reason
             return
         try:
             job.files.write(made, rows, scores, record)
         except OSError as error:
-            raise UserError(f"{job.files.npz} cannot be written: {error}; the shards before it are whole") from None
+            raise UserError(f"{job.files} cannot be written: {error}; the shards before it are whole") from None
         self._report.records[job.shard.name] = record
 
 

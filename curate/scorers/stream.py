@@ -10,11 +10,10 @@ from poolbench.remote import StoreError, Tally
 from poolbench.shards.samples import Problem, Sample, open_shard, read_samples, shortened, told_once
 from poolbench.shards.sources import Shard
 
-from curate.pool.scored import metadata_of
-
 
 class Batch(NamedTuple):
-    """Samples of one shard, in order: their metadata, pictures uint8 [n, 3, side, side], tokens int64 [n, length]."""
+    """Samples of one shard, in order: their metadata, pictures uint8 [n, 3, side, side], tokens int64 [n, length], of
+    length 0 where captions are not read."""
 
     shard: int
     rows: list[dict[str, Any]]
@@ -43,9 +42,16 @@ class ScoreStream(IterableDataset[Message]):
     """The messages of all shards, or in a worker of a DataLoader those of the worker's share."""
 
     def __init__(
-        self, shards: Sequence[Shard], pixels: Callable[[bytes], torch.Tensor], tokenizer: Any, batch_size: int
+        self,
+        shards: Sequence[Shard],
+        row_of: Callable[[Sample], dict[str, Any]],
+        pixels: Callable[[bytes], torch.Tensor],
+        tokenizer: Any,
+        batch_size: int,
     ) -> None:
+        """See Scorer for what reads the samples."""
         super().__init__()
+        self._row_of = row_of
         self._shards, self._batch_size = list(shards), batch_size
         self._pixels, self._tokenizer = pixels, tokenizer
 
@@ -65,7 +71,9 @@ class ScoreStream(IterableDataset[Message]):
         usable: list[_Usable] = []
         with open_shard(shard.path, shard.size, Tally()) as file:
             for sample in read_samples(file, shard.name):
-                found = sample if isinstance(sample, Problem) else _usable(shard.name, sample, self._pixels)
+                found = (
+                    sample if isinstance(sample, Problem) else _usable(shard.name, sample, self._row_of, self._pixels)
+                )
                 if isinstance(found, Problem):
                     bad.append(found)
                     continue
@@ -78,11 +86,16 @@ class ScoreStream(IterableDataset[Message]):
         yield End(number, [(_storable(one.key), _storable(one.reason)) for one in told_once(bad)])
 
     def _batch(self, number: int, usable: "list[_Usable]") -> Batch:
+        pictures = torch.stack([one.picture for one in usable])
+        if self._tokenizer is None:
+            return Batch(
+                number, [one.row for one in usable], pictures, torch.empty((len(usable), 0), dtype=torch.int64)
+            )
         tokens = self._tokenizer([shortened(one.row["text"]) for one in usable])
         words = getattr(self._tokenizer, "cache", {})
         if len(words) > 2**20:
             words.clear()  # open_clip's tokenizer remembers every word it has met
-        return Batch(number, [one.row for one in usable], torch.stack([one.picture for one in usable]), tokens)
+        return Batch(number, [one.row for one in usable], pictures, tokens)
 
 
 class _Usable(NamedTuple):
@@ -90,11 +103,12 @@ class _Usable(NamedTuple):
     picture: torch.Tensor
 
 
-def _usable(shard: str, sample: Sample, pixels: Callable[[bytes], torch.Tensor]) -> _Usable | Problem:
+def _usable(
+    shard: str, sample: Sample, row_of: Callable[[Sample], dict[str, Any]], pixels: Callable[[bytes], torch.Tensor]
+) -> _Usable | Problem:
     """The metadata and picture of a sample, or why it cannot be scored."""
     try:
-        record, image, text = sample.record(), sample.picture(), sample.caption()
-        return _Usable({**metadata_of(record), "uid": record["uid"], "text": text}, pixels(image))
+        return _Usable(row_of(sample), pixels(sample.picture()))
     except ValueError as error:
         return Problem(shard, sample.key, str(error))
 

@@ -38,4 +38,4 @@ class Vas(RowScorer):
     def score(self, file: File) -> Mapping[str, np.ndarray]:
         matrix, device, rows = gram_of(self.targets), opened(self.device), self.targets.rows
         of_some = lambda vectors: quadratic(vectors, matrix, lambda values: values / rows, device)  # noqa: E731
-        return {"vas": scored(file, self.arrays[0], self.targets.width, of_some)}
+        return {"vas": scored(file, self.arrays[0], self.targets, of_some)}

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +21,7 @@ from curate.models.captions import usable_captions
 from curate.models.languages import check_detector
 from curate.models.matrices import as_npy, load_matrix
 from curate.models.points import KEY
-from curate.models.targets import EXPLAINED, IMAGENET, files_of
+from curate.models.targets import EXPLAINED, IMAGENET, named, ordered
 from curate.pool.passes import Passes
 from curate.scorers.clusters import NearestCluster
 from curate.selectors.base import Filter
@@ -33,7 +34,7 @@ class Options:
     """The options."""
 
     centroids: str = source("small | medium | large | xlarge: as published; or a file of curate.centroids")
-    targets: str = source(EXPLAINED, IMAGENET)
+    targets: Any = source(EXPLAINED, IMAGENET)
     clusters: str = source("instead of targets, a .npy of cluster numbers", "")
     language: str = option("what tells English, see curate/models/languages.py; as published: fasttext", "fasttext")
     embedding: str = option("array of the npz", KEY)
@@ -46,14 +47,19 @@ class ImageBased(Filter):
 
     def __init__(self, options: Options, of: Sequence[Filter] = ()) -> None:
         super().__init__(options, of)
+        options.targets = ordered(options.targets)
         self.arrays = (options.embedding,)
         self._scorer: NearestCluster | None = None
 
     def learn(self, passes: Passes) -> None:
         check_detector(self.options.language)
         scorer = NearestCluster(_centroids(self.options.centroids), self.options.embedding)
-        given = self.options.clusters
-        found = Path(given) if given else _clusters_of(files_of(self.options.targets), scorer)
+        given, said = self.options.clusters, {}
+        if given:
+            found = Path(given)
+        else:
+            targets = named(self.options.targets)
+            found, said = _clusters_of(targets.files, scorer), targets.warned()
         wanted = _load_clusters(found, scorer.clusters)
         self._scorer = scorer
         self.state = {
@@ -63,6 +69,7 @@ class ImageBased(Filter):
             "clusters": str(found),
             "clusters_sha256": digest_file(found),
             "clusters_wanted": int(wanted.sum()),
+            **said,
         }
 
     def keep(self, rows: pa.Table, arrays: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from curate.models.targets import ordered
 from curate.selectors import clip_score, image_based
 from curate.selectors.base import Composite, Filter, counted
 
@@ -20,6 +21,7 @@ class ImageBasedIntersectClipScore(Composite):
 
     def __init__(self, options: Options, of: Sequence[Filter] = ()) -> None:
         super().__init__(options, of)
+        options.targets = ordered(options.targets)
         of_scores = clip_score.Options(options.arch, options.fraction, options.threshold, options.of)
         of_images = image_based.Options(
             options.centroids, options.targets, options.clusters, options.language, options.embedding

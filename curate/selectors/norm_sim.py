@@ -10,7 +10,7 @@ from poolbench.options import option, source
 
 from curate.models import devices
 from curate.models.points import KEY
-from curate.models.targets import EXPLAINED, IMAGENET, name_of, targets_of
+from curate.models.targets import EXPLAINED, IMAGENET, name_of, named, ordered, targets_of
 from curate.scorers.norm_sim import NORMS, NormSim, folder_of
 from curate.scorers.rows import RowScorer
 from curate.selectors.base import AMONG, Filter
@@ -25,7 +25,7 @@ class Options:
     p: Any = option(
         "2 | inf: a product with a matrix of the embeddings' width for each row, or with every target", "inf"
     )
-    targets: str = source(EXPLAINED, IMAGENET)
+    targets: Any = source(EXPLAINED, IMAGENET)
     embedding: str = option("array of the npz, of the model that made the targets", KEY)
     device: str = option(devices.EXPLAINED, "auto", efficiency=True)
     of: Any = option(AMONG, None)
@@ -36,6 +36,7 @@ class BySimilarity(Exactly):
 
     def __init__(self, options: Options, of: Sequence[Filter] = ()) -> None:
         super().__init__(options, of)
+        options.targets = ordered(options.targets)
         self._p = str(options.p).removesuffix(".0")
         if self._p not in NORMS:
             raise UserError(f"filter.p={options.p} is not known; it is one of {', '.join(NORMS)}")
@@ -45,6 +46,7 @@ class BySimilarity(Exactly):
 
     def scorer(self) -> RowScorer:
         device = devices.checked(self.options.device)
-        targets = targets_of(self.options.targets)
-        self.state = {"targets_sha256": targets.digest, "targets": targets.rows}
+        found = named(self.options.targets)
+        targets = targets_of(self.options.targets, found)
+        self.state = {"targets_sha256": targets.digest, "targets": targets.rows, **found.warned()}
         return NormSim(targets, self.options.embedding, self._p, device)

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from poolbench.errors import UserError, first_line, nearest
-from poolbench.options import Option, efficiency_of, located, options_of
+from poolbench.options import Option, efficiency_of, listed, located, options_of
 
 import curate.selectors
 from curate.selectors.base import Filter
@@ -62,8 +62,8 @@ def options_by_filter() -> dict[str, list[Option]]:
 
 
 def text_options(name: Any) -> set[str]:
-    """The options of a filter that are texts; none where there is no such filter."""
-    return {option.name for option in options_of(_schema(name)) if option.text} if name in names() else set()
+    """The options of a filter that are texts, or lists of places; none where there is no such filter."""
+    return {option.name for option in options_of(_schema(name)) if _is_text(option)} if name in names() else set()
 
 
 def described(spec: Filter) -> dict[str, Any]:
@@ -106,7 +106,7 @@ def _options(schema: type[Any], given: dict[str, Any], where: str) -> Any:
     for key, value in given.items():
         if _is_mapping(hints[key]) and value is not None and not isinstance(value, Mapping):
             raise UserError(f"{where}.{key}={value} is no mapping; write {{name: value, ...}}")
-    texts = {key: _text(value, known[key], f"{where}.{key}") for key, value in given.items() if known[key].text}
+    texts = {key: _text(value, known[key], f"{where}.{key}") for key, value in given.items() if _is_text(known[key])}
     try:
         merged = OmegaConf.merge(OmegaConf.structured(schema), given | dict.fromkeys(texts, ""))
         missing = [key for key in known if OmegaConf.is_missing(merged, key)]
@@ -124,7 +124,20 @@ def _is_mapping(hint: Any) -> bool:
     return any(get_origin(one) is dict for one in (hint, *get_args(hint)))
 
 
-def _text(value: Any, option: Option, where: str) -> str:
+def _is_text(option: Option) -> bool:
+    return option.text or (option.words and option.place is not None)
+
+
+def _text(value: Any, option: Option, where: str) -> str | list[str]:
+    """A text as it was typed, where it may be a list of texts too; those that name places, where they say."""
+    if option.words:
+        words = listed(value) if isinstance(value, str) else value
+        if isinstance(words, list):
+            return [_one_text(word, option, where) for word in words]
+    return _one_text(value, option, where)
+
+
+def _one_text(value: Any, option: Option, where: str) -> str:
     if not isinstance(value, str):
         raise UserError(f"{where}={value} is not a text; put it in quotes")
     return value if option.place is None else located(where, value, option.place)
