@@ -18,10 +18,9 @@ from curate.models.entries import Entries, Metadata, described, load_entries
 from curate.models.languages import PUBLISHED
 from curate.pool.chosen import bits_of, kept_bits
 from curate.pool.files import File, read
-from curate.pool.hashes import mixed
+from curate.pool.hashes import hashed, mixed
 from curate.pool.passes import Pass, Passes, result
 from curate.selectors.base import AMONG, Filter
-from curate.selectors.sample import hashed
 
 TAIL = 0.06  # of the 400 million published pairs' matches, about this share is of entries at most as frequent as t
 ENGLISH = "en"

@@ -1,6 +1,6 @@
 """A random part of what another filter keeps, of a given size."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from poolbench.options import option
 
 from curate.pool.chosen import Chooser, judged
 from curate.pool.files import File
-from curate.pool.hashes import mixed
+from curate.pool.hashes import hashed, nth_smallest
 from curate.pool.passes import Passes
 from curate.selectors.base import Filter
 
@@ -57,18 +57,3 @@ def kept_hashes(file: File, chosen: Chooser, seed: int) -> np.ndarray:
     """The hashes of the uids that a filter keeps of a file, as often as it keeps them."""
     found = [np.repeat(hashed(rows.arrays["uid"], seed), counts) for rows, counts in judged(file, chosen)]
     return np.concatenate(found) if found else np.zeros(0, np.uint64)
-
-
-def hashed(uids: np.ndarray, seed: int) -> np.ndarray:
-    """A number for each uid, uniform over u8 and unlike that of another seed."""
-    start = np.full(1, seed % 2**64, np.uint64)
-    return mixed(uids["f0"] ^ mixed(uids["f1"] ^ mixed(start)))
-
-
-def nth_smallest(arrays: Callable[[], Iterator[np.ndarray]], place: int) -> int:
-    """The number at `place` of the ascending numbers of all arrays. They are uniform over u8, so that those which begin
-    with the same 16 bits fit into memory."""
-    counts = sum((np.bincount(one >> np.uint64(48), minlength=2**16) for one in arrays()), np.zeros(2**16, np.int64))
-    bucket = int(np.searchsorted(np.cumsum(counts), place, side="right"))
-    same = np.concatenate([one[one >> np.uint64(48) == np.uint64(bucket)] for one in arrays()])
-    return int(np.sort(same)[place - int(counts[:bucket].sum())])
