@@ -209,6 +209,8 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "vas_d": {"fraction": 0.2, "clip_fraction": 0.4, "rounds": 4},
     "norm_sim": {"targets": "targets.npy", "fraction": 0.2, "of": {"filter": "clip_score", "fraction": 0.5}},
     "neg_clip_loss": {"fraction": 0.3, "batch": 100, "partitions": 2},
+    "dbp": {"fraction": 0.2, "clusters": 9, "of": {"filter": "clip_score", "fraction": 0.7}},
+    "semdedup": {"fraction": 0.4, "clusters": 9, "of": {"filter": "clip_score", "fraction": 0.7}},
     "metaclip": {"metadata": "entries.json", "size": 300, "of": {"filter": "clip_score", "fraction": 0.7}},
 }  # fmt: skip
 

@@ -10,8 +10,11 @@ from poolbench.errors import UserError
 _AT_ONCE = 2**25  # inner products in memory, 128 MB
 
 
-def k_means(points: np.ndarray, clusters: int, iterations: int, seed: int) -> np.ndarray:
+def k_means(points: np.ndarray, clusters: int, iterations: int, seed: int, spherical: bool = False) -> np.ndarray:
     """faiss's centroids, float32 [clusters, width], made on all GPUs where faiss has some.
+
+    Args:
+        spherical: of points of length 1: nearest by the angle, and the centroids of length 1, too.
 
     Raises:
         UserError: faiss is missing, or there are fewer points than clusters.
@@ -23,11 +26,11 @@ def k_means(points: np.ndarray, clusters: int, iterations: int, seed: int) -> np
     if len(points) < clusters:
         raise UserError(f"clusters={clusters:,} is more than the {len(points):,} embeddings that there are")
     clustering = faiss.Clustering(points.shape[1], clusters)
-    clustering.niter, clustering.seed = iterations, seed
+    clustering.niter, clustering.seed, clustering.spherical = iterations, seed, spherical
     clustering.verbose = sys.stderr.isatty()
     clustering.max_points_per_centroid = 10**7  # else it takes a sample
     clustering.min_points_per_centroid = 1  # only a warning hangs on it
-    index: faiss.Index = faiss.IndexFlatL2(points.shape[1])
+    index: faiss.Index = (faiss.IndexFlatIP if spherical else faiss.IndexFlatL2)(points.shape[1])
     if faiss.get_num_gpus():
         index = faiss.index_cpu_to_all_gpus(index)
     clustering.train(np.ascontiguousarray(points), index)

@@ -27,7 +27,7 @@ from curate.pool.columns import FOLDER, MadeColumn, UnusableColumn, locate, name
 
 ROWS = 2**16  # rows of one piece
 PLACE = "place"  # asked for like an array: a number for each row of the pool, int64, in the order of files and rows
-_PLACES = 2**40  # of a file
+PLACES = 2**40  # of a file: the numbers of its rows begin at as many times its own
 _TEXTS, _SIZES = ("uid", "url", "text"), ("original_width", "original_height")
 SPAN = 2**22  # uids of subset files that are combined at a time
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
@@ -189,7 +189,7 @@ def read_columns(
             # Arrow forgets the number of rows of no columns.
             own = [name for name in columns if name in known] or known[:1]
             members = _open_arrays(file, [name for name in arrays if name != PLACE], rows, stack)
-            start = file.number * _PLACES
+            start = file.number * PLACES
             for batch in parquet.iter_batches(ROWS, columns=own, use_threads=False):
                 table = plain(pa.Table.from_batches([batch]))
                 for name, column in made.items():

@@ -11,11 +11,13 @@ from curate.pool.scored import maker_of
 KINDS = (np.dtype(np.float16), np.dtype(np.float32))
 
 
-def pieces(file: File, *names: str, width: int | None = None) -> Iterator[tuple[list[np.ndarray], np.ndarray]]:
+def pieces(
+    file: File, *names: str, width: int | None = None, like: str = "the targets"
+) -> Iterator[tuple[list[np.ndarray], np.ndarray]]:
     """Some rows after the others: the embeddings of each array, [rows, width], and which rows are finite in all, bool.
 
     Args:
-        width: that they must have; None: any, if all have the same.
+        width: that they must have, as `like` has; None: any, if all have the same.
 
     Raises:
         BadFile: the file cannot be read, has no such array, or one of another type or width.
@@ -23,18 +25,28 @@ def pieces(file: File, *names: str, width: int | None = None) -> Iterator[tuple[
     for table, arrays in read_columns(file, ["uid"], names):
         found = [arrays[name] for name in names]
         for name, array in zip(names, found, strict=True):
-            if array.ndim != 2 or array.dtype not in KINDS:
-                raise BadFile(
-                    f"{file.arrays}: {name} holds {array.dtype} {list(array.shape[1:])} a row; embeddings are vectors "
-                    "of float16 or float32"
-                )
-            wanted, whose = (found[0].shape[1], names[0]) if width is None else (width, "the targets")
+            checked(file, name, array)
+            wanted, whose = (found[0].shape[1], names[0]) if width is None else (width, like)
             if array.shape[1] != wanted:
                 raise BadFile(f"{file.arrays}: {name} has {array.shape[1]} numbers a row, {whose} {wanted}")
         finite = np.ones(len(table), bool)
         for array in found:
             finite &= np.isfinite(array).all(axis=1)
         yield found, finite
+
+
+def checked(file: File, name: str, array: np.ndarray) -> np.ndarray:
+    """The array, if it is one of embeddings.
+
+    Raises:
+        BadFile: as `pieces`.
+    """
+    if array.ndim != 2 or array.dtype not in KINDS:
+        raise BadFile(
+            f"{file.arrays}: {name} holds {array.dtype} {list(array.shape[1:])} a row; embeddings are vectors of "
+            "float16 or float32"
+        )
+    return array
 
 
 def scored(file: File, name: str, targets: Targets, score: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
