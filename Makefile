@@ -1,4 +1,5 @@
-# make demo: the whole job on the embedded default. make test: every test that pip packages alone can run.
+# make demo: the whole job on the embedded default. make methods: every selection method on it. make test: every test that
+# pip packages alone can run.
 PYTHON ?= python3
 BIN := .venv/bin
 # The default, bfloat16, is slow on most CPUs, and on the others a quarter faster with a model as small as this.
@@ -9,7 +10,7 @@ FIRST = $(firstword $(SEEDS))
 POOL := demo/cache/demo-v3
 export POOLBENCH_CACHE := $(CURDIR)/demo/cache
 
-.PHONY: demo test lint clean
+.PHONY: demo methods test lint clean
 
 # $(call method,<runs>,<as the leaderboard has it>,<more of the train command>,<more of the submit command>)
 define method
@@ -43,6 +44,13 @@ demo: .venv/installed
 	@echo '  demo/runs/             the runs: run.json, metrics.jsonl, checkpoints/, eval_results.jsonl, submission.json'
 	@echo '  demo/runs/clip_score-$(FIRST)/contact_sheet.png   held-out pictures with the captions the model ranks first'
 	@echo '  demo/cache/            the pool, its metadata, the evaluation sets, CREDITS.md'
+
+# What every selection method does, in the folder of `make demo`: a page, and the short table of docs/methods.md. It goes on
+# where it was stopped.
+methods: SEEDS = 0 1 2
+methods: .venv/dev
+	$(BIN)/python bench/demo_methods.py --seeds $(SEEDS) --train '$(PRECISION)' --page bench/results/demo_methods.md \
+		--docs docs/methods.md
 
 # Two processes, a file in one of them, in the order of tests/conftest.py: most tests start processes of their own, and
 # wait.

@@ -1,0 +1,235 @@
+"""What every selection method does on the demo pool: which captions it drops, and what a model learns from the rest.
+
+    make methods                                                      # all of it: three seeds of every method
+    python bench/demo_methods.py --trainings 0 --page FILE.md         # what they drop, and the scores that are there
+
+The first model is trained on the whole pool and scores it; every method of bench/demo_methods.yaml selects by these
+scores; a model is trained on each selection, evaluated and submitted, as by `make demo`, in its folder. What is there
+already is not made again, so the same command goes on after a stop. The page says which trainings are missing.
+"""
+
+import argparse
+import os
+import resource
+import shlex
+import string
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import demo_inputs
+import yaml
+from demo_page import Figures, Row, figures, page, put_between
+
+from poolbench.files import atomic, digest_file, read_json, write_json
+from poolbench.machine import cores
+from poolbench.run_record import FILE, read_record
+from poolbench.uids import from_texts, mapped
+
+from demodata.pool import build
+from leaderboard.models import Board, read_leaderboard
+
+TABLE = Path(__file__).with_name("demo_methods.yaml")
+AUTHOR = "make demo"
+WHOLE = "no_filter"  # the method that the first model and all gains are of
+
+
+class Method(NamedTuple):
+    """An entry of the table; see there."""
+
+    name: str
+    method: str
+    select: list[str] | None
+    why: str
+
+
+class Run(NamedTuple):
+    """A training: of the whole pool, or of a subset."""
+
+    name: str
+    method: str
+    seed: int
+    subset: Path | None
+
+
+class Place(NamedTuple):
+    """Where all of it lies, and what every training is told besides."""
+
+    out: Path
+    pool: Path
+    right: Path
+    train: list[str]
+
+    @property
+    def runs(self) -> Path:
+        return self.out / "runs"
+
+    @property
+    def scored(self) -> Path:
+        return self.out / "scored"
+
+    def subset(self, name: str) -> Path:
+        return self.out / f"{name}.npy"
+
+
+def main() -> None:
+    options = _parsed()
+    methods, skipped = load_table(options.table)
+    place = Place(options.out, *_pool(options.pool), options.train.split())
+    runs = in_order([one.name for one in methods], options.seeds)
+    wanted = {(one.name, seed): _run(place, one, seed) for one in methods for seed in options.seeds}
+    first = wanted[WHOLE, options.seeds[0]]
+    train(place, first)
+    given = prepare(place, first, methods)
+    seconds = {one.name: select(place, one, given, first) for one in methods}
+    missing = [wanted[key] for key in runs if not is_done(place, wanted[key])]
+    with ThreadPoolExecutor(options.at_once) as workers:
+        for _ in workers.map(lambda run: train(place, run, options.at_once), missing[: options.trainings]):
+            pass
+    left = [f"{run.name}-{run.seed}" for run in missing if not is_done(place, run)]
+    _python("-m", "leaderboard", "build", str(place.runs), f"out={place.out}")
+    rows = list(_rows(place, methods, seconds))
+    text = page(rows, skipped, [f"{one.method}: {one.why}" for one in methods], len(wanted), left)
+    for path in filter(None, [options.page]):
+        with atomic(path) as file:
+            file.write(text)
+    if options.docs:
+        put_between(options.docs, rows)
+    print(text)
+
+
+def _parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder of `make demo`")
+    parser.add_argument("--pool", type=Path, help="folder with pool/ and right.npy; default: the demo's")
+    parser.add_argument("--table", type=Path, default=TABLE, help="the methods")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--trainings", type=int, help="at most so many more, besides the first; 0: figures alone")
+    parser.add_argument("--at-once", type=int, default=1, help="trainings at a time, which share the cores")
+    parser.add_argument("--train", default="precision=fp32", help="more words for python -m train")
+    parser.add_argument("--page", type=Path, help="write the results here")
+    parser.add_argument("--docs", type=Path, help="put the short table between the marks of this page")
+    return parser.parse_args()
+
+
+def load_table(path: Path) -> tuple[list[Method], dict[str, str]]:
+    """The methods in their order, and the reasons of those that are left out."""
+    read = yaml.safe_load(path.read_text(encoding="utf-8"))
+    methods = [Method(name, **entry) for name, entry in read["methods"].items()]
+    return methods, read["skipped"]
+
+
+def in_order(names: Sequence[str], seeds: Sequence[int]) -> list[tuple[str, int]]:
+    """The first seed of every method, then the other seeds of the first method, of the second, and so on."""
+    return [(name, seeds[0]) for name in names] + [(name, seed) for name in names for seed in seeds[1:]]
+
+
+def prepare(place: Place, first: Run, methods: Sequence[Method]) -> dict[str, str]:
+    """Score the pool with the first model, and make what the methods' words ask for; by its name in the table."""
+    checkpoint = place.runs / f"{first.name}-{first.seed}"
+
+    def score(shards: Path, out: Path) -> None:
+        words = [f"checkpoint={checkpoint}", f"shards={shards}", f"out={out}", f"arch={demo_inputs.ARCH}"]
+        _python("-m", "curate.score", *words)
+
+    score(place.pool, place.scored)
+    makers = {
+        "targets": lambda: demo_inputs.targets(place.out, score),
+        "entries": lambda: demo_inputs.entries(place.out, place.scored),
+        "right": lambda: place.right,
+        "half": lambda: len(demo_inputs.column(place.scored, "uid")) // 2,
+    }
+    words = [string.Template(word) for one in methods for word in one.select or ()]
+    asked = {name for word in words for name in word.get_identifiers()}
+    return {name: str(makers[name]()) for name in sorted(asked)}
+
+
+def select(place: Place, one: Method, given: Mapping[str, str], first: Run) -> float | None:
+    """Write the subset of a method, and how it was made beside it, unless that was made so already.
+
+    Returns:
+        Seconds of the processor that it took, None where nothing is selected.
+    """
+    if one.select is None:
+        return None
+    out = place.subset(one.name)
+    words = [demo_inputs.with_thresholds(string.Template(word).substitute(given), place.scored) for word in one.select]
+    command = ["-m", "curate", *words, f"pool={place.scored}", f"out={out}", "overwrite=true"]
+    model = read_record(place.runs / f"{first.name}-{first.seed}").checkpoint
+    made: dict[str, Any] = {"command": command, "first_model": model and model.sha256}
+    record = out.with_name(f"{out.name}.made.json")
+    if record.is_file() and out.is_file():
+        known = read_json(record)
+        if {name: known.get(name) for name in made} == made and known["sha256"] == digest_file(out):
+            return float(known["seconds"])
+    seconds = _python(*command)
+    write_json(record, {**made, "seconds": seconds, "sha256": digest_file(out)})
+    return seconds
+
+
+def is_done(place: Place, run: Run) -> bool:
+    """Whether a training has ended and was submitted; one of another subset is refused."""
+    folder = place.runs / f"{run.name}-{run.seed}"
+    if not (folder / FILE).is_file():
+        return False
+    trained = read_record(folder).subset
+    if (trained and trained.digest) != (run.subset and digest_file(run.subset)):
+        sys.exit(f"error: {folder} was trained on another subset than {run.subset}; remove it, or take another --out")
+    return (folder / "submission.json").is_file()
+
+
+def train(place: Place, run: Run, at_once: int = 1) -> None:
+    """Train, evaluate and submit, unless that is done."""
+    if is_done(place, run):
+        return
+    name = f"{run.name}-{run.seed}"
+    words = ["scale=tiny", f"seed={run.seed}", f"name={name}", f"out={place.runs}", *place.train]
+    shared = {} if at_once == 1 else {"OMP_NUM_THREADS": str(max(1, cores() // at_once))}
+    subset = [] if run.subset is None else [f"subset={run.subset}"]
+    _python("-m", "train", *words, *subset, **shared)
+    _python("-m", "evaluate", f"run={place.runs / name}", **shared)
+    size = [f"dataset_size={len(demo_inputs.column(place.scored, 'uid'))}"] if run.subset is None else []
+    described = [f"method={run.method}", f"author={AUTHOR}", "track=filtering", *size]
+    _python("-m", "leaderboard", "submit", f"run={place.runs / name}", *described)
+
+
+def _pool(given: Path | None) -> tuple[Path, Path]:
+    """The shards, and the subset file of the right samples."""
+    if given is None:
+        demo = build()
+        return demo.pool, demo.right
+    return given / "pool", given / "right.npy"
+
+
+def _run(place: Place, one: Method, seed: int) -> Run:
+    return Run(one.name, one.method, seed, None if one.select is None else place.subset(one.name))
+
+
+def _rows(place: Place, methods: Sequence[Method], seconds: Mapping[str, float | None]) -> Iterator[Row]:
+    every = from_texts(demo_inputs.column(place.scored, "uid"))
+    right = mapped(place.right)
+    boards = read_leaderboard(place.out / "leaderboard.json").boards
+    board: Board | None = next((one for one in boards if (one.track, one.scale) == ("filtering", "tiny")), None)
+    scored = {one.method: one for one in board.methods if one.author == AUTHOR} if board else {}
+    for one in methods:
+        kept = every if one.select is None else mapped(place.subset(one.name))
+        found: Figures = figures(every, right, kept)
+        yield Row(one.method, found, seconds[one.name], scored.get(one.method))
+
+
+def _python(*words: str, **environment: str) -> float:
+    """Run a Python command and show it; seconds of the processor that it and all it started took."""
+    print("+", shlex.join(["python", *words]), file=sys.stderr, flush=True)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([sys.executable, *words], env={**os.environ, **environment}, check=False)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    if done.returncode:
+        sys.exit(f"error: exit status {done.returncode} of {shlex.join(['python', *words])}")
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+if __name__ == "__main__":
+    main()
