@@ -55,7 +55,6 @@ def distribution(measure: Measure, histograms: dict[str, Histogram]) -> str:
     }
     colour = {"domain": groups, "range": [COLOURS[group] for group in groups]}
     spec = {
-        "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
         "width": _WIDTH,
         "height": _HEIGHT,
         "data": {"values": rows},
@@ -72,6 +71,12 @@ def distribution(measure: Measure, histograms: dict[str, Histogram]) -> str:
             "color": {"field": "group", "type": "nominal", "scale": colour, "legend": None},
         },
     }
+    return drawn(spec)
+
+
+def drawn(spec: dict[str, Any]) -> str:
+    """A chart of Vega-Lite as an SVG element, in the page's colours for text and lines."""
+    spec = {"$schema": "https://vega.github.io/schema/vega-lite/v6.json", **spec}
     svg: str = vl_convert.vegalite_to_svg(spec, vl_version=VERSION, config=_THEME, allowed_base_urls=[])
     return svg
 
