@@ -72,14 +72,17 @@ def drawn(pieces: Iterable[np.ndarray], highest: float, rule: Rule) -> np.ndarra
     Raises:
         UserError: there are not so many draws.
     """
-    rows, times, total = np.zeros(0, CANDIDATE), np.zeros(0), 0
+    rows, times, total, last = np.zeros(0, CANDIDATE), np.zeros(0), 0, np.inf
     for piece in pieces:
         total += len(piece)
-        rows = np.concatenate([rows, piece])
-        rows["logit"][len(times) :] -= highest
-        times = np.concatenate([times, _clock(rows[len(times) :], 0, rows["logit"][len(times) :])])
-        if len(rows) > 2 * rule.size:  # before the others are drawn, `size` draws are made of the earliest
-            kept = times <= np.partition(times, rule.size - 1)[rule.size - 1]
+        logits = piece["logit"] - highest
+        rings = _clock(piece, 0, logits)
+        early = rings <= last  # before the others are drawn, `size` draws are made of the earliest
+        rows, times = np.concatenate([rows, piece[early]]), np.concatenate([times, rings[early]])
+        rows["logit"][len(rows) - int(early.sum()) :] = logits[early]
+        if len(rows) > rule.size + rule.size // 4:
+            last = np.partition(times, rule.size - 1)[rule.size - 1]
+            kept = times <= last
             rows, times = rows[kept], times[kept]
     if not total or (rule.cap and rule.size > total * rule.cap):
         raise UserError(f"filter.size={rule.size:,} is more than can be drawn of {total:,} rows that have a score")
