@@ -12,7 +12,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from poolbench.errors import UserError, first_line, nearest
-from poolbench.files import digest_file, digest_json, files_in
+from poolbench.files import cache, digest_file, digest_json, files_in
 from poolbench.uids import DTYPE, Uids
 
 from curate.pool.files import parse_uids, plain
@@ -28,6 +28,7 @@ from curate.pool.joined import (
     write_table,
 )
 from curate.pool.passes import Passes, work_folder
+from curate.pool.places import is_remote
 from curate.scorers.imported import KEY, UID, Imported, matched
 from curate.scorers.rows import columns_folder, score_columns
 
@@ -68,7 +69,8 @@ def take_in(passes: Passes, taking: Taking) -> None:
     columns = _columns(paths, taking)
     digest = digest_json([[digest_file(path) for path in paths], columns, *_digest_of_keys(taking)])[:16]
     folder, read = columns_folder(passes.files, taking.name), Read()
-    with work_folder(folder.with_name(f".{taking.name}"), None) as work:
+    local = cache() / "imports" / digest if is_remote(folder) else Path(folder)
+    with work_folder(local.with_name(f".{local.name}"), None) as work:
         table = work.path / f"{digest}.table"
         pieces = _pieces(paths, columns, taking, _uids_by_key(taking, work.path), read)
         counts = write_table(pieces, kind_of(len(columns)), table, _expected(paths))

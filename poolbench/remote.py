@@ -13,6 +13,7 @@ import socket
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import fsspec
@@ -230,6 +231,90 @@ class RemoteFile(io.RawIOBase):
         held = call(self._system, "info", self._name, seconds=STALL)["size"]
         if held is not None and self._size is not None and held < self._size:
             raise ValueError(f"it has {held:,} bytes, {self._size:,} were listed")
+
+
+class SeekableFile(RemoteFile):
+    """A file in a store of which any part can be read, as patiently as shards are.
+
+    Raises:
+        OSError: its server tells no size or sends no parts of files.
+    """
+
+    def __init__(self, path: str, size: int) -> None:
+        super().__init__(path, size, Tally())
+        if not size:  # listings over HTTP tell none
+            patiently(self._connect, self._failed)
+        if not self._size:
+            raise OSError("its server tells no size or sends no parts of files")
+        self._length = self._size
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._length}[whence]
+        return self._at
+
+
+def info(url: str) -> dict[str, Any] | None:
+    """What a store says of a file as it is now, None where it has none.
+
+    Raises:
+        OSError: it cannot be asked.
+    """
+
+    def ask() -> dict[str, Any] | None:
+        system, name = fsspec.core.url_to_fs(url)
+        system.invalidate_cache()
+        try:
+            found: dict[str, Any] = call(system, "info", name, seconds=STALL)
+        except FileNotFoundError as error:
+            if _status(_origin(error)) not in (None, 404):
+                raise
+            return None
+        return found if found.get("type") == "file" else None
+
+    return patiently(ask)
+
+
+def tree(url: str) -> dict[str, dict[str, Any]]:
+    """What a store says of each file below a folder as it is now, by names within it; {} where there is no such folder.
+
+    Raises:
+        OSError: it cannot be listed.
+    """
+
+    def ask() -> dict[str, dict[str, Any]]:
+        system, root = fsspec.core.url_to_fs(url)
+        system.invalidate_cache()
+        strict = {"on_error": "raise"} if "http" in system.protocol else {}  # else it leaves out what fails just now
+        try:
+            entries = call(system, "find", root, detail=True, seconds=LISTING, **strict)
+        except FileNotFoundError as error:
+            if _status(_origin(error)) not in (None, 404):
+                raise
+            return {}
+        return {name.removeprefix(f"{root.rstrip('/')}/"): entry for name, entry in entries.items()}
+
+    return patiently(ask)
+
+
+def put(path: Path, url: str) -> None:
+    """Write a local file into a store, whole.
+
+    Raises:
+        OSError: it cannot be written there.
+    """
+    patience = LISTING + path.stat().st_size / 2**20  # seconds; a MB a second at least
+
+    def ask() -> None:
+        system, name = fsspec.core.url_to_fs(url)
+        call(system, "put_file", str(path), name, seconds=patience)
+
+    patiently(ask)
 
 
 class _Stream(NamedTuple):

@@ -1,8 +1,12 @@
 """Columns made of a pool: written beside it, read by name, made anew when what they depend on changes; and the best
 rows of a column, an exact number of them."""
 
+import functools
+import http.server
 import os
+import re
 import shutil
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from local_server import Quiet, answering
 from metadata import columns_of, embeddings_of, write_file
 from pools import uid_of
 
@@ -19,9 +24,10 @@ from poolbench.errors import UserError
 from poolbench.uids import split_uid
 
 from curate.pool import quantile
-from curate.pool.columns import origin_of
+from curate.pool.columns import origin_of, write
 from curate.pool.files import BadFile, File, list_pool, read, read_columns
 from curate.pool.passes import Part, Passes
+from curate.pool.places import forget
 from curate.scorers.rows import RowScorer, score_columns
 from curate.selectors.registry import build
 
@@ -181,7 +187,9 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     with Passes(files, None, 1) as passes:
         score_columns(passes, Length())
     assert len(list((tmp_path / "elsewhere" / "length").iterdir())) == 4
-    with Passes([files[0]._replace(made=())], None, 1) as passes, pytest.raises(UserError, match="in a store: name"):
+    elsewhere = files[0]._replace(made=("https://a.example/pool/columns",))
+    why = "https://a.example/pool/columns/length cannot be written: name a local folder"
+    with Passes([elsewhere], None, 1) as passes, pytest.raises(UserError, match=why):
         score_columns(passes, Length())
 
 
@@ -253,3 +261,42 @@ def test_a_column_made_otherwise_is_another_one_to_a_selection(tmp_path: Path) -
     assert done and threshold() == (first, 0)
     scored(pool, Length(unit=4.0))
     assert threshold()[0] == first / 4
+
+
+class _Files(Quiet, http.server.SimpleHTTPRequestHandler):
+    """The files below a folder, any part of them, and pages that list them."""
+
+    def do_GET(self) -> None:
+        path = Path(self.translate_path(self.path))
+        asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        if asked is None or not path.is_file():
+            super().do_GET()
+            return
+        data = path.read_bytes()
+        part = data[int(asked[1]) : int(asked[2]) + 1]
+        self.send_response(206)
+        self.send_header("Content-Range", f"bytes {asked[1]}-{int(asked[1]) + len(part) - 1}/{len(data)}")
+        self.send_header("Content-Length", str(len(part)))
+        self.end_headers()
+        self.wfile.write(part)
+
+
+def test_columns_of_a_pool_on_a_web_server_are_read(tmp_path: Path) -> None:
+    pool = write_random(tmp_path / "pool", 6)
+    with answering(functools.partial(_Files, directory=str(tmp_path)), threading.Event()) as port:  # type: ignore[arg-type]
+        far = f"http://127.0.0.1:{port}/pool"
+        with pytest.raises(BadFile, match="has no column 'pixels'"):
+            list(read(list_pool(far)[0], ["pixels"]))
+        scored(pool, Length())
+        files = list_pool(far)
+        made = sorted((pool / "columns").rglob("*.parquet"))
+        for path, file in zip(made, files, strict=True):  # as if they had been made of what the server tells
+            table = pq.read_table(path)
+            origin = origin_of(path).model_copy(update={"stamp": file.stamp})
+            found = {name: table[name].to_numpy() for name in origin.makes}
+            write(path, iter([table["uid"]]), found, origin)
+        for name in ("pixels", "length/pixels"):
+            forget()
+            parts = [table[name].to_numpy() for file in files for table, _ in read_columns(file, [name])]
+            near = np.concatenate([pq.read_table(path)["pixels"].to_numpy() for path in made])
+            np.testing.assert_array_equal(np.concatenate(parts), near)

@@ -1,8 +1,8 @@
 """Columns that were made of a pool's rows: `<columns>/<folder>/<file>.parquet`, row for row with the pool's file.
 
 Each file has the uids, columns of float32, and in its schema's metadata (`poolbench.column`) an Origin: what made it of
-which file. The pool's own files are never written. `<columns>` is the pool's own folder `columns/`, or another one that
-`columns=` names; the first of several is where new ones go.
+which file. The pool's own files are never written. `<columns>` is the pool's own folder `columns/`, be it local or in a
+store, or another one that `columns=` names; the first of several is where new ones go.
 """
 
 import functools
@@ -17,8 +17,10 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from poolbench.errors import first_line, nearest
-from poolbench.files import atomic, digest_json
+from poolbench.files import digest_json
 from poolbench.validation import first_refusal
+
+from curate.pool.places import State, folders_of, opened, state_of, writing
 
 FOLDER = "columns"  # of a pool
 _KEY = b"poolbench.column"  # in the schema's metadata
@@ -60,23 +62,39 @@ class Origin(BaseModel):
 class Found(NamedTuple):
     """Where a made column of one file lies, and what it is called there."""
 
-    path: Path
+    path: str
     column: str
 
 
-def folders(made: Sequence[str]) -> dict[str, list[Path]]:
-    """The folders of columns by name, each in the places that have it, in their order."""
-    found: dict[str, list[Path]] = {}
+def folders(made: Sequence[str]) -> dict[str, list[str]]:
+    """The folders of columns by name, each in the places that have it, in their order.
+
+    Raises:
+        UnusableColumn: a place cannot be looked at.
+    """
+    found: dict[str, list[str]] = {}
     for place in made:
-        for path in sorted(Path(place).iterdir()) if Path(place).is_dir() else []:
-            if path.is_dir() and not path.name.startswith("."):
-                found.setdefault(path.name, []).append(path)
+        try:
+            names = folders_of(place)
+        except OSError as error:
+            raise UnusableColumn(f"{place} cannot be listed: {first_line(error)}") from None
+        for name in names:
+            found.setdefault(name, []).append(f"{place}/{name}")
     return found
 
 
-def path_of(folder: Path, file: str) -> Path:
+def path_of(folder: str, file: str) -> str:
     """The columns of one of the pool's files."""
-    return folder / f"{file}.parquet"
+    return f"{folder}/{file}.parquet"
+
+
+def files_of(places: Sequence[str], file: str) -> list[str]:
+    """The columns of one of the pool's files in those places that have some.
+
+    Raises:
+        UnusableColumn: a place cannot be looked at.
+    """
+    return [path for path in (path_of(place, file) for place in places) if _state(path) is not None]
 
 
 def locate(made: Sequence[str], file: str, column: str) -> Found | None:
@@ -85,16 +103,16 @@ def locate(made: Sequence[str], file: str, column: str) -> Found | None:
     Raises:
         UnusableColumn: several folders have it, or not the one that is named.
     """
-    known = folders(made)
     if "/" in column:
         folder, _, name = column.rpartition("/")
-        found = _in_folder(known.get(folder, []), file, name)
+        found = _in_folder([f"{place}/{folder}" for place in made], file, name)
+        known = folders(made) if found is None else {}
         if found is None and folder in known:
             raise UnusableColumn(f"{known[folder][0]} has no column {name!r} of {file}")
         if found is None:
             raise UnusableColumn(f"{column}: there is no such folder of columns; {nearest(folder, known)}")
         return found
-    every = {name: _in_folder(paths, file, column) for name, paths in known.items()}
+    every = {name: _in_folder(paths, file, column) for name, paths in folders(made).items()}
     there = {name: found for name, found in every.items() if found is not None}
     if len(there) > 1:
         names = " or ".join(f"{name}/{column}" for name in there)
@@ -105,19 +123,19 @@ def locate(made: Sequence[str], file: str, column: str) -> Found | None:
 def names_of(made: Sequence[str], file: str) -> list[str]:
     """The made columns of a file, for a message that guesses which one was meant."""
     found: list[str] = []
-    for paths in folders(made).values():
-        path = next((one for one in (path_of(folder, file) for folder in paths) if one.is_file()), None)
-        found += [] if path is None else [name for name in _schema(path).names if name != "uid"]
+    for places in folders(made).values():
+        for path in files_of(places, file)[:1]:
+            found += [name for name in _schema(path).names if name != "uid"]
     return found
 
 
-def origin_of(path: Path) -> Origin:
+def origin_of(path: str | Path) -> Origin:
     """What made the columns in a file.
 
     Raises:
         UnusableColumn: it cannot be read, or does not say.
     """
-    text = (_schema(path).metadata or {}).get(_KEY)
+    text = (_schema(str(path)).metadata or {}).get(_KEY)
     if text is None:
         raise UnusableColumn(
             f"{path} does not say what made it; python -m curate.columns import=<its folder> takes columns of others in"
@@ -156,7 +174,8 @@ class MadeColumn:
                 f"{found.path} was made of another {path}, whose size or time of writing was not this one's; "
                 f"make it anew: {origin.remake}"
             )
-        self._parquet = pq.ParquetFile(found.path, memory_map=False)
+        self._file = opened(found.path, _found_state(found.path).size)
+        self._parquet = pq.ParquetFile(self._file)
         if self._parquet.metadata.num_rows != rows:
             raise UnusableColumn(
                 f"{found.path} has {self._parquet.metadata.num_rows:,} rows, {path} has {rows:,}; "
@@ -167,17 +186,21 @@ class MadeColumn:
 
     def read(self, rows: int) -> pa.ChunkedArray:
         """The next so many rows."""
-        while sum(map(len, self._left)) < rows:
-            self._left.append(next(self._batches).column(0))
+        try:
+            while sum(map(len, self._left)) < rows:
+                self._left.append(next(self._batches).column(0))
+        except OSError as error:
+            raise UnusableColumn(f"{self._found.path} cannot be read: {first_line(error)}") from None
         whole = pa.chunked_array(self._left)
         self._left = [chunk for chunk in whole.slice(rows).chunks if len(chunk)]
         return whole.slice(0, rows)
 
     def close(self) -> None:
         self._parquet.close()
+        self._file.close()
 
 
-def write(path: Path, uids: Iterator[pa.ChunkedArray], columns: Mapping[str, np.ndarray], origin: Origin) -> None:
+def write(path: str | Path, uids: Iterator[pa.ChunkedArray], columns: Mapping[str, np.ndarray], origin: Origin) -> None:
     """Write the columns of a file, whole or not at all.
 
     Args:
@@ -192,7 +215,7 @@ def write(path: Path, uids: Iterator[pa.ChunkedArray], columns: Mapping[str, np.
     fields = [("uid", pa.string()), *((name, pa.float32()) for name in origin.makes)]
     schema = pa.schema(fields, metadata={_KEY: record})
     rows = 0
-    with atomic(path, "wb") as stream, pq.ParquetWriter(stream, schema, compression="zstd") as writer:
+    with writing(str(path)) as stream, pq.ParquetWriter(stream, schema, compression="zstd") as writer:
         for uid in uids:
             values = [pa.array(columns[name][rows : rows + len(uid)], pa.float32()) for name in origin.makes]
             writer.write_table(pa.table([uid.cast(pa.string()), *values], schema=schema))
@@ -203,22 +226,35 @@ def write(path: Path, uids: Iterator[pa.ChunkedArray], columns: Mapping[str, np.
                 raise ValueError(f"column {name} of {origin.scorer} is {given}, not float32 [{rows}]")
 
 
-def _in_folder(places: Sequence[Path], file: str, column: str) -> Found | None:
-    for place in places:
-        path = path_of(place, file)
-        if path.is_file() and column in _schema(path).names:
+def _in_folder(places: Sequence[str], file: str, column: str) -> Found | None:
+    for path in files_of(places, file):
+        if column in _schema(path).names:
             return Found(path, column)
     return None
 
 
-def _schema(path: Path) -> pa.Schema:
+def _state(path: str) -> State | None:
     try:
-        status = path.stat()
-        return _schema_of(str(path), status.st_mtime_ns, status.st_size, status.st_ino)
-    except (OSError, pa.ArrowException) as error:
+        return state_of(path)
+    except OSError as error:
+        raise UnusableColumn(f"{path} cannot be read: {first_line(error)}") from None
+
+
+def _found_state(path: str) -> State:
+    state = _state(path)
+    if state is None:
+        raise UnusableColumn(f"{path} does not exist; make it anew")
+    return state
+
+
+def _schema(path: str) -> pa.Schema:
+    try:
+        return _schema_of(path, _found_state(path))
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise UnusableColumn(f"{path} cannot be read: {first_line(error)}; delete it and make it anew") from None
 
 
 @functools.lru_cache(maxsize=4096)  # a column's origin is asked for by every pass
-def _schema_of(path: str, written: int, size: int, inode: int) -> pa.Schema:
-    return pq.read_schema(path)
+def _schema_of(path: str, state: State) -> pa.Schema:
+    with opened(path, state.size) as stream:
+        return pq.read_schema(stream)

@@ -4,7 +4,6 @@ memory."""
 import binascii
 import bisect
 import contextlib
-import io
 import posixpath
 import zipfile
 import zlib
@@ -19,11 +18,12 @@ import pyarrow.parquet as pq
 
 from poolbench.errors import UserError, first_line, nearest
 from poolbench.files import digest_file, digest_json
-from poolbench.remote import LISTING, PIECE, RemoteFile, StoreError, Tally, call, patiently
+from poolbench.remote import LISTING, StoreError, call, patiently
 from poolbench.subset import Subset
 from poolbench.uids import from_digits, is_uid
 
 from curate.pool.columns import FOLDER, MadeColumn, UnusableColumn, locate, names_of
+from curate.pool.places import is_remote, opened
 
 ROWS = 2**16  # rows of one piece
 PLACE = "place"  # asked for like an array: a number for each row of the pool, int64, in the order of files and rows
@@ -83,11 +83,12 @@ def list_pool(spec: str, columns: str | None = None) -> list[File]:
 
     Args:
         columns: folder of the columns that are made of it, instead of the one in the pool, which is only read then.
+            A pool in a store has one there.
 
     Raises:
         UserError: nothing there, or no parquet file in it.
     """
-    entries = _remote_entries(spec) if "://" in spec else _local_entries(spec)
+    entries = _remote_entries(spec) if is_remote(spec) else _local_entries(spec)
     found = {name: entry for name, entry in entries.items() if not name.startswith(".")}
     files: list[File] = []
     made = _made_folders(spec, columns)
@@ -104,12 +105,13 @@ def list_pool(spec: str, columns: str | None = None) -> list[File]:
 
 
 def _made_folders(spec: str, columns: str | None) -> tuple[str, ...]:
-    """Where columns that were made of a pool lie; of one in a store, only where `columns` says."""
+    """Where columns that were made of a pool lie, those that `columns` names first."""
     named = () if columns is None else (str(Path(columns).expanduser()),)
-    if "://" in spec:
-        return named
-    pool = Path(spec).expanduser()
-    return (*named, str((pool if pool.is_dir() else pool.parent) / FOLDER))
+    if is_remote(spec):
+        pool = spec.rstrip("/")
+        return (*named, f"{pool.rpartition('/')[0] if pool.endswith('.parquet') else pool}/{FOLDER}")
+    path = Path(spec).expanduser()
+    return (*named, str((path if path.is_dir() else path.parent) / FOLDER))
 
 
 class _Entry(NamedTuple):
@@ -183,7 +185,7 @@ def read_columns(
     """All rows of a file, whatever their uids, ROWS at a time; see `read`."""
     try:
         with contextlib.ExitStack() as stack:
-            parquet = pq.ParquetFile(stack.enter_context(_open_parquet(file)))
+            parquet = pq.ParquetFile(stack.enter_context(opened(file.path, file.size)))
             known, rows = parquet.schema_arrow.names, parquet.metadata.num_rows
             made = {name: _open_made(file, name, known, rows, stack) for name in columns if name not in known}
             # Arrow forgets the number of rows of no columns.
@@ -214,7 +216,7 @@ def schema_of(file: File) -> pa.Schema:
         BadFile: it cannot be read.
     """
     try:
-        with _open_parquet(file) as stream:
+        with opened(file.path, file.size) as stream:
             return pq.ParquetFile(stream).schema_arrow
     except (OSError, ValueError, pa.ArrowException) as error:
         raise BadFile(f"{file.path} cannot be read: {first_line(error)}") from error
@@ -329,37 +331,9 @@ def _characters(array: pa.Array) -> memoryview | None:
     return memoryview(data)[int(ends[0]) : int(ends[-1])]
 
 
-class _SeekableFile(RemoteFile):
-    """A file in a store of which any part can be read, as patiently as shards are."""
-
-    def __init__(self, path: str, size: int) -> None:
-        super().__init__(path, size, Tally())
-        if not size:  # listings over HTTP tell none
-            patiently(self._connect, self._failed)
-        if not self._size:
-            raise OSError("its server tells no size or sends no parts of files")
-        self._length = self._size
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._length}[whence]
-        return self._at
-
-
-def _open(path: str, size: int) -> IO[bytes]:
-    if "://" not in path:
-        return Path(path).open("rb")
-    return io.BufferedReader(_SeekableFile(path, size), PIECE)
-
-
-def _open_parquet(file: File) -> IO[bytes] | pa.NativeFile:
-    """A local one as Arrow's own, whose pieces are then Arrow's memory, which it gives back."""
-    return _open(file.path, file.size) if "://" in file.path else pa.OSFile(file.path)
+def _open_archive(file: File) -> IO[bytes] | pa.NativeFile:
+    """A local one as Python's own, which zipfile reads in small pieces."""
+    return opened(file.arrays, file.arrays_size) if is_remote(file.arrays) else Path(file.arrays).open("rb")
 
 
 class _Member(NamedTuple):
@@ -401,7 +375,7 @@ def _open_arrays(file: File, names: Sequence[str], rows: int, stack: contextlib.
         return {}
     if not file.arrays:
         raise BadFile(f"{file.path} has no .npz beside it, in which {', '.join(names)} would be")
-    archive = stack.enter_context(zipfile.ZipFile(stack.enter_context(_open(file.arrays, file.arrays_size))))
+    archive = stack.enter_context(zipfile.ZipFile(stack.enter_context(_open_archive(file))))
     known = [name.removesuffix(".npy") for name in archive.namelist()]
     members = {}
     for name in names:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from curate.pool.columns import UnusableColumn, folders, origin_of, path_of
+from curate.pool.columns import UnusableColumn, files_of, folders, origin_of
 from curate.pool.files import File, read_columns, schema_of
 from curate.pool.passes import Passes
 from curate.pool.quantile import scores
@@ -44,7 +44,7 @@ def tally(file: File) -> list[dict[str, Any]]:
     fields = schema_of(file)
     found = [_counted(file, field.name, _OWN) for field in fields if pa.types.is_floating(field.type)]
     for folder, places in folders(file.made).items():
-        path = next((one for place in places if (one := path_of(place, file.name)).is_file()), None)
+        path = next(iter(files_of(places, file.name)), None)
         if path is None:
             continue
         try:

@@ -30,6 +30,7 @@ from poolbench.machine import cores, end_with_parent
 
 from curate.models.devices import without_room
 from curate.pool.files import BadFile, File
+from curate.pool.places import forget
 
 _AHEAD = 2  # results for each worker that wait, at most, to be taken where none is kept
 
@@ -288,7 +289,7 @@ def work_folder(out: Path, named: str | None, shared: bool = False) -> Iterator[
 
 
 @contextlib.contextmanager
-def writing_results(folder: Path | None, way_out: str) -> Iterator[None]:
+def writing_results(folder: Path | str | None, way_out: str) -> Iterator[None]:
     """Tell in a line that results cannot be written. Errors of reading the pool are BadFile, so an OSError is one of
     writing.
 
@@ -310,6 +311,7 @@ def attempt(function: Callable[..., Any], arguments: tuple[Any, ...], file: File
     Raises:
         UserError: it ran out of a GPU's memory, of which another file may need less, but not all of them.
     """
+    forget()
     try:
         return Outcome(function(file, *arguments), "")
     except (pa.ArrowException, UnicodeDecodeError) as error:

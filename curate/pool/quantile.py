@@ -6,7 +6,6 @@ n-th score the next digits, and so on.
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,9 +16,10 @@ from poolbench.files import digest_json
 from poolbench.uids import split_uid, uid_text
 
 from curate.pool.chosen import Chooser, Everything, bits_of, kept_bits
-from curate.pool.columns import origin_digest
+from curate.pool.columns import UnusableColumn, folders, origin_digest
 from curate.pool.files import PLACE, BadFile, File, read, read_columns
 from curate.pool.passes import Pass, Passes, result
+from curate.pool.places import forget
 
 # Bits of each digit. The first two are all that a float32 has once it is a float64, so that it needs two passes.
 _DIGITS = (20, 15, 29)
@@ -51,10 +51,19 @@ class Column(NamedTuple):
 
 
 def column_of(files: Sequence[File], name: str) -> Column:
-    """A column with its origin, as it is now."""
-    if not any(Path(folder).is_dir() for file in files[:1] for folder in file.made):
-        return Column(name, "")
+    """A column with its origin, as it is now.
+
+    Raises:
+        UserError: the columns in a store cannot be listed.
+    """
+    forget()  # once for all files
+    try:
+        if not any(folders(file.made) for file in files[:1]):
+            return Column(name, "")
+    except UnusableColumn as error:
+        raise UserError(str(error)) from None
     found = {file.name: origin_digest(file.made, file.name, name) for file in files}
+    forget()
     return Column(name, digest_json(found)[:16] if any(found.values()) else "")
 
 

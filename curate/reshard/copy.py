@@ -12,7 +12,7 @@ import fsspec
 import numpy as np
 
 from poolbench.files import atomic, write_json
-from poolbench.remote import LISTING, STALL, StoreError, call, patiently
+from poolbench.remote import STALL, StoreError, call, patiently, put
 from poolbench.uids import mapped, uid_text
 
 from curate.reshard.job import Job, planned, shards_of
@@ -80,13 +80,7 @@ def publish(path: Path, out: str) -> None:
             while part := source.read(2**22):
                 target.write(part)
         return
-    patience = LISTING + path.stat().st_size / 2**20  # seconds; a MB a second at least
-
-    def put() -> None:
-        system, root = fsspec.core.url_to_fs(f"{out.rstrip('/')}/{path.name}")
-        call(system, "put_file", str(path), root, seconds=patience)
-
-    patiently(put)
+    put(path, f"{out.rstrip('/')}/{path.name}")
 
 
 def _write(job: Job, rows: np.ndarray[Any, Any], handle: int) -> Done:

@@ -4,6 +4,7 @@ How they are kept stands in curate/pool/columns.py.
 """
 
 import json
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from poolbench.errors import UserError
 from curate.pool import columns
 from curate.pool.files import File, read_columns
 from curate.pool.passes import Passes, writing_results
+from curate.pool.places import is_remote
 
 _WAY_OUT = "name another folder by columns="
 
@@ -71,25 +73,25 @@ def score_columns(passes: Passes, scorer: RowScorer) -> None:
         passes.each(score_file, scorer, done=lambda file: is_made(file, scorer))
 
 
-def columns_folder(files: Sequence[File], name: str) -> Path:
+def columns_folder(files: Sequence[File], name: str) -> str:
     """Where the columns of this name are written, made where it is missing.
 
     Raises:
-        UserError: the pool is in a store, or its folder cannot be written to.
+        UserError: the pool is in a store that is only read, or its folder cannot be written to.
     """
-    if not files[0].made:
-        raise UserError(f"{files[0].path} is in a store: name a local folder for columns made of it, by columns=")
-    folder = Path(files[0].made[0]) / name
-    with writing_results(folder, _WAY_OUT):
-        folder.mkdir(parents=True, exist_ok=True)
+    folder = f"{files[0].made[0]}/{name}"
+    if re.match("https?:", folder):
+        raise UserError(f"{folder} cannot be written: name a local folder for columns made of the pool, by columns=")
+    if not is_remote(folder):
+        with writing_results(folder, _WAY_OUT):
+            Path(folder).mkdir(parents=True, exist_ok=True)
     return folder
 
 
 def is_made(file: File, scorer: RowScorer) -> bool:
     """Whether a file has the columns of this scorer, made of the file as it is."""
-    path = _path(file, scorer)
     try:
-        return path.is_file() and columns.origin_of(path) == origin_of(file, scorer)
+        return columns.origin_of(_path(file, scorer)) == origin_of(file, scorer)
     except columns.UnusableColumn:
         return False
 
@@ -121,5 +123,5 @@ def score_file(file: File, scorer: RowScorer) -> None:
     columns.write(_path(file, scorer), (table["uid"] for table, _ in read_columns(file, ["uid"])), found, origin)
 
 
-def _path(file: File, scorer: RowScorer) -> Path:
-    return columns.path_of(Path(file.made[0]) / scorer.name, file.name)
+def _path(file: File, scorer: RowScorer) -> str:
+    return columns.path_of(f"{file.made[0]}/{scorer.name}", file.name)
