@@ -20,6 +20,7 @@ from poolbench.uids import DTYPE, is_uid
 from curate.models import forms
 from curate.models.devices import CPU
 from curate.scorers import vas_d
+from curate.scorers.embeddings import AT_ONCE, finite_rows
 from curate.scorers.neg_clip_loss import partitions_of
 from curate.selectors import registry
 
@@ -210,9 +211,14 @@ def test_workers_parts_blocks_and_files_make_no_difference(
 
     first = made("one.npy")
     monkeypatch.setattr(forms, "_ROWS", 7)
-    monkeypatch.setattr(forms, "_MANY", 9)
-    monkeypatch.setattr("curate.models.devices.CPU", CPU._replace(side=11))
+    monkeypatch.setattr(forms, "MANY", 9)
+    monkeypatch.setattr("curate.models.devices.CPU", CPU._replace(side=11, strip=5))
     assert made("blocks.npy") == first
+    if spec["filter"] == "vas_d":
+        monkeypatch.setattr(vas_d, "_MOST", 2)  # files of a group; there are four
+        monkeypatch.setattr(vas_d, "AT_ONCE", 64)
+        monkeypatch.setattr(vas_d, "_LOOKED_AT", 50)
+        assert made("groups.npy") == first
     if name in ("vas", "vas_d", "both"):
         assert made("workers.npy", "workers=2") == first
     for number in (2, 1, 3):
@@ -292,7 +298,7 @@ def test_scores_that_are_there_serve_another_selection(tmp_path: Path, monkeypat
         fraction = ["filter.fraction=0.2", "filter.fraction=0.5"][:: 1 if name != "vas_d" else 2]
         curate(*words, fraction[0], f"out={tmp_path}/{name}-a.npy")
         with monkeypatch.context() as patched:
-            for function in ("quadratic", "largest", "pair_losses"):
+            for function in ("Quadratic", "largest", "pair_losses"):
                 for module in ("vas", "norm_sim", "neg_clip_loss", "vas_d"):
                     patched.setattr(f"curate.scorers.{module}.{function}", _never, raising=False)
             assert curate(*words, fraction[-1], f"out={tmp_path}/{name}-b.npy") == 1
@@ -341,6 +347,57 @@ def test_rounds_go_on_where_a_kill_has_left_them(tmp_path: Path, monkeypatch: py
     assert curate(*again) == 1
     assert done == [5, 6]
     assert (tmp_path / "killed.npy").read_bytes() == (tmp_path / "whole.npy").read_bytes()
+
+
+def test_a_file_is_scored_piece_by_piece(tmp_path: Path) -> None:
+    rng, rows = np.random.default_rng(13), AT_ONCE + 100
+    arrays = {name: vectors_of(rows, rng, "odd") for name in ("l14_img", "l14_txt")}
+    write_file(tmp_path / "pool" / "0.parquet", columns_of(rows), arrays)
+    for name in ("vas", "norm_sim_inf", "vas_d_alone"):
+        spec = specs(write_targets(tmp_path / "targets.npy"))[name]
+        word, out = described(tmp_path / "filter.yaml", spec), tmp_path / f"{name}.npy"
+        assert curate(word, f"pool={tmp_path}/pool", f"out={out}") == 0
+        rows_ = frame(tmp_path / "pool")
+        np.testing.assert_array_equal(np.load(out), uids_of(rows_[plain(spec, tmp_path / "pool", rows_)]))
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32])
+def test_rows_that_are_numbers_are_told_by_their_bits(kind: type[np.floating[Any]]) -> None:
+    bits = np.arange(2**16, dtype=np.uint16)  # all that a float16 can be, and every leading half of a float32
+    every = bits.view(np.float16) if kind == np.float16 else (bits.astype(np.uint32) << 16 | 1).view(np.float32)
+    every = np.concatenate([every, np.array([np.inf, -np.inf, np.nan, np.finfo(kind).max], kind)])
+    beside = np.zeros((len(every), 2), kind)
+    beside[:, 1] = every
+    np.testing.assert_array_equal(finite_rows(beside), np.isfinite(every))
+    assert finite_rows(beside[:0]).shape == (0,) and finite_rows(beside[:, :0]).all()
+
+
+def test_a_file_that_is_gone_between_rounds_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pool, keep = write_random(tmp_path / "pool", 11, "unit"), vas_d._Rounds._keep
+
+    def losing(self: Any, number: int, *given: Any) -> None:
+        keep(self, number, *given)
+        if number == 2:
+            (pool / "3.npz").rename(tmp_path / "gone")
+
+    monkeypatch.setattr(vas_d._Rounds, "_keep", losing)
+    words = ["filter=vas_d", "filter.rounds=4", "filter.fraction=0.2", f"pool={pool}", f"out={tmp_path}/out.npy"]
+    assert curate(*words) == 2
+    assert "3.parquet cannot be read" in capsys.readouterr().err.splitlines()[-1]
+    (tmp_path / "gone").rename(pool / "3.npz")
+    assert curate(*words) == 1
+    spec = {"filter": "vas_d", "rounds": 4, "fraction": 0.2}
+    np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), uids_of(frame(pool)[plain(spec, pool, frame(pool))]))
+
+
+def test_files_of_different_widths_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pool = write_random(tmp_path / "pool", 12, "unit", files=2)
+    arrays = {name: np.ones((250, WIDTH + 1), np.float16) for name in ("l14_img", "l14_txt")}
+    write_file(pool / "2.parquet", columns_of(250, 5000), arrays)
+    assert curate("filter=vas_d", "filter.fraction=0.2", f"pool={pool}", f"out={tmp_path}/out.npy") == 2
+    assert f"2.npz has embeddings of another width than {pool}/0.npz" in capsys.readouterr().err
 
 
 def test_what_is_wrong_is_told_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ from poolbench.errors import UserError
 
 from curate.models import forms
 from curate.models.devices import CPU, checked, on_torch
-from curate.models.forms import gram, largest, pair_losses, quadratic
+from curate.models.forms import Quadratic, gram, largest, pair_losses
 
 KINDS = ("unit", "mixed", "tiny", "huge", "half")
 
@@ -39,8 +39,8 @@ def single(values: np.ndarray) -> np.ndarray:
 
 
 def devices() -> list[Any]:
-    small = CPU._replace(side=7)
-    return [CPU, small, on_torch("cpu")._replace(side=5)]
+    small = CPU._replace(side=7, strip=5)
+    return [CPU, small, on_torch("cpu")._replace(side=5, strip=7)]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -53,9 +53,9 @@ def test_products_are_those_of_double_precision(kind: str, targets: str) -> None
         np.testing.assert_allclose(
             largest(some, [others[:50], others[50:]], device), single(abs(products).max(1)), **near
         )
-        found = quadratic(some, gram(others, device), lambda values: values / 90, device)
+        found = Quadratic(gram(others, device), device)(some, lambda values: values / 90)
         np.testing.assert_allclose(found, single((products**2).sum(1) / 90), **near)
-        found = quadratic(some, gram(others, device), np.sqrt, device)
+        found = Quadratic(gram(others, device), device)(some, np.sqrt)
         np.testing.assert_allclose(found, single(np.sqrt((products**2).sum(1))), **near)
 
 
@@ -63,12 +63,12 @@ def test_products_are_those_of_double_precision(kind: str, targets: str) -> None
 def test_no_bit_depends_on_the_rows_beside_a_row(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     some, others = vectors_of(400, 48, kind, 3), vectors_of(120, 48, "unit", 4)
     matrix = gram(others)
-    whole = quadratic(some, matrix, np.sqrt), largest(some, [others])
+    whole = Quadratic(matrix)(some, np.sqrt), largest(some, [others])
     order = np.random.default_rng(5).permutation(len(some))
     for rows, device in zip((1, 3, 64), devices(), strict=True):
         monkeypatch.setattr(forms, "_ROWS", rows)
-        monkeypatch.setattr(forms, "_MANY", rows)
-        np.testing.assert_array_equal(quadratic(some[order], matrix, np.sqrt, device), whole[0][order])
+        monkeypatch.setattr(forms, "MANY", rows)
+        np.testing.assert_array_equal(Quadratic(matrix, device)(some[order], np.sqrt), whole[0][order])
         np.testing.assert_array_equal(largest(some[order], [others[60:], others[:60]], device), whole[1][order])
 
 
@@ -103,7 +103,7 @@ def test_equal_vectors_score_alike_wherever_they_stand() -> None:
     some = np.repeat(vectors_of(50, 40, "half", 7), 40, axis=0)
     order = rng.permutation(len(some))
     others = vectors_of(3000, 40, "half", 8)
-    for scores in (quadratic(some[order], gram(others), np.sqrt), largest(some[order], [others])):
+    for scores in (Quadratic(gram(others))(some[order], np.sqrt), largest(some[order], [others])):
         back = np.empty_like(scores)
         back[order] = scores
         assert (back.reshape(50, 40) == back[::40, None]).all()
@@ -143,7 +143,7 @@ def test_short_sums_are_the_shifted_ones(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_nothing_is_an_answer_to_nothing() -> None:
     none = np.empty((0, 4), np.float16)
-    assert quadratic(none, np.eye(4), np.sqrt).shape == (0,)
+    assert Quadratic(np.eye(4))(none, np.sqrt).shape == (0,)
     assert largest(none, [np.ones((2, 4), np.float16)]).shape == (0,)
 
 

@@ -22,11 +22,13 @@ class Device(NamedTuple):
         functions: numpy, or torch.
         where: None for numpy, else a device of torch.
         side: rows and columns of a block of products: what fits a core's cache, or fills a GPU.
+        strip: columns of a strip of a matrix of which only half is multiplied.
     """
 
     functions: Any
     where: str | None
     side: int
+    strip: int
 
     def put(self, array: np.ndarray, kind: type[np.floating[Any]]) -> Any:
         """The array in this precision, there."""
@@ -44,7 +46,7 @@ class Device(NamedTuple):
         return found
 
 
-CPU = Device(np, None, 1024)
+CPU = Device(np, None, 1024, 128)
 
 
 def checked(name: str) -> str:
@@ -90,4 +92,4 @@ def on_torch(where: str) -> Device:
     """A device of torch by its name."""
     import torch
 
-    return Device(torch, where, 8192)
+    return Device(torch, where, 8192, 1024)

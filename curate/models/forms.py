@@ -19,7 +19,7 @@ import numpy as np
 from curate.models.devices import CPU, Device
 
 _ROWS = 2**10  # that are multiplied at a time
-_MANY = 2**14  # rows that are compared with a block of targets before the next block is looked at
+MANY = 2**14  # rows that are compared with a block of targets before the next block is looked at
 _LARGEST = float(np.finfo(np.float32).max)
 _EXPONENT = 300.0  # of a power of e that a sum of a batch's can hold, and so can its inverse
 _SINGLE, _DOUBLE = float(np.finfo(np.float32).eps), float(np.finfo(np.float64).eps)
@@ -52,30 +52,51 @@ def gram(vectors: np.ndarray, device: Device = CPU) -> np.ndarray:
     return total
 
 
-def quadratic(
-    vectors: np.ndarray, matrix: np.ndarray, last: Callable[[np.ndarray], np.ndarray], device: Device = CPU
-) -> np.ndarray:
-    """`last` of x' M x for each vector x, float32 [n]; it must rise with its argument, which is no less than 0.
+class Quadratic:
+    """x' M x of vectors x.
 
-    Args:
-        vectors: [n, width], of half or single precision, all finite.
-        matrix: float64 [width, width], with no negative eigenvalue.
+    M has the same value for a pair of numbers twice: its upper half is multiplied with the lower one added, a strip of
+    columns at a time, which is little more than half of the products.
     """
-    there = device.put(matrix, np.float64)
-    size = (len(matrix) + 32) * _DOUBLE * np.linalg.norm(matrix)  # what so many products and sums can be wrong by
-    parts = [np.empty(0, np.float32)]
-    for start in range(0, len(vectors), _ROWS):
-        some = vectors[start : start + _ROWS]
-        block = device.put(some, np.float64)
-        values = device.get(device.functions.einsum("ij,ij->i", block @ there, block))
-        errors = device.get(device.functions.einsum("ij,ij->i", block, block)) * size
-        low, high = (last(np.maximum(values + sign * errors, 0)) for sign in (-1, 1))
 
-        def exact(row: int, some: np.ndarray = some) -> float:
-            return float(last(np.array([max(_quadratic(some[row].astype(np.float64), matrix), 0.0)]))[0])
+    def __init__(self, matrix: np.ndarray, device: Device = CPU) -> None:
+        """
+        Args:
+            matrix: float64 [width, width], with no negative eigenvalue.
+        """
+        self._matrix, self._device = matrix, device
+        upper = np.triu(matrix + matrix.T)
+        np.fill_diagonal(upper, matrix.diagonal())
+        # What so many products and sums can be wrong by, for a vector of length 1.
+        self._error = (len(matrix) + 32) * _DOUBLE * float(np.linalg.norm(upper))
+        strips = (slice(at, at + device.strip) for at in range(0, len(matrix), device.strip))
+        self._strips = [(strip, device.put(upper[: strip.stop, strip], np.float64)) for strip in strips]
 
-        parts.append(settled(low, high, exact))
-    return np.concatenate(parts)
+    def __call__(self, vectors: np.ndarray, last: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        """`last` of each vector's value, float32 [n]; it must rise with its argument, which is no less than 0.
+
+        Args:
+            vectors: [n, width], of half or single precision, all finite.
+        """
+        parts = [np.empty(0, np.float32)]
+        for start in range(0, len(vectors), _ROWS):
+            some = vectors[start : start + _ROWS]
+            values, squares = self._values(some)
+            low, high = (last(np.maximum(values + sign * squares * self._error, 0)) for sign in (-1, 1))
+
+            def exact(row: int, some: np.ndarray = some) -> float:
+                return float(last(np.array([max(_quadratic(some[row].astype(np.float64), self._matrix), 0.0)]))[0])
+
+            parts.append(settled(low, high, exact))
+        return np.concatenate(parts)
+
+    def _values(self, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The value and the squared length of each vector, float64 [n] both."""
+        device = self._device
+        block, values = device.put(vectors, np.float64), device.zeros(len(vectors))
+        for strip, upper in self._strips:
+            values += device.functions.einsum("ij,ij->i", block[:, : strip.stop] @ upper, block[:, strip])
+        return device.get(values), device.get(device.functions.einsum("ij,ij->i", block, block))
 
 
 def largest(vectors: np.ndarray, targets: Sequence[np.ndarray], device: Device = CPU) -> np.ndarray:
@@ -93,8 +114,8 @@ def largest(vectors: np.ndarray, targets: Sequence[np.ndarray], device: Device =
     for block in blocks:
         length = max(length, float(np.linalg.norm(block.astype(np.float64), axis=1).max()))
     parts = [np.empty(0, np.float32)]
-    for start in range(0, len(vectors), _MANY):
-        parts.append(_largest(vectors[start : start + _MANY], blocks, float(scale), length, device))
+    for start in range(0, len(vectors), MANY):
+        parts.append(_largest(vectors[start : start + MANY], blocks, float(scale), length, device))
     return np.concatenate(parts)
 
 

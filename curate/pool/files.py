@@ -180,27 +180,52 @@ def read(file: File, columns: Sequence[str] = (), arrays: Sequence[str] = ()) ->
 
 
 def read_columns(
-    file: File, columns: Sequence[str], arrays: Sequence[str] = ()
+    file: File, columns: Sequence[str], arrays: Sequence[str] = (), at_once: int = ROWS
 ) -> Iterator[tuple[pa.Table, dict[str, np.ndarray]]]:
-    """All rows of a file, whatever their uids, ROWS at a time; see `read`."""
+    """All rows of a file, whatever their uids, so many at a time; see `read`."""
+    with _telling(file), contextlib.ExitStack() as stack:
+        parquet = pq.ParquetFile(stack.enter_context(opened(file.path, file.size)))
+        known, rows = parquet.schema_arrow.names, parquet.metadata.num_rows
+        made = {name: _open_made(file, name, known, rows, stack) for name in columns if name not in known}
+        # Arrow forgets the number of rows of no columns.
+        own = [name for name in columns if name in known] or known[:1]
+        members = _open_arrays(file, [name for name in arrays if name != PLACE], rows, stack)
+        start = file.number * PLACES
+        for batch in parquet.iter_batches(at_once, columns=own, use_threads=False):
+            table = plain(pa.Table.from_batches([batch]))
+            for name, column in made.items():
+                table = table.append_column(name, column.read(len(table)))
+            pieces = {name: member.read(len(table)) for name, member in members.items()}
+            if PLACE in arrays:
+                pieces[PLACE] = np.arange(start, start + len(table))
+            start += len(table)
+            yield table.select(list(columns)) if made else table, pieces
+
+
+def read_array(file: File, name: str, rows: int, at_once: int) -> Iterator[np.ndarray]:
+    """An array of a file's npz, so many rows at a time, without a look at the parquet.
+
+    Args:
+        rows: of the parquet.
+
+    Raises:
+        BadFile: see `read`.
+    """
+    with _telling(file), contextlib.ExitStack() as stack:
+        member = _open_arrays(file, [name], rows, stack)[name]
+        for start in range(0, rows, at_once):
+            yield member.read(min(at_once, rows - start))
+
+
+@contextlib.contextmanager
+def _telling(file: File) -> Iterator[None]:
+    """Tell in a line why a file cannot be read.
+
+    Raises:
+        BadFile: as said.
+    """
     try:
-        with contextlib.ExitStack() as stack:
-            parquet = pq.ParquetFile(stack.enter_context(opened(file.path, file.size)))
-            known, rows = parquet.schema_arrow.names, parquet.metadata.num_rows
-            made = {name: _open_made(file, name, known, rows, stack) for name in columns if name not in known}
-            # Arrow forgets the number of rows of no columns.
-            own = [name for name in columns if name in known] or known[:1]
-            members = _open_arrays(file, [name for name in arrays if name != PLACE], rows, stack)
-            start = file.number * PLACES
-            for batch in parquet.iter_batches(ROWS, columns=own, use_threads=False):
-                table = plain(pa.Table.from_batches([batch]))
-                for name, column in made.items():
-                    table = table.append_column(name, column.read(len(table)))
-                pieces = {name: member.read(len(table)) for name, member in members.items()}
-                if PLACE in arrays:
-                    pieces[PLACE] = np.arange(start, start + len(table))
-                start += len(table)
-                yield table.select(list(columns)) if made else table, pieces
+        yield
     except UnusableColumn as error:
         raise BadFile(str(error)) from None
     except (zipfile.BadZipFile, zlib.error) as error:

@@ -13,11 +13,11 @@ import shutil
 import signal
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -32,6 +32,7 @@ from curate.models.devices import without_room
 from curate.pool.files import BadFile, File
 from curate.pool.places import forget
 
+_Work = TypeVar("_Work")  # what a worker is given: a file, or a group of them
 _AHEAD = 2  # results for each worker that wait, at most, to be taken where none is kept
 
 
@@ -196,6 +197,22 @@ class Passes:
             call = functools.partial(attempt, function, arguments)
             deque(self._made(call, function.__name__, wanted, len(wanted)), maxlen=0)
 
+    def gathered(self, function: Callable[..., Any], groups: Sequence[Any], *arguments: Any) -> Iterator[Any]:
+        """`function(group, *arguments)` of each group of files, in parallel; results come in the order of the groups,
+        and are kept nowhere.
+
+        Args:
+            function: of a module, picklable; what it raises of a file is BadFile.
+
+        Raises:
+            UserError: a file cannot be used, or see `map`.
+        """
+        call = functools.partial(attempt_group, function, arguments)
+        for _, outcome in self._outcomes(call, groups, _AHEAD * self._workers):
+            if outcome.why:
+                raise UserError(outcome.why)
+            yield outcome.value
+
     def _turns(self) -> Iterator[list[File]]:
         """The files of this part, then those of each of the others."""
         number, of = self._part
@@ -231,14 +248,15 @@ class Passes:
         return writing_results(self._work, "choose another folder by work=")
 
     def _outcomes(
-        self, call: Callable[[File], Outcome], files: list[File], ahead: int
-    ) -> Iterator[tuple[File, Outcome]]:
-        """The calls, in the order of the files, of which at most `ahead` are begun before the first is taken."""
+        self, call: Callable[[_Work], Outcome], files: Sequence[_Work], ahead: int
+    ) -> Iterator[tuple[_Work, Outcome]]:
+        """The calls, in the order of the files or groups of them, of which at most `ahead` are begun before the first
+        is taken."""
         if self._workers == 1 or len(files) < 2:
             for file in files:
                 yield file, call(file)
             return
-        waiting: deque[tuple[File, concurrent.futures.Future[Outcome]]] = deque()
+        waiting: deque[tuple[_Work, concurrent.futures.Future[Outcome]]] = deque()
         try:
             for file in files:
                 waiting.append((file, self._started().submit(call, file)))
@@ -325,6 +343,16 @@ def attempt(function: Callable[..., Any], arguments: tuple[Any, ...], file: File
         raise UserError(advice) from None
     finally:
         pa.default_memory_pool().release_unused()  # what Arrow keeps of each file would add up over the first few
+
+
+def attempt_group(function: Callable[..., Any], arguments: tuple[Any, ...], group: Any) -> Outcome:
+    """Call a function of some files."""
+    try:
+        return Outcome(function(group, *arguments), "")
+    except (BadFile, pa.ArrowException) as error:
+        return Outcome(None, first_line(error))
+    finally:
+        pa.default_memory_pool().release_unused()
 
 
 def make(step: Pass, file: File) -> Outcome:

@@ -13,7 +13,7 @@ import numpy as np
 
 from curate.models import targets as of_targets
 from curate.models.devices import opened
-from curate.models.forms import largest, quadratic
+from curate.models.forms import MANY, Quadratic, largest
 from curate.models.targets import Targets, gram_of
 from curate.pool.files import File
 from curate.scorers.embeddings import scored
@@ -41,10 +41,11 @@ class NormSim(RowScorer):
         return {"targets": self.targets.digest, "embedding": self.arrays[0], "p": self.p}
 
     def score(self, file: File) -> Mapping[str, np.ndarray]:
-        return {self.makes[0]: scored(file, self.arrays[0], self.targets, self._of_some)}
-
-    def _of_some(self, vectors: np.ndarray) -> np.ndarray:
-        device = opened(self.device)
+        device, (array,) = opened(self.device), self.arrays
         if self.p == "2":
-            return quadratic(vectors, gram_of(self.targets), np.sqrt, device)
-        return largest(vectors, of_targets.opened(self.targets), device)
+            form = Quadratic(gram_of(self.targets), device)
+            found = scored(file, array, self.targets, lambda vectors: form(vectors, np.sqrt))
+        else:
+            targets = of_targets.opened(self.targets)
+            found = scored(file, array, self.targets, lambda vectors: largest(vectors, targets, device), MANY)
+        return {self.makes[0]: found}

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from curate.models.devices import opened
-from curate.models.forms import quadratic
+from curate.models.forms import Quadratic
 from curate.models.targets import Targets, gram_of
 from curate.pool.files import File
 from curate.scorers.embeddings import scored
@@ -36,6 +36,6 @@ class Vas(RowScorer):
         return {"targets": self.targets.digest, "embedding": self.arrays[0]}
 
     def score(self, file: File) -> Mapping[str, np.ndarray]:
-        matrix, device, rows = gram_of(self.targets), opened(self.device), self.targets.rows
-        of_some = lambda vectors: quadratic(vectors, matrix, lambda values: values / rows, device)  # noqa: E731
+        form, rows = Quadratic(gram_of(self.targets), opened(self.device)), self.targets.rows
+        of_some = lambda vectors: form(vectors, lambda values: values / rows)  # noqa: E731
         return {"vas": scored(file, self.arrays[0], self.targets, of_some)}
