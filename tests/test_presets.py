@@ -51,7 +51,7 @@ def test_what_is_given_counts() -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["filter=t_mars", "scale=small"], "filter=t_mars was published at scale=medium, not at small; without"),
+        (["filter=tmars", "scale=small"], "filter=tmars was published at scale=medium, not at small; without"),
         (["filter=basic", "scale=medum"], "scale=medum is not known; did you mean 'medium'?"),
         (["filter=union", "scale=medium"], "filter=union has no published selection; known: "),
         (["filter=mine.yaml", "scale=medium"], "scale=medium is for a published method by its name, not for mine.yaml"),

@@ -102,15 +102,23 @@ class Maker(NamedTuple):
 
 
 class Made(NamedTuple):
-    """What one scorer makes: columns of the parquet, arrays of the npz, and the name by which it is recorded."""
+    """What is made and recorded at once: columns of the parquet, arrays of the npz, and the name of the record.
+
+    Columns are of float32, but for those that are in `texts`, too.
+    """
 
     name: str
     columns: tuple[str, ...]
     arrays: tuple[str, ...]
+    texts: tuple[str, ...] = ()
+
+    def kind(self, column: str) -> pa.DataType:
+        """Of the values of a column."""
+        return pa.string() if column in self.texts else pa.float32()
 
 
 class Scores(NamedTuple):
-    """The numbers of some rows: columns float32 [n], arrays float32 [n, d], by name, row for row."""
+    """What there is of some rows: columns float32 or str [n], arrays float32 [n, d], by name, row for row."""
 
     columns: dict[str, np.ndarray]
     arrays: dict[str, np.ndarray]
@@ -167,13 +175,14 @@ class ScoredShard:
         if made.name in _records(self.parquet):
             self._forget(made)
         records = _records(self.parquet) if kept else {}
-        arrays = self._arrays() if kept else {}
-        arrays |= {name: scores.arrays[name].astype(np.float16) for name in made.arrays}
-        with atomic(self.npz, "wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy types the flag allow_pickle as any keyword
+        if made.arrays or not kept or not self.npz.exists():
+            arrays = self._arrays() if kept else {}
+            arrays |= {name: scores.arrays[name].astype(np.float16) for name in made.arrays}
+            with atomic(self.npz, "wb") as file:
+                np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy types the flag allow_pickle as any keyword
         table = pq.read_table(self.parquet) if kept else _table(rows)
         for name in made.columns:
-            table = _with_column(table, name, pa.array(scores.columns[name], pa.float32()))
+            table = _with_column(table, name, pa.array(scores.columns[name], made.kind(name)))
         plain = record.model_dump(mode="json", exclude_defaults=True)
         self._replace(table, {**records, made.name: plain})
 
@@ -203,7 +212,7 @@ class ScoredShard:
         records = {name: record for name, record in _records(self.parquet).items() if name != made.name}
         table = pq.read_table(self.parquet)
         for name in made.columns:
-            table = _with_column(table, name, pa.nulls(len(table), pa.float32()))
+            table = _with_column(table, name, pa.nulls(len(table), made.kind(name)))
         self._replace(table, records)
 
     def _replace(self, table: pa.Table, records: Mapping[str, Any]) -> None:

@@ -7,10 +7,10 @@ by options of its own, and one subclass of `Scorer`. Docs: docs/score.md.
 import contextlib
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from poolbench.command import part_of
 from poolbench.errors import UserError
@@ -18,6 +18,7 @@ from poolbench.files import files_in
 from poolbench.options import option, output, source
 
 from curate.pool.scored import Conditions, Identity, Made, Record, ScoredShard, Scores, is_scored, row_of
+from curate.scorers.views import OneView, Seen, add
 
 if TYPE_CHECKING:  # torch takes seconds to import, which help and a mistake in the options need not wait for
     import torch
@@ -62,16 +63,25 @@ class ScorerOptions:
 
 @dataclass
 class Clock:
-    """Where the time goes, in seconds."""
+    """Where the time goes, in seconds: ours, and `busy` and `within` that of the workers, as their batches tell it."""
 
     spent: dict[str, float] = field(default_factory=dict)
     began: float = field(default_factory=time.perf_counter)
+    samples: int = 0
+    busy: float = 0.0
+    within: dict[str, float] = field(default_factory=dict)
+
+    def take(self, batch: "Batch") -> None:
+        """Count a batch, and what it cost its worker."""
+        self.samples += len(batch.rows)
+        self.busy += batch.busy
+        add(self.within, batch.seconds)
 
     @contextlib.contextmanager
     def on(self, what: str) -> Iterator[None]:
         began = time.perf_counter()
         yield
-        self.spent[what] = self.spent.get(what, 0.0) + time.perf_counter() - began
+        add(self.spent, {what: time.perf_counter() - began})
 
     def waiting(self, items: Iterator[Value]) -> Iterator[Value]:
         """The items, while the time until each comes counts as waiting."""
@@ -82,11 +92,33 @@ class Clock:
                 return
             yield item
 
-    def shares(self, samples: int) -> str:
+    def shares(self) -> str:
         """One line: the rate, and the share of each kind of time."""
         total = max(time.perf_counter() - self.began, 1e-9)
-        parts = ", ".join(f"{what} {seconds / total:.0%}" for what, seconds in self.spent.items())
-        return f"{samples / total:,.0f} samples/s; {parts}"
+        rate = self.samples / total
+        parts = [f"{rate:,.0f} samples/s" if rate >= 10 else f"{rate:.1f} samples/s", _shares(self.spent, total)]
+        if self.within:
+            parts.append(f"of the workers' time {_shares(self.within, self.busy)}")
+        return "; ".join(parts)
+
+
+def _shares(seconds: Mapping[str, float], total: float) -> str:
+    return ", ".join(f"{what} {part / max(total, 1e-9):.0%}" for what, part in seconds.items())
+
+
+class Product(NamedTuple):
+    """What is made and recorded for itself, so that a shard which has it is not scored for it again.
+
+    Attributes:
+        may_lack: whether a picture with a problem (see Seen) has none of its numbers; they are NaN, and the sample is
+            listed with the bad ones.
+        conventions: what its record says besides; None for those of the scorer.
+    """
+
+    made: Made
+    identity: Identity
+    may_lack: bool = False
+    conventions: Mapping[str, Any] | None = None
 
 
 class ShardFiles(Protocol):
@@ -98,6 +130,13 @@ class ShardFiles(Protocol):
     def in_the_way(self, made: Made, conditions: Conditions) -> str: ...
     def same_rows(self, rows: Sequence[Mapping[str, Any]]) -> bool: ...
     def write(self, made: Made, rows: Sequence[Mapping[str, Any]], scores: Scores, record: Record) -> None: ...
+
+
+class Part(NamedTuple):
+    """A shard and the files that it becomes."""
+
+    shard: "Shard"
+    files: ShardFiles
 
 
 class Scorer(ABC):
@@ -113,6 +152,9 @@ class Scorer(ABC):
         row_of: a sample to its row, with `uid`, and with `text` where captions are read; called in the workers; raises
             ValueError for one that cannot be scored.
         conventions: once loaded, what is recorded of the model besides.
+
+    One that makes several things which are there or not for themselves has `products` instead of `made` and `identity`;
+    one that needs more of a picture than it as it is has `look`.
     """
 
     made: Made
@@ -128,6 +170,17 @@ class Scorer(ABC):
     def __str__(self) -> str:
         """What scores, for the line that a run begins with."""
         return f"{self.identity.model} as {self.made.name}"
+
+    @property
+    def products(self) -> Sequence[Product]:
+        """All that it makes."""
+        return (Product(self.made, self.identity),)
+
+    @property
+    def look(self) -> Callable[[bytes, Set[str]], Seen]:
+        """Once loaded, what becomes of a picture file where the products of these names are wanted; called in the
+        workers, to which it is sent. It raises ValueError for a bad picture."""
+        return OneView(self.pixels)
 
     def called(self, shard: "Shard") -> str:
         """The name of a shard, one of `shards=` alone, with folders parted by "/"; its files are called after it."""
@@ -162,8 +215,16 @@ class Scorer(ABC):
 
     @abstractmethod
     def score(self, batch: "Batch", clock: Clock) -> Scores:
-        """The columns and arrays of a batch's rows; `clock` is told what the time goes into.
+        """The columns and arrays of a batch's rows, at least those of the products that are `wanted` of them; `clock`
+        is told what the time goes into.
 
         Raises:
             UserError: numbers that are not finite, as a diverged model gives.
+        """
+
+    def finish(self, every: Sequence[Part], ours: Sequence[Part]) -> None:  # noqa: B027 (most have nothing to do)
+        """What is left to do when all of our shards, of every one that `shards=` names, are through.
+
+        Raises:
+            UserError: it cannot be done.
         """

@@ -26,8 +26,8 @@ from poolbench.shards.samples import Problem, commonest
 from poolbench.shards.sources import Shard, resolve
 from poolbench.shards.workers import Iterated, loader_of, readable_errors
 
-from curate.pool.scored import Conditions, Record, Scores
-from curate.scorers.base import Clock, Scorer, ScorerOptions, ShardFiles
+from curate.pool.scored import Conditions, Made, Record, Scores
+from curate.scorers.base import Clock, Part, Product, Scorer, ScorerOptions, ShardFiles
 from curate.scorers.registry import build
 from curate.scorers.stream import End, Failed, Message, ScoreStream
 
@@ -35,28 +35,33 @@ _SHOWN = 10  # bad samples that are printed; the file lists all
 
 
 class Job(NamedTuple):
-    """One shard that has to be scored, where its scores go, and what they will depend on."""
+    """One shard that has to be scored, where its scores go, and which products it lacks."""
 
     shard: Shard
     files: ShardFiles
-    conditions: Conditions
+    lacks: list[Product]
+
+    @property
+    def names(self) -> list[str]:
+        return [one.made.name for one in self.lacks]
 
 
 @dataclass
 class Report:
-    """What became of the shards: the records of the scored ones and why the others have none, by name."""
+    """What became of the shards: the records of the scored ones, one of each product, and why the others have none."""
 
-    records: dict[str, Record] = field(default_factory=dict)
+    records: dict[str, list[Record]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
-        return sum(record.rows for record in self.records.values())
+        return sum(records[0].rows for records in self.records.values())
 
     @property
     def bad(self) -> list[tuple[str, str, str]]:
         """(shard, key, reason) of all that was left out; an empty key stands for the rest of a shard."""
-        found = [(name, key, why) for name, record in self.records.items() for key, why in record.bad]
+        each = [(name, one) for name, records in self.records.items() for record in records for one in record.bad]
+        found = {(name, key, why) for name, (key, why) in each}
         return sorted([*found, *((name, "", why) for name, why in self.failed.items())])
 
 
@@ -119,18 +124,19 @@ def score(scorer: Scorer, options: ScorerOptions, device: torch.device) -> int:
     Raises:
         UserError: see `run`; a model that gives no finite numbers, or a batch that does not fit the device.
     """
-    jobs = _jobs(scorer, options)
-    scorer.begin({job.files.name: job.shard for job in jobs})
+    every = _parts(scorer, options)
+    scorer.begin({part.files.name: part.shard for part in every})
     index, count = part_of(options.part)
-    jobs, report = jobs[index - 1 :: count], Report()
-    todo = _unfinished(jobs, scorer, options.overwrite, report)
-    print(f"{scorer}: {len(todo)} of {len(jobs)} shards to score, {device}")
+    ours, report = every[index - 1 :: count], Report()
+    todo = _unfinished(ours, scorer, options.overwrite, report)
+    print(f"{scorer}: {len(todo)} of {len(ours)} shards to score, {device}")
     if todo:
         _score_all(todo, scorer, options, device, report)
+    scorer.finish(every, [part for part in ours if part.shard.name not in report.failed])
     return _summarized(Path(options.out), f".{index}-of-{count}" if count > 1 else "", report)
 
 
-def _jobs(scorer: Scorer, options: ScorerOptions) -> list[Job]:
+def _parts(scorer: Scorer, options: ScorerOptions) -> list[Part]:
     """Every shard of `shards=`, with the files it becomes.
 
     Raises:
@@ -148,30 +154,35 @@ def _jobs(scorer: Scorer, options: ScorerOptions) -> list[Job]:
     missing = sum(source.missing for source in data.sources)
     if missing:
         print(f"{missing} names of the brace pattern do not exist")
-    identity = scorer.identity.model_dump()
-    return [
-        Job(shard, scorer.files_of(name), Conditions(**identity, size=shard.size))
-        for shard, name in zip(shards, names, strict=True)
-    ]
+    return [Part(shard, scorer.files_of(name)) for shard, name in zip(shards, names, strict=True)]
 
 
-def _unfinished(jobs: Sequence[Job], scorer: Scorer, overwrite: bool, report: Report) -> list[Job]:
-    """The shards without scores that were made like this; the others' records go into the report.
+def _unfinished(parts: Sequence[Part], scorer: Scorer, overwrite: bool, report: Report) -> list[Job]:
+    """The shards that lack a product that was made like this; the records of what they have go into the report.
 
     Raises:
-        UserError: other scores of this name would be lost.
+        UserError: other scores of one of the names would be lost.
     """
     todo = []
-    for job in jobs:
-        way = job.files.in_the_way(scorer.made, job.conditions)
-        if way and not overwrite:
-            raise UserError(f"{job.files} holds {way}; choose another arch= or out=, or say overwrite=true")
-        record = job.files.record(scorer.made)
-        if record is None or record.conditions != job.conditions:
+    for shard, files in parts:
+        job = Job(shard, files, [])
+        for product in scorer.products:
+            made, conditions = product.made, _conditions(product, shard)
+            way = files.in_the_way(made, conditions)
+            if way and not overwrite:
+                raise UserError(f"{files} holds {way}; choose another arch= or out=, or say overwrite=true")
+            record = files.record(made)
+            if record is None or record.conditions != conditions:
+                job.lacks.append(product)
+            else:
+                report.records.setdefault(shard.name, []).append(record)
+        if job.lacks:
             todo.append(job)
-        else:
-            report.records[job.shard.name] = record
     return todo
+
+
+def _conditions(product: Product, shard: Shard) -> Conditions:
+    return Conditions(**product.identity.model_dump(), size=shard.size)
 
 
 def _score_all(
@@ -180,9 +191,10 @@ def _score_all(
     """Score every shard of `todo`, each written down as soon as it is through."""
     scorer.load(device)
     batch_size = batch_size_of(options.batch_size, device)
-    stream = ScoreStream([job.shard for job in todo], scorer.row_of, scorer.pixels, scorer.tokenizer, batch_size)
+    shards = [(job.shard, job.names) for job in todo]
+    stream = ScoreStream(shards, scorer.row_of, scorer.look, scorer.tokenizer, batch_size)
     loader = loader_of(stream, min(worker_count(options.workers, 1), len(todo)), device)
-    clock, before = Clock(), report.rows
+    clock = Clock()
     try:
         with (
             readable_errors("workers"),
@@ -193,8 +205,8 @@ def _score_all(
                 _take(message, writer, scorer, clock, bar)
     except torch.OutOfMemoryError:
         raise UserError(f"out of memory on {device}; lower batch_size={batch_size}") from None
-    if report.rows > before:
-        print(clock.shares(report.rows - before))
+    if clock.samples:
+        print(clock.shares())
 
 
 def _take(message: Message, writer: "Writer", scorer: Scorer, clock: Clock, bar: Any) -> None:
@@ -206,6 +218,7 @@ def _take(message: Message, writer: "Writer", scorer: Scorer, clock: Clock, bar:
         writer.end(message)
         bar.update()
     else:
+        clock.take(message)
         writer.add(message.shard, message.rows, scorer.score(message, clock))
 
 
@@ -241,39 +254,45 @@ class Writer:
         if self._pending is not None:
             self._pending.result()
         rows, parts = self._rows.pop(message.shard, []), self._scores.pop(message.shard, [])
-        self._pending = self._thread.submit(self._write, message, rows, self._joined(parts))
+        self._pending = self._thread.submit(self._write, message, rows, parts)
 
-    def _joined(self, parts: Sequence[Scores]) -> Scores:
-        """The scores of a whole shard, of no rows where it had none that could be scored."""
-        made = self._scorer.made
-        if not parts:
-            none, flat = np.empty(0, np.float32), np.empty((0, 0), np.float32)
-            return Scores(dict.fromkeys(made.columns, none), dict.fromkeys(made.arrays, flat))
-        return Scores(
-            {name: np.concatenate([part.columns[name] for part in parts]) for name in made.columns},
-            {name: np.concatenate([part.arrays[name] for part in parts]) for name in made.arrays},
-        )
-
-    def _write(self, message: End, rows: list[dict[str, Any]], scores: Scores) -> None:
-        job, made = self._jobs[message.shard], self._scorer.made
-        conventions = dict(self._scorer.conventions)
-        record = Record(conditions=job.conditions, rows=len(rows), bad=message.bad, conventions=conventions)
+    def _write(self, message: End, rows: list[dict[str, Any]], parts: Sequence[Scores]) -> None:
+        """Write what a shard lacked, product by product: after a crash those that are there are not made again."""
+        job = self._jobs[message.shard]
         if not self._overwrite and not job.files.same_rows(rows):
             reason = f"{job.files} is of other samples; choose another out=, or say overwrite=true"
             self._report.failed[job.shard.name] = reason
             return
-        try:
-            job.files.write(made, rows, scores, record)
-        except OSError as error:
-            raise UserError(f"{job.files} cannot be written: {error}; the shards before it are whole") from None
-        self._report.records[job.shard.name] = record
+        for product in job.lacks:
+            said = self._scorer.conventions if product.conventions is None else product.conventions
+            bad = sorted([*message.bad, *message.lacking]) if product.may_lack else message.bad
+            conditions = _conditions(product, job.shard)
+            record = Record(conditions=conditions, rows=len(rows), bad=bad, conventions=dict(said))
+            try:
+                job.files.write(product.made, rows, _joined(product.made, parts), record)
+            except OSError as error:
+                raise UserError(f"{job.files} cannot be written: {error}; the shards before it are whole") from None
+            self._report.records.setdefault(job.shard.name, []).append(record)
+
+
+def _joined(made: Made, parts: Sequence[Scores]) -> Scores:
+    """The scores of a whole shard, of no rows where it had none that could be scored."""
+    if not parts:
+        none, flat = np.empty(0, np.float32), np.empty((0, 0), np.float32)
+        columns = {name: none.astype(object) if name in made.texts else none for name in made.columns}
+        return Scores(columns, dict.fromkeys(made.arrays, flat))
+    return Scores(
+        {name: np.concatenate([part.columns[name] for part in parts]) for name in made.columns},
+        {name: np.concatenate([part.arrays[name] for part in parts]) for name in made.arrays},
+    )
 
 
 def _summarized(out: Path, part: str, report: Report) -> int:
     """Say what came out, list what was left out, and give the exit status."""
     rows, bad = report.rows, report.bad
     listed = out / f"bad_samples{part}.jsonl"
-    print(f"{out}: {len(report.records)} shards, {rows:,} samples scored, {len(bad) - len(report.failed):,} left out")
+    whole = report.records.keys() - report.failed.keys()
+    print(f"{out}: {len(whole)} shards, {rows:,} samples scored, {len(bad) - len(report.failed):,} left out")
     if report.failed:
         print(f"{len(report.failed)} shards have no scores; the same command tries them again", file=sys.stderr)
     for shard, key, reason in bad[:_SHOWN]:
