@@ -23,6 +23,7 @@ from curate.pool.passes import Passes
 from curate.report import page as pages
 from curate.report import sections
 from curate.report.gather import Question, gather
+from curate.report.masked import masked_pictures
 from curate.report.members import Members
 from curate.report.statistics import KEPT
 
@@ -38,6 +39,7 @@ class InspectOptions:
     out: str = output("file of the page, .html", "report.html")
     against: str | None = source("second subset file of the same pool", None)
     samples: Any = source("the pool's shards, for a contact sheet", None, remote=True, shards=True)
+    masked: str | None = source("folder that curate.score wrote by export=, of pictures and masked ones", None)
     texts: int = option("captions of each group that words, languages and hosts are counted over", 20_000)
     seed: int = option("draws these, and the samples of the contact sheet", 0)
     workers: int | None = option("processes that read the pool; null: one for each core", None)
@@ -103,7 +105,10 @@ def inspected(path: str, options: InspectOptions) -> tuple[pages.Report, int]:
         other=None if other is None else sections.beside(subset, other, found),
         distributions=sections.distributions(found),
         contrasts=sections.contrasts(found, None if other is None else (Path(path).name, Path(other.path).name)),
-        sheet=None if sheet is None else sections.contact_sheet(sheet, found),
+        sheets=[
+            *([] if options.masked is None else [masked_pictures(options.masked, subset)]),
+            *([] if sheet is None else [sections.contact_sheet(sheet, found)]),
+        ],
         made=(
             f"Numbers are of all rows; words, languages and hosts of at most {options.texts:,} rows of each group, "
             f"drawn with seed {options.seed}. Made with python -m curate.inspect."

@@ -88,8 +88,12 @@ class SheetGroup(NamedTuple):
 
 
 class Sheets(NamedTuple):
+    """Pictures of kept and dropped samples; `wide` ones are two beside each other."""
+
+    title: str
     note: str
     groups: list[SheetGroup]
+    wide: bool = False
 
 
 class Report(NamedTuple):
@@ -104,7 +108,7 @@ class Report(NamedTuple):
     other: Other | None
     distributions: list[Distributions]
     contrasts: list[Contrasts]
-    sheet: Sheets | None
+    sheets: list[Sheets]
     made: str
 
     @property
@@ -132,6 +136,11 @@ def percent(share: float) -> str:
     value = 100 * share
     digits = 0 if value >= 10 or value == 0 else 1 if value >= 1 else 2
     return f"{value:.{digits}f} %" if value == 0 or value >= 0.005 else "< 0.01 %"
+
+
+def cut(caption: str) -> str:
+    """As much of a text as is shown."""
+    return caption if len(caption) <= CAPTION else caption[:CAPTION] + "…"
 
 
 def count(number: int) -> str:

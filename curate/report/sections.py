@@ -200,7 +200,7 @@ def contact_sheet(sheet: "Sheet", found: Findings) -> pages.Sheets:
     groups = []
     for group in (KEPT, DROPPED):
         cells = [
-            pages.SheetCell(cell.picture, _cut(cell.caption), _scores(found.scores.get(cell.uid, {})))
+            pages.SheetCell(cell.picture, pages.cut(cell.caption), _scores(found.scores.get(cell.uid, {})))
             for cell in sheet.cells[group]
         ]
         groups.append(pages.SheetGroup(group.capitalize(), group, cells))
@@ -208,11 +208,7 @@ def contact_sheet(sheet: "Sheet", found: Findings) -> pages.Sheets:
     note = (
         f"Drawn at random from the {sheet.samples:,} samples of {sheet.shards} of {sheet.of_shards} shards.{left_out}"
     )
-    return pages.Sheets(note, groups)
-
-
-def _cut(caption: str) -> str:
-    return caption if len(caption) <= pages.CAPTION else caption[: pages.CAPTION] + "…"
+    return pages.Sheets("Samples", note, groups)
 
 
 def _scores(scores: dict[str, float]) -> str:
