@@ -12,7 +12,6 @@ Pillow or zlib: tasks/demo/lock.json pins them.
 import contextlib
 import errno
 import functools
-import hashlib
 import importlib.metadata
 import json
 import shutil
@@ -31,7 +30,7 @@ from poolbench.arrow import FACES, OF_SAMPLES, SCORES
 from poolbench.errors import UserError
 from poolbench.files import cache, digest_bytes, umask, writing
 from poolbench.shards.writer import write_shard
-from poolbench.uids import write_subset
+from poolbench.uids import uid_of, write_subset
 
 from demodata.emoji import SIDE, TWEMOJI, Picture, class_names, pictures, render, uncompressed, varied_look
 
@@ -132,7 +131,7 @@ def _rightly_named(every: Sequence[Picture]) -> list[_Sample]:
             if caption.lower() in answers:
                 continue
             for png in (picture.png, render(picture.svg, varied_look(f"{picture.code} {caption}"))):
-                sample = _Sample(_uid(png, caption), picture, caption, png)
+                sample = _Sample(uid_of(png, caption), picture, caption, png)
                 samples[sample.uid] = sample
     return [samples[uid] for uid in sorted(samples)]
 
@@ -147,13 +146,9 @@ def _wrongly_named(right: Sequence[_Sample]) -> list[_Sample]:
         own = {caption.lower() for caption in captions(one.picture)}
         others = (right[(index + step) % len(right)].caption for step in range(1, len(right)))
         caption = next(other for other in others if other.lower() not in own)
-        sample = _Sample(_uid(one.png, caption), one.picture, caption, one.png)
+        sample = _Sample(uid_of(one.png, caption), one.picture, caption, one.png)
         samples[sample.uid] = sample
     return list(samples.values())
-
-
-def _uid(png: bytes, caption: str) -> str:
-    return hashlib.sha256(png + caption.encode()).hexdigest()[:32]
 
 
 def _write_shards(folder: Path, samples: Sequence[_Sample]) -> None:

@@ -6,6 +6,7 @@ sorted; a uid that stands m times counts m times.
 
 import binascii
 import contextlib
+import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -57,6 +58,11 @@ def split_uid(uid: str) -> tuple[int, int]:
     if not is_uid(uid):
         raise ValueError(f"uid {uid!r} is not 32 hex digits")
     return int(uid[:16], 16), int(uid[16:], 16)
+
+
+def uid_of(picture: bytes, caption: str) -> str:
+    """The uid of a sample that is made here: 128 bits of the SHA-256 of its picture's file and its caption."""
+    return hashlib.sha256(picture + caption.encode()).hexdigest()[:32]
 
 
 def uid_text(pair: Any) -> str:

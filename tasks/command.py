@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from poolbench.command import Command, Verbs
-from poolbench.errors import UserError
+from poolbench.errors import UserError, nearest
 from poolbench.hub import forbidden
 from poolbench.machine import cores
 from poolbench.options import option, output, source
+from poolbench.shards.samples import Problem, commonest
 
-from tasks import datasets, export, names
+from tasks import captions, datasets, export, names
 from tasks import lock as locking
 from tasks.download import download
 from tasks.listing import table
@@ -80,6 +81,18 @@ class ExportOptions:
     language: str = option("of class names and templates, or of captions", "en")
     prompts: str | None = source("JSON of templates by data set, a file or one in clip_benchmark; null: its own", None)
     download: bool = option("true: clip_benchmark may fetch into root= what is missing", False)
+
+
+@dataclass
+class CaptionsOptions:
+    """The options of `captions`, which writes a labelled set as shards of pictures with captions, to train on."""
+
+    task: str = source("key of a task, or a folder in the layout of the tasks, below data= or by itself")
+    out: str = output("folder of the shards")
+    data: str | None = source("folder of the evaluation sets", None)
+    split: str = option("which samples; test are those that evaluations ask", "train")
+    templates: str = option("one: of the set's, drawn for each picture | all: each picture once with every one", "one")
+    seed: int = option("of the draws", 0)
 
 
 def _list(options: ListOptions) -> int:
@@ -153,6 +166,28 @@ def _export(options: ExportOptions) -> int:
     return 0
 
 
+def _captions(options: CaptionsOptions) -> int:
+    if options.templates not in (captions.ONE, captions.ALL):
+        raise UserError(f"templates={options.templates} is not known; {nearest(options.templates, ('one', 'all'))}")
+    data = captions.labelled(options.task, None if options.data is None else Path(options.data), options.split)
+    warning = (
+        f"WARNING: split=test holds the pictures that {options.task} asks models about; no track allows to train on "
+        "them, nor on what a model chose that was trained on them"
+    )
+    if options.split == "test":
+        print(warning, file=sys.stderr)
+    written = captions.write(data, captions.Wording(options.templates, options.seed), Path(options.out))
+    chosen = f"{options.templates} of {len(data.templates)} templates, {len(data.classnames)} classes"
+    counts = f"{written.samples:,} samples of {written.pictures:,} pictures in {len(written.files):,} shards"
+    print(f"{options.out}: {counts}; split={options.split}, {chosen}")
+    if written.bad:
+        reason = commonest(map(Problem._make, written.bad))
+        print(f"left out: {len(written.bad):,} samples or rests of shards{reason}", file=sys.stderr)
+    if options.split == "test":
+        print(warning, file=sys.stderr)
+    return int(bool(written.bad))
+
+
 COMMANDS: dict[str, tuple[type[Any], Callable[[Any], int]]] = {
     "list": (ListOptions, _list),
     "download": (DownloadOptions, _download),
@@ -160,6 +195,7 @@ COMMANDS: dict[str, tuple[type[Any], Callable[[Any], int]]] = {
     "lock": (LockOptions, _lock),
     "names": (NamesOptions, _names),
     "export": (ExportOptions, _export),
+    "captions": (CaptionsOptions, _captions),
 }
 _REFUSAL = "unknown word {word!r}; to choose tasks write tasks={word}"
 VERBS = Verbs("tasks", {name: partial(Command, *both, refusal=_REFUSAL) for name, both in COMMANDS.items()})

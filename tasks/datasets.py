@@ -67,8 +67,8 @@ REFUSED = {
 }
 _TFDS = "tfds/"  # and the name of any data set of tensorflow_datasets
 
-_EXTENSIONS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}  # by Pillow's name of the format
-assert set(_EXTENSIONS.values()) < set(IMAGE_EXTENSIONS)
+EXTENSIONS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}  # by Pillow's name of the format
+assert set(EXTENSIONS.values()) < set(IMAGE_EXTENSIONS)
 
 
 class DatasetSample(NamedTuple):
@@ -180,8 +180,8 @@ def _encoded(image: Any, opened: list[tuple[Path, Image.Image]]) -> tuple[str, b
         raise UserError(f"it is no picture but a {type(image).__name__}")
     image.load()  # one that is opened alone may be damaged, and keeps its file open
     for path, source in opened:
-        if source.format in _EXTENSIONS and _same(image, source):
-            return _EXTENSIONS[source.format], path.read_bytes(), True
+        if source.format in EXTENSIONS and _same(image, source):
+            return EXTENSIONS[source.format], path.read_bytes(), True
     buffer = io.BytesIO()
     (image if image.mode in ("L", "RGB") else rgb(image)).save(buffer, "PNG")
     return "png", buffer.getvalue(), False

@@ -116,7 +116,7 @@ def open_data(task: Task, root: Path) -> TaskData:
         MissingDataError: there is no such folder.
         UserError: the folder lacks a file, has fewer shards than it says, or is of another kind than the task.
     """
-    folder = _folder(task, root)
+    folder = folder_of(task, root)
     retrieval = task.kind == "retrieval"
     tables = tuple(files_in(folder, "*.parquet"))
     if task.kind == "winogavil" and not tables:
@@ -143,6 +143,20 @@ def open_data(task: Task, root: Path) -> TaskData:
         _templates(folder / TEMPLATES),
         surplus,
     )
+
+
+def open_labelled(folder: Path, split: str) -> TaskData:
+    """A folder of labelled pictures in the tasks' layout, a task's or not, with the shards of one of its splits.
+
+    Raises:
+        UserError: the folder lacks a file, has fewer shards than it says, or holds captions.
+    """
+    if (folder / DATASET_TYPE).is_file() and _text(folder / DATASET_TYPE).strip().lower() == "retrieval":
+        raise UserError(f"{folder} holds pictures with captions, not with labels")
+    texts = folder / CLASSNAMES, folder / TEMPLATES
+    names, templates = _lines(texts[0]), _templates(texts[1])
+    shards, surplus = _tars(folder, split)
+    return TaskData(folder, texts, shards, names, templates, surplus)
 
 
 def read_examples(
@@ -180,8 +194,12 @@ def read_examples(
             yield Bad(path.name, item.key, str(error))
 
 
-def _folder(task: Task, root: Path) -> Path:
-    """The folder named in the registry, or the one that an export of the task as webdataset has."""
+def folder_of(task: Task, root: Path) -> Path:
+    """The folder named in the registry, or the one that an export of the task as webdataset has.
+
+    Raises:
+        MissingDataError: there is neither.
+    """
     exported = f"wds_{task.key.removeprefix('fairness/').replace('/', '-')}_test"
     for name in (task.folder, exported):
         if (root / name).is_dir():
@@ -189,17 +207,18 @@ def _folder(task: Task, root: Path) -> Path:
     raise MissingDataError(f"{root / task.folder} does not exist")
 
 
-def _tars(folder: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:
-    """The shards test/0.tar .. test/<n-1>.tar, n from nshards.txt, and the names of tars beyond them."""
-    text = _text(folder / NSHARDS).strip()
+def _tars(folder: Path, split: str = "test") -> tuple[tuple[Path, ...], tuple[str, ...]]:
+    """The shards <split>/0.tar .. <split>/<n-1>.tar, n from nshards.txt, and the names of tars beyond them."""
+    file = folder / split / Path(NSHARDS).name
+    text = _text(file).strip()
     if not text.isdecimal() or int(text) == 0:
-        raise UserError(f"{folder / NSHARDS} has to hold the number of shards, not {text[:40]!r}")
-    shards = tuple(folder / "test" / f"{index}.tar" for index in range(int(text)))
+        raise UserError(f"{file} has to hold the number of shards, not {text[:40]!r}")
+    shards = tuple(file.with_name(f"{index}.tar") for index in range(int(text)))
     for shard in shards:
         if not shard.is_file():
-            raise UserError(f"{shard} is missing: {NSHARDS} says that there are {len(shards)} shards")
+            raise UserError(f"{shard} is missing: {split}/{file.name} says that there are {len(shards)} shards")
     known = {shard.name for shard in shards}
-    surplus = [path.name for path in files_in(folder / "test", "*.tar") if path.name not in known]
+    surplus = [path.name for path in files_in(file.parent, "*.tar") if path.name not in known]
     return shards, tuple(surplus)
 
 
