@@ -96,6 +96,11 @@ def check_checkpoint(name: str, checkpoint: str) -> None:
         raise UserError(f"checkpoint {checkpoint} is neither a file nor a pretrained tag of {name}; {known}")
 
 
+def check_tensors(name: str, tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Raise UserError where the model `name` cannot be loaded from these tensors, which are called `path`."""
+    _fill(_without_weights(name, None), dict(tensors), path, name)
+
+
 def _of_file(name: str, path: Path, folder: Path | None, say: Callable[[str], None]) -> torch.nn.Module:
     model = _without_weights(name, folder)
     if path.suffix in (".npz", ".npy"):

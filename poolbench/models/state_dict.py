@@ -37,7 +37,8 @@ _WRAPPERS = {
     *("_orig_mod", "module", "_fsdp_wrapped_module", "_fpw_module"),
     *("_checkpoint_wrapped_module", "_forward_module"),
 }
-_OURS = "cursors"  # the position in the data, which checkpoints of this project alone hold
+AVERAGED = "averaged_from"  # the checkpoints, in a file of this project that is their average
+_OURS = {"cursors", AVERAGED}  # the first is the position in the data; checkpoints of this project alone hold them
 _ANCHOR = "logit_scale"  # which every model has at its top, so that what stands before it is a wrapper's
 # Beside the weights in TorchScript archives, which OpenAI's own files are.
 _NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size", "attn_mask")
@@ -71,7 +72,7 @@ def read(path: Path, own: Collection[str]) -> StateDict:
     _refuse_other_files(path)
     content = _opened(path)
     name = content.get("name") if isinstance(content, Mapping) else None
-    ours = name is not None and _OURS in content
+    ours = name is not None and not _OURS.isdisjoint(content)
     weights, notes = _innermost(content)
     tensors = {key: value for key, value in weights.items() if isinstance(value, torch.Tensor)}
     if not tensors:

@@ -99,6 +99,17 @@ def weights_named(checkpoint: str | None, model: str | None) -> Weights:
     return weights_of(model, str(path) if path.is_file() else checkpoint)
 
 
+def model_told(checkpoint: str) -> str | None:
+    """open_clip's name of the model of a training run's folder, or of a file in its `checkpoints/`; None of others.
+
+    Raises:
+        UserError: run.json is not one of a training run.
+    """
+    path = Path(checkpoint).expanduser()
+    run = path if path.is_dir() else path.parent.parent
+    return read_record(run).model if (run / FILE).is_file() else None
+
+
 def trained(run: Path) -> Trained:
     """The newest checkpoint of the training run in a folder, as recorded.
 
