@@ -33,6 +33,7 @@ from tasks.results import FILE, ResultLine, predictions_path, read_results
 # Of run.json: what a submission says otherwise, or not at all, such as paths of the machine.
 _NOT_COPIED: Any = {
     **dict.fromkeys(("name", "format", "status", "official", "deviations", "checkpoint", "data", "conventions"), True),
+    "init": True,
     "subset": {"path"},
 }
 

@@ -40,6 +40,15 @@ class SubsetOfRun(Strict):
     size: Count
 
 
+class InitOfRun(Strict):
+    """The weights that the run started from; `checkpoint` is a file or, where `tag` is not null, a pretrained tag."""
+
+    model: str
+    checkpoint: str
+    tag: str | None
+    sha256: Digest
+
+
 class CheckpointOfRun(Strict):
     """The newest checkpoint, its path being relative to the run's folder."""
 
@@ -63,7 +72,7 @@ class Code(Strict):
 
 
 class RunRecord(Strict):
-    """run.json. Its recipe, data, subset, seed and precision say what the weights depend on."""
+    """run.json. Its recipe, data, subset, init, seed and precision say what the weights depend on."""
 
     format: Literal[1]
     name: str
@@ -88,6 +97,7 @@ class RunRecord(Strict):
     finished: Time | None
     seconds: float
     checkpoint: CheckpointOfRun | None
+    init: InitOfRun | None = None  # None where it started from scratch, as all did before there was this field
     conventions: ConventionsUsed | None = None  # not known before the model is built
 
     @field_validator("recipe")

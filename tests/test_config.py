@@ -61,6 +61,7 @@ def test_resolved_config_is_frozen() -> None:
         "data": None,
         "weights": None,
         "subset": None,
+        "init": None,
         "name": None,
         "out": "runs",
         "seed": 0,

@@ -78,6 +78,7 @@ class TrainConfig:
     data: Any = source(default=None, remote=True, shards=True)  # str or list of str
     weights: list[float] | None = None
     subset: str | None = source(default=None)
+    init: str | None = source(default=None)
     name: str | None = None
     out: str = output(default="runs")
     seed: int = 0
@@ -113,6 +114,8 @@ class TrainConfig:
         lines = recipes.deviations(self.scale, self.recipe_values)
         if self.scale == "xlarge" and self.precision == "amp":
             lines.append("precision is amp: float16 loses accuracy at xlarge, pinned at amp_bf16 or fp32")
+        if self.init is not None:
+            lines.append("init is given: training starts from those weights, by the recipe from random ones")
         return lines
 
 

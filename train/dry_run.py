@@ -17,9 +17,10 @@ import torch
 from poolbench.errors import UserError, first_line
 from poolbench.files import digest_file, read_lines
 from poolbench.machine import MAX_WORKERS, slow_bfloat16
+from poolbench.models.clip import create
 from poolbench.models.cost import Cost, cost_of
-from poolbench.models.names import check_name
-from poolbench.run_record import RunRecord, SubsetOfRun
+from poolbench.models.names import check_name, model_names
+from poolbench.run_record import InitOfRun, RunRecord, SubsetOfRun
 from poolbench.shards.members import BLOCK
 from poolbench.shards.samples import Problem, Reasons, read_shard
 from poolbench.shards.sources import Data, Shard, resolve
@@ -28,6 +29,7 @@ from poolbench.text import aligned
 
 from train.config import SLOW_BFLOAT16, TrainConfig, problems
 from train.evaluation import task_keys
+from train.init import fill, init_of, is_tag
 from train.run_log import describe, differences, read_run
 
 PEAKS = {"A100": 312e12, "H100": 989e12}  # FLOP/s, dense bfloat16
@@ -98,9 +100,10 @@ def examined(config: TrainConfig) -> Report:
     subset = _subset(report)
     pool = _pool(report, data, subset)
     _check_tasks(report)
+    init = _init(report)
     before = _told(report, lambda: read_run(config.folder))
     if before is not None:
-        _compare(report, before, data)
+        _compare(report, before, data, init)
     cost = _cost(report)
     if _countable(report):
         _steps(report)
@@ -419,7 +422,24 @@ def _check_tasks(report: Report) -> None:
             report.errors.append(f"evaluate.data= is needed for {others[0]}: the folder that holds the tasks' folders")
 
 
-def _compare(report: Report, before: RunRecord, data: Data | None) -> None:
+def _init(report: Report) -> InitOfRun | None:
+    """Whether the run could start from the weights that it is given; None where that is not known here."""
+    config = report.config
+    if config.init is None or config.recipe.model not in model_names():
+        return None
+    named, model = config.init, config.recipe.model
+    if _told(report, lambda: is_tag(named, model)):
+        report.add("init", named, f"a pretrained tag of {model}; its weights are looked at when the run starts")
+    if not Path(named).exists():
+        return None
+    init: InitOfRun | None = _told(report, lambda: init_of(config))
+    if init is not None:
+        report.add("init", init.checkpoint, f"weights of {model}; SHA-256 {init.sha256[:12]}")
+        _told(report, lambda: fill(create(model), init, report.warnings.append))
+    return init
+
+
+def _compare(report: Report, before: RunRecord, data: Data | None, init: InitOfRun | None) -> None:
     """Whether the run that the folder holds is this one."""
     config = report.config
     if not config.resume:
@@ -430,7 +450,8 @@ def _compare(report: Report, before: RunRecord, data: Data | None) -> None:
     subset = None
     if config.subset is not None and Path(config.subset).is_file():
         subset = SubsetOfRun(path=config.subset, digest=digest_file(config.subset), size=0)
-    changed = differences(before, describe(config, data, subset, report.world, torch.device("cpu")))
+    init = before.init if config.init is not None and init is None else init
+    changed = differences(before, describe(config, data, subset, report.world, torch.device("cpu"), init))
     if changed:
         report.errors.append(
             f"{config.folder} is another run, choose another name=; what differs: {'; '.join(changed)}"

@@ -19,8 +19,8 @@ from poolbench.models.clip import compile_blocks, compiling_failed, create, prep
 from poolbench.models.conventions import conventions_of
 from poolbench.models.names import check_name
 from poolbench.processes.preemption import STOPPED, GracePeriodOver, Preemption, preemption_signals
-from poolbench.processes.world import World, gather, joined, on_first
-from poolbench.run_record import Bad, CheckpointOfRun, RunRecord, SubsetOfRun, write_record
+from poolbench.processes.world import World, gather, joined, on_first, share
+from poolbench.run_record import Bad, CheckpointOfRun, InitOfRun, RunRecord, SubsetOfRun, write_record
 from poolbench.shards.samples import Reasons
 from poolbench.shards.sources import Data, resolve
 from poolbench.shards.workers import advice_on
@@ -29,6 +29,7 @@ from poolbench.subset import Subset
 from train import checkpoint
 from train.config import SLOW_BFLOAT16, TrainConfig, check
 from train.evaluation import check_tasks, evaluate, how_to_repeat
+from train.init import fill, init_of
 from train.loader import Batch, Share, batches
 from train.order import Cursor, Plan
 from train.run_log import BadLog, RunLog, describe, differences, now, read_run, say
@@ -75,7 +76,7 @@ def _prepare(config: TrainConfig, world: World, held: ExitStack) -> tuple[Data, 
         chosen = Subset(config.subset)
         chosen.check_sorted()
         subset = SubsetOfRun(path=config.subset, digest=digest_file(config.subset), size=chosen.size)
-    run = describe(config, data, subset, world.size, world.device)
+    run = describe(config, data, subset, world.size, world.device, init_of(config))
     before = read_run(config.folder)
     if before is not None:
         if not config.resume:
@@ -91,6 +92,8 @@ def _prepare(config: TrainConfig, world: World, held: ExitStack) -> tuple[Data, 
     for source in data.sources:
         gaps = f", {source.missing} names of the pattern do not exist" if source.missing else ""
         say(f"data: {source.spec}: {source.shards} shards, {source.bytes / 1e9:.3g} GB{gaps}")
+    if run.init is not None:
+        say(f"init: {run.init.checkpoint}, weights of {run.init.model}, SHA-256 {run.init.sha256[:12]}")
     for line in run.deviations:
         say(f"unofficial: {line}")
     if world.device.type == "cpu" and config.precision == "amp_bf16" and slow_bfloat16():
@@ -116,7 +119,7 @@ class _Run:
         self.optimizer = make_optimizer(model, recipe)
         self.preprocess = preprocess_of(model)
         self.step, self.totals, self.cursors = 0, Totals(), dict[int, Cursor]()
-        scaler_state = self._resume()
+        scaler_state = self._resume(run.init)
         self.first_step = self.step
         if efficiency.compile:
             compile_blocks(model)
@@ -395,11 +398,15 @@ class _Run:
         self.run_log.add_scores(self.step, scores.values, scores.failed)
         return True
 
-    def _resume(self) -> dict[str, Any]:
-        """Take up the newest checkpoint, if any; return the state of the gradient scaler."""
+    def _resume(self, init: InitOfRun | None) -> dict[str, Any]:
+        """Take up the newest checkpoint, if any, else the weights that are given to start from; return the state of the
+        gradient scaler."""
         folder = self.config.folder / "checkpoints"
         path = on_first(self.world, partial(checkpoint.newest, folder, say))
         if path is None:
+            if init is not None:
+                on_first(self.world, partial(fill, self.model, init, say))
+                share(self.world, self.model.state_dict().values())
             return {}
         if not all(gather(self.world, path.is_file())):
             raise UserError(f"{path} is not there for every process; out= must be a folder that all nodes share")

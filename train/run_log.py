@@ -24,6 +24,7 @@ from poolbench.run_record import (
     Bad,
     Code,
     DataOfRun,
+    InitOfRun,
     RunRecord,
     SourceOfRun,
     SubsetOfRun,
@@ -45,7 +46,12 @@ def say(message: str) -> None:
 
 
 def describe(
-    config: TrainConfig, data: Data, subset: SubsetOfRun | None, world_size: int, device: torch.device
+    config: TrainConfig,
+    data: Data,
+    subset: SubsetOfRun | None,
+    world_size: int,
+    device: torch.device,
+    init: InitOfRun | None = None,
 ) -> RunRecord:
     """run.json at the start of a run."""
     return RunRecord(
@@ -65,6 +71,7 @@ def describe(
             digest=data.digest,
         ),
         subset=subset,
+        init=init,
         samples_seen=0,
         steps=0,
         world_size=world_size,
@@ -100,6 +107,9 @@ def differences(before: RunRecord, after: RunRecord) -> list[str]:
     one, other = before.subset, after.subset
     if (one and one.digest) != (other and other.digest):
         lines.append(f"subset: {one and one.path} -> {other and other.path} (content differs)")
+    if (before.init and before.init.sha256) != (after.init and after.init.sha256):
+        files = (run.init and run.init.checkpoint for run in (before, after))
+        lines.append(f"init: {' -> '.join(map(str, files))} (content differs)")
     return lines
 
 

@@ -5,7 +5,7 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import count
 from typing import Any, NamedTuple, TypeVar
@@ -177,6 +177,13 @@ def on_first(world: World, task: Callable[[], Value]) -> Value:
         raise UserError(outcome[1])
     result: Value = outcome[0]
     return result
+
+
+def share(world: World, tensors: Iterable[torch.Tensor]) -> None:
+    """Give all processes the values that the first one has in its `tensors`, in place."""
+    if world.size > 1:
+        for tensor in tensors:
+            dist.broadcast(tensor, src=0)
 
 
 def gather(world: World, value: Value) -> list[Value]:
