@@ -34,6 +34,7 @@ from tasks.results import FILE, ResultLine, predictions_path, read_results
 _NOT_COPIED: Any = {
     **dict.fromkeys(("name", "format", "status", "official", "deviations", "checkpoint", "data", "conventions"), True),
     "init": True,
+    "objective": True,  # any but CLIP's is among the deviations
     "subset": {"path"},
 }
 

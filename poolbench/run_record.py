@@ -72,7 +72,7 @@ class Code(Strict):
 
 
 class RunRecord(Strict):
-    """run.json. Its recipe, data, subset, init, seed and precision say what the weights depend on."""
+    """run.json. Its recipe, objective, data, subset, init, seed and precision say what the weights depend on."""
 
     format: Literal[1]
     name: str
@@ -99,6 +99,7 @@ class RunRecord(Strict):
     checkpoint: CheckpointOfRun | None
     init: InitOfRun | None = None  # None where it started from scratch, as all did before there was this field
     conventions: ConventionsUsed | None = None  # not known before the model is built
+    objective: str = "clip"  # of which all runs were before there was another
 
     @field_validator("recipe")
     @classmethod

@@ -66,6 +66,7 @@ def test_resolved_config_is_frozen() -> None:
         "out": "runs",
         "seed": 0,
         "precision": "amp_bf16",
+        "objective": "clip",
         "resume": True,
         "max_bad_share": 0.01,
         "evaluate": Evaluation(),

@@ -12,6 +12,7 @@ from poolbench.options import output, source
 from poolbench.recipes import EVALUATION_PRECISIONS
 
 PRECISIONS = ("fp32", "amp", "amp_bf16")
+OBJECTIVES = ("clip", "hyperbolic")
 SLOW_BFLOAT16 = "amp_bf16 is 4 to 15 times slower than fp32 on a CPU without a unit for it, as this one; precision=fp32"
 WANDB_MODES = ("online", "offline", "disabled")
 
@@ -83,6 +84,7 @@ class TrainConfig:
     out: str = output(default="runs")
     seed: int = 0
     precision: str = "amp_bf16"
+    objective: str = "clip"
     resume: bool = True
     max_bad_share: float = 0.01
     efficiency: Efficiency = field(default_factory=Efficiency)
@@ -116,6 +118,8 @@ class TrainConfig:
             lines.append("precision is amp: float16 loses accuracy at xlarge, pinned at amp_bf16 or fp32")
         if self.init is not None:
             lines.append("init is given: training starts from those weights, by the recipe from random ones")
+        if self.objective != "clip":
+            lines.append(f"objective is {self.objective}, pinned at clip")
         return lines
 
 
@@ -146,6 +150,7 @@ def problems(config: TrainConfig, world_size: int) -> list[str]:
     rest = counts or [*_warmup_problems(config), *_share_problems(config, world_size)]
     return [
         *_one_of("precision", config.precision, PRECISIONS),
+        *_one_of("objective", config.objective, OBJECTIVES),
         *_one_of("wandb.mode", config.wandb.mode, WANDB_MODES),
         *_false(
             len(recipe.crop_scale) == 2 and 0 < low <= high <= 1,

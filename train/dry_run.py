@@ -36,6 +36,7 @@ PEAKS = {"A100": 312e12, "H100": 989e12}  # FLOP/s, dense bfloat16
 _REACHED = 0.4  # of the peak, by a well-fed training
 _SAMPLE = 40_000  # bytes, where no data are given: a picture of some 512 pixels and its caption
 _LOOKS, _LOOK = 8, 100  # shards that are looked into, and samples of each that are read
+_SIMILARITY = {"clip": 16, "hyperbolic": 80}  # bytes that the loss holds for each, both ways
 _SORTED_LIMIT = 2**24  # uids of a subset up to which its order is checked here: a few hundred MB
 
 Row = tuple[str, str, str]  # what, how much, why
@@ -262,7 +263,7 @@ def _memory(report: Report, cost: Cost) -> None:
     gradients = 4 * cost.parameters
     work = kept.fixed + micro * (kept.sample + kept.block)
     pictures = local * 3 * cost.side**2 * 5
-    loss = 16 * local * batch + 16 * batch * cost.work.features
+    loss = _SIMILARITY.get(config.objective, 0) * local * batch + 16 * batch * cost.work.features
     # In one plain backward pass the gradients come as the activations go; else both are there at a time.
     both = config.efficiency.accumulate > 1 or config.efficiency.activation_checkpointing
     total = state + pictures + (gradients + work + loss if both else max(gradients, work + loss))

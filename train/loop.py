@@ -10,13 +10,15 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from poolbench.errors import UserError, unwritable
 from poolbench.fields import ConventionsUsed
 from poolbench.files import claimed, digest_file, leftovers
 from poolbench.machine import default_workers, slow_bfloat16
-from poolbench.models.clip import compile_blocks, compiling_failed, create, preprocess_of, tokenizer_of
+from poolbench.models.clip import compile_blocks, compiling_failed, create, preprocess_of, tokenizer_of, width_of
 from poolbench.models.conventions import conventions_of
+from poolbench.models.hyperbolic import IN_CHECKPOINTS
 from poolbench.models.names import check_name
 from poolbench.processes.preemption import STOPPED, GracePeriodOver, Preemption, preemption_signals
 from poolbench.processes.world import World, gather, joined, on_first, share
@@ -29,6 +31,7 @@ from poolbench.subset import Subset
 from train import checkpoint
 from train.config import SLOW_BFLOAT16, TrainConfig, check
 from train.evaluation import check_tasks, evaluate, how_to_repeat
+from train.hyperbolic import Curved
 from train.init import fill, init_of
 from train.loader import Batch, Share, batches
 from train.order import Cursor, Plan
@@ -116,7 +119,8 @@ class _Run:
         if efficiency.activation_checkpointing:
             model.set_grad_checkpointing()  # type: ignore[operator]
         self.model = model
-        self.optimizer = make_optimizer(model, recipe)
+        self.curved = Curved(width_of(recipe.model)).to(world.device) if config.objective == "hyperbolic" else None
+        self.optimizer = make_optimizer(nn.ModuleList([model, self.curved]) if self.curved else model, recipe)
         self.preprocess = preprocess_of(model)
         self.step, self.totals, self.cursors = 0, Totals(), dict[int, Cursor]()
         scaler_state = self._resume(run.init)
@@ -131,7 +135,9 @@ class _Run:
             accumulate=efficiency.accumulate,
             rank=world.rank,
             world_size=world.size,
+            curved=self.curved,
         )
+        self.learned = tuple(self.stepper.learned)
         if scaler_state:
             self.stepper.scaler.load_state_dict(scaler_state)
         self.plan = Plan(
@@ -283,7 +289,7 @@ class _Run:
 
     def _sum(self, loss: torch.Tensor, batch: Batch, waited: float) -> torch.Tensor:
         """Loss, the counts of Totals, seconds waited for data and requests to stop, summed over the processes, and the
-        logit scale; still on the device."""
+        numbers that the stepper has learned; still on the device."""
         self.bad_log.add(batch.problems)
         bad_shards = sum(not problem.key for problem in batch.problems)
         asked = self.preemption.asked is not None
@@ -297,11 +303,11 @@ class _Run:
         )
         if self.world.size > 1:
             dist.all_reduce(sums)
-        return torch.cat([sums, self.stepper.logit_scale.double().view(1)])
+        return torch.cat([sums, *(number.double().view(1) for number in self.stepper.learned.values())])
 
     def _log(self, step: int, rate: float, sums: torch.Tensor, seconds: float) -> bool:
         """Write the line of a step; return whether any process was asked to stop by then."""
-        loss, *counts, waited, asked, logit_scale = sums.tolist()
+        loss, *counts, waited, asked = sums[: -len(self.learned)].tolist()
         if not math.isfinite(loss):
             raise UserError(
                 f"the loss is {loss} at step {step}: the training diverged; the checkpoints before are intact"
@@ -314,7 +320,7 @@ class _Run:
                     "step": step,
                     "loss": loss / self.world.size,
                     "learning_rate": rate,
-                    "logit_scale": logit_scale,
+                    **dict(zip(self.learned, sums[-len(self.learned) :].tolist(), strict=True)),
                     "samples": samples,
                     "samples_per_second": round((samples - self._samples(step - 1)) / seconds, 3),
                     "data_wait": round(waited / self.world.size, 6),
@@ -356,6 +362,7 @@ class _Run:
                 "step": self.step,
                 "name": self.config.recipe.model,
                 "state_dict": self.model.state_dict(),
+                **({IN_CHECKPOINTS: self.curved.state_dict()} if self.curved else {}),
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": self.stepper.scaler.state_dict(),
                 "totals": list(self.totals),
@@ -412,6 +419,8 @@ class _Run:
             raise UserError(f"{path} is not there for every process; out= must be a folder that all nodes share")
         state = checkpoint.load(path)
         self.model.load_state_dict(state["state_dict"])
+        if self.curved:
+            self.curved.load_state_dict(state[IN_CHECKPOINTS])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.totals = state["step"], Totals(*state["totals"])
         self.cursors = {int(index): Cursor(*cursor) for index, cursor in state["cursors"].items()}

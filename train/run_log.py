@@ -64,6 +64,7 @@ def describe(
         recipe=config.recipe_values,
         recipe_digest=recipes.digest(config.recipe_values),
         precision=config.precision,
+        objective=config.objective,
         seed=config.seed,
         data=DataOfRun(
             sources=[SourceOfRun(**source._asdict()) for source in data.sources],
@@ -93,7 +94,7 @@ def differences(before: RunRecord, after: RunRecord) -> list[str]:
         for key in sorted({*before.recipe, *after.recipe})
         if before.recipe.get(key) != after.recipe.get(key)
     ]
-    for key in ("scale", "precision", "seed"):
+    for key in ("scale", "precision", "objective", "seed"):
         if getattr(before, key) != getattr(after, key):
             lines.append(f"{key}: {getattr(before, key)} -> {getattr(after, key)}")
     if before.data.digest != after.data.digest:

@@ -15,8 +15,10 @@ from poolbench.models.clip import Preprocess, multiply_patches
 from poolbench.models.texts import Texts, by_length, encode_text
 
 from train.config import Recipe
+from train.hyperbolic import Curved, HyperbolicLoss
 
 MAX_LOGIT_SCALE = math.log(100)
+_FEATURES = ("image_features", "text_features")  # of what the towers give; the rest are single numbers
 
 
 def learning_rate(step: int, steps: int, recipe: Recipe) -> float:
@@ -41,18 +43,24 @@ def make_optimizer(model: nn.Module, recipe: Recipe, *, fused: bool = True) -> t
 
 
 class _Towers(nn.Module):
-    """A CLIP model whose captions come as Texts; DistributedDataParallel needs both towers in one forward."""
+    """A CLIP model whose captions come as Texts; DistributedDataParallel needs both towers in one forward.
 
-    def __init__(self, model: nn.Module) -> None:
+    Features are of unit length, of a hyperbolic model as they leave the towers.
+    """
+
+    def __init__(self, model: nn.Module, curved: Curved | None) -> None:
         super().__init__()
         self.model: Any = model
+        self.curved = curved
 
     def forward(self, pixels: Tensor, texts: Texts) -> dict[str, Tensor]:
-        embeddings = torch.cat([encode_text(self.model, part) for part in texts.parts])
+        unit = self.curved is None
+        embeddings = torch.cat([encode_text(self.model, part, normalize=unit) for part in texts.parts])
         return {
-            "image_features": self.model.encode_image(pixels, normalize=True),
+            "image_features": self.model.encode_image(pixels, normalize=unit),
             "text_features": embeddings.index_select(0, texts.places),
             "logit_scale": self.model.logit_scale.exp(),
+            **({} if self.curved is None else self.curved()),
         }
 
 
@@ -60,7 +68,7 @@ class Stepper:
     """Trains an open_clip model batch by batch, together with the other processes where there are any.
 
     `accumulate` splits this process's share of a batch in so many micro-batches: memory falls, the loss stays that of
-    the global batch.
+    the global batch. `curved` is what a hyperbolic model learns beside; without it the model is a CLIP.
     """
 
     def __init__(
@@ -73,18 +81,23 @@ class Stepper:
         accumulate: int = 1,
         rank: int = 0,
         world_size: int = 1,
+        curved: Curved | None = None,
     ) -> None:
-        self.model, self.optimizer, self.accumulate = model, optimizer, accumulate
+        self.model, self.optimizer, self.accumulate, self.curved = model, optimizer, accumulate, curved
         self._logit_scale: Tensor = model.logit_scale  # type: ignore[assignment]
         self._device = self._logit_scale.device
         if self._device.type == "cpu":
             multiply_patches(model)
-        self._towers: nn.Module = _Towers(model)
+        self._towers: nn.Module = _Towers(model, curved)
         if world_size > 1:
             ids = [self._device.index] if self._device.type == "cuda" else None
             self._towers = DistributedDataParallel(self._towers, device_ids=ids, broadcast_buffers=False)
-        self._loss = open_clip.ClipLoss(
-            local_loss=True, gather_with_grad=True, cache_labels=True, rank=rank, world_size=world_size
+        self._loss = (
+            HyperbolicLoss(rank, world_size)
+            if curved is not None
+            else open_clip.ClipLoss(
+                local_loss=True, gather_with_grad=True, cache_labels=True, rank=rank, world_size=world_size
+            )
         )
         self.scaler = torch.amp.GradScaler(self._device.type, enabled=precision == "amp")
         self._dtype = {"fp32": None, "amp": torch.float16, "amp_bf16": torch.bfloat16}[precision]
@@ -93,9 +106,10 @@ class Stepper:
         self._std = torch.tensor(preprocess.std, device=self._device).view(shape)
 
     @property
-    def logit_scale(self) -> Tensor:
-        """The factor of the logits, float32 [], still on the device."""
-        return self._logit_scale.detach().exp()
+    @torch.no_grad()
+    def learned(self) -> dict[str, Tensor]:
+        """The factor of the logits, and what is `curved`, by name, [] each, still on the device."""
+        return {"logit_scale": self._logit_scale.exp(), **({} if self.curved is None else self.curved())}
 
     def step(self, images: Tensor, texts: Tensor, rate: float) -> Tensor:
         """Train on this process's share of a batch; return its loss, float32 [], still on the device.
@@ -114,6 +128,8 @@ class Stepper:
         self.scaler.update()
         with torch.no_grad():
             self._logit_scale.clamp_(0, MAX_LOGIT_SCALE)
+            if self.curved is not None:
+                self.curved.clamp()
         return loss.detach()
 
     @contextlib.contextmanager
@@ -151,16 +167,13 @@ class Stepper:
         parts = list(zip(pixels.chunk(self.accumulate), captions, strict=True))
         with torch.no_grad(), self._precision():
             outputs = [self._towers(*part) for part in parts]
-        leaves = {
-            name: torch.cat([output[name] for output in outputs]).requires_grad_()
-            for name in ("image_features", "text_features")
-        }
-        scale = outputs[0]["logit_scale"].detach().requires_grad_()
+        leaves = {name: torch.cat([output[name] for output in outputs]).requires_grad_() for name in _FEATURES}
+        numbers = {name: one.detach().requires_grad_() for name, one in outputs[0].items() if name not in _FEATURES}
         with self._precision():
-            loss: Tensor = self._loss(**leaves, logit_scale=scale)
+            loss: Tensor = self._loss(**leaves, **numbers)
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         gradients = [leaf.grad for leaf in leaves.values()]
-        assert scale.grad is not None and gradients[0] is not None and gradients[1] is not None
+        assert gradients[0] is not None and gradients[1] is not None
         pieces = zip(parts, gradients[0].chunk(self.accumulate), gradients[1].chunk(self.accumulate), strict=True)
         for number, (part, image_gradient, text_gradient) in enumerate(pieces, start=1):
             last = number == self.accumulate
@@ -169,8 +182,10 @@ class Stepper:
                 carried = (output["image_features"] * image_gradient).sum() + (
                     output["text_features"] * text_gradient
                 ).sum()
-                # The logit scale enters the loss once, not once a micro-batch.
-                carried = carried + output["logit_scale"] * (scale.grad if last else 0.0)
+                for name, one in numbers.items():
+                    assert one.grad is not None
+                    # They enter the loss once, not once a micro-batch.
+                    carried = carried + output[name] * (one.grad if last else 0.0)
                 carried.backward()
         return loss
 

@@ -57,6 +57,8 @@ def _tensors(weights: Weights, own: Sequence[str]) -> Tensors:
     found = state_dict.read(path, own)
     if found.model not in (None, weights.model):
         raise UserError(f"checkpoint {path} is of model={found.model}, as it says itself, and not of {weights.model}")
+    if found.logarithms:
+        raise UserError(f"checkpoint {path} is of a hyperbolic CLIP: only checkpoints of objective=clip are averaged")
     return found.tensors
 
 

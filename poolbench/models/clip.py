@@ -16,10 +16,12 @@ from poolbench.errors import UserError, first_line, nearest
 from poolbench.files import read_json
 from poolbench.models import big_vision, state_dict
 from poolbench.models.conventions import conventions_of, doubt, fitting, tag_conventions
+from poolbench.models.hyperbolic import NAMES, Learned
 from poolbench.models.names import CONFIG, HUB, OURS, check_name
 from poolbench.text import some
 
 open_clip.add_model_config(OURS)  # whose names become names as any other
+_STEEP = 50  # logarithms of what a hyperbolic CLIP learns lie nearer to 0
 
 
 class Preprocess(NamedTuple):
@@ -49,6 +51,11 @@ def create(name: str, *, seed: int = 0, device: torch.device | str = "cpu") -> t
     return model.to(device)
 
 
+def width_of(name: str) -> int:
+    """How many numbers the features of one of open_clip's models have."""
+    return int(open_clip.get_model_config(name)["embed_dim"])
+
+
 def load(
     name: str,
     checkpoint: str,
@@ -56,6 +63,7 @@ def load(
     folder: Path | None = None,
     device: torch.device | str = "cpu",
     say: Callable[[str], None] = lambda line: None,
+    plain: bool = False,
 ) -> torch.nn.Module:
     """The model `name` with the weights of `checkpoint`: a file, or one of open_clip's pretrained tags.
 
@@ -65,14 +73,52 @@ def load(
     Args:
         folder: with the open_clip_config.json that describes the model, where `name` is not one of open_clip's.
         say: told what is assumed of the weights, and what of the file is not used, a line each.
+        plain: refuse a hyperbolic CLIP, of which only the towers are loaded.
 
     Raises:
         UserError: no such model, no such file or tag, or weights of another architecture.
     """
+    model, logarithms = _loaded(name, checkpoint, folder, say)
+    if logarithms and plain:
+        raise UserError(f"checkpoint {checkpoint} is of a hyperbolic CLIP; objective=hyperbolic scores by it")
+    if logarithms:
+        unused = ", ".join(logarithms)
+        say(f"{checkpoint}: it is of a hyperbolic CLIP, whose {unused} are not used: its features count as a CLIP's")
+    return model.to(device).eval()
+
+
+def load_hyperbolic(
+    name: str,
+    checkpoint: str,
+    *,
+    folder: Path | None = None,
+    device: torch.device | str = "cpu",
+    say: Callable[[str], None] = lambda line: None,
+) -> tuple[torch.nn.Module, Learned]:
+    """As `load`, the model and what it has learned besides: of a checkpoint of objective=hyperbolic, or of HYPE's own.
+
+    Raises:
+        UserError: see `load`; a CLIP that is not hyperbolic, or numbers that are not finite.
+    """
+    model, logarithms = _loaded(name, checkpoint, folder, say)
+    if not logarithms:
+        raise UserError(f"checkpoint {checkpoint} is of no hyperbolic CLIP: it has no {', no '.join(NAMES)}")
+    for key, value in logarithms.items():
+        if not abs(value) < _STEEP:
+            raise UserError(f"checkpoint {checkpoint}: its {key} is exp({value:g}); did its training diverge?")
+    values = (torch.tensor(logarithms[key], dtype=torch.float64, device=device).exp() for key in NAMES)
+    return model.to(device).eval(), Learned(*values)
+
+
+def _loaded(
+    name: str, checkpoint: str, folder: Path | None, say: Callable[[str], None]
+) -> tuple[torch.nn.Module, dict[str, float]]:
+    """See `load`, on the CPU; and what state_dict.StateDict has of a hyperbolic CLIP."""
     if folder is None:
         check_checkpoint(name, checkpoint)
+    logarithms: dict[str, float] = {}
     if Path(checkpoint).is_file():
-        model = _of_file(name, Path(checkpoint), folder, say)
+        model, logarithms = _of_file(name, Path(checkpoint), folder, say)
     else:
         try:
             quick = "quick_gelu" in tag_conventions(name, checkpoint).activation
@@ -82,7 +128,7 @@ def load(
             )
         except Exception as error:  # open_clip, torch, pickle and safetensors each raise their own
             raise UserError(f"checkpoint {checkpoint} cannot be loaded as {name}: {first_line(error)}") from None
-    return model.to(device).eval()
+    return model, logarithms
 
 
 def check_checkpoint(name: str, checkpoint: str) -> None:
@@ -101,8 +147,10 @@ def check_tensors(name: str, tensors: Mapping[str, torch.Tensor], path: Path) ->
     _fill(_without_weights(name, None), dict(tensors), path, name)
 
 
-def _of_file(name: str, path: Path, folder: Path | None, say: Callable[[str], None]) -> torch.nn.Module:
-    model = _without_weights(name, folder)
+def _of_file(
+    name: str, path: Path, folder: Path | None, say: Callable[[str], None]
+) -> tuple[torch.nn.Module, dict[str, float]]:
+    model, logarithms = _without_weights(name, folder), dict[str, float]()
     if path.suffix in (".npz", ".npy"):
         big_vision.fill(model, path, name)
         sure = False
@@ -112,13 +160,16 @@ def _of_file(name: str, path: Path, folder: Path | None, say: Callable[[str], No
             raise UserError(f"checkpoint {path} is of model={found.model}, as it says itself, and not of {name}")
         # A file that open_clip's own training wrote says "...-model_ViT-B-32-lr_...".
         sure = found.model == name or f"-model_{name}-lr_" in (found.experiment or "")
+        logarithms = found.logarithms
+        if logarithms and found.model is None:
+            _take_for_hypes(model)
         for note in [*found.notes, *_fill(model, found.tensors, path, name)]:
             say(f"{path}: {note}")
     if folder is None and not sure:
         doubts = doubt(name, conventions_of(model))
         if doubts is not None:
             say(f"{path}: {doubts}")
-    return model
+    return model, logarithms
 
 
 def _without_weights(name: str, folder: Path | None) -> torch.nn.Module:
@@ -134,6 +185,13 @@ def _without_weights(name: str, folder: Path | None) -> torch.nn.Module:
     finally:
         logging.disable(logging.NOTSET)
     return model
+
+
+def _take_for_hypes(model: torch.nn.Module) -> None:
+    """Give a model the layer norms of HYPE's own, which add the smallest step of float32 to a variance, not 1e-5."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.LayerNorm):
+            module.eps = torch.finfo(torch.float32).eps
 
 
 def _fill(model: Any, tensors: dict[str, torch.Tensor], path: Path, name: str) -> list[str]:

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from poolbench.errors import UserError, first_line
+from poolbench.models.hyperbolic import IN_CHECKPOINTS, NAMES
 from poolbench.text import some
 
 # Under which keys training programs keep the weights beside optimizer and counters, and averages of the weights.
@@ -52,12 +53,14 @@ class StateDict(NamedTuple):
         model: what a checkpoint of ours says that it is of; None in others.
         experiment: what other trainings call theirs, open_clip's with the model's name in it; None where they do not.
         notes: what of the file is not used, a line each.
+        logarithms: what a hyperbolic CLIP has learned besides, by NAMES of poolbench.models.hyperbolic; {} in others.
     """
 
     tensors: dict[str, torch.Tensor]
     model: str | None
     experiment: str | None
     notes: list[str]
+    logarithms: dict[str, float]
 
 
 def read(path: Path, own: Collection[str]) -> StateDict:
@@ -81,7 +84,11 @@ def read(path: Path, own: Collection[str]) -> StateDict:
         raise UserError(f"checkpoint {path} holds FSDP's flat parameters; save it with StateDictType.FULL_STATE_DICT")
     tensors, left = _unwrapped(path, tensors, own)
     said = name if isinstance(name, str) else None
-    return StateDict(tensors, said if ours else None, None if ours else said, [*notes, *left])
+    learned = content.get(IN_CHECKPOINTS, {}) if ours else {}
+    if all(key in tensors and tensors[key].numel() == 1 for key in NAMES) and not set(NAMES) & set(own):
+        learned = {key: tensors.pop(key) for key in NAMES}
+    logarithms = {key: float(value) for key, value in learned.items()}
+    return StateDict(tensors, said if ours else None, None if ours else said, [*notes, *left], logarithms)
 
 
 def tensors_of(loaded: Any) -> dict[str, torch.Tensor]:

@@ -54,16 +54,29 @@ def text_lengths(model: nn.Module, tokens: Tensor) -> Tensor:
     return tokens.argmax(dim=1) + 1 if causal else torch.full((len(tokens),), tokens.shape[1])
 
 
-def encode_text(model: Any, tokens: Tensor) -> Tensor:
-    """Embeddings [n, d] of unit length of texts [n, length], which may be shorter than the model's context."""
+def encode_text(model: Any, tokens: Tensor, *, normalize: bool = True) -> Tensor:
+    """Embeddings [n, d] of texts [n, length], which may be shorter than the model's context; of unit length, or as they
+    leave the tower."""
     length = tokens.shape[1]
     features: Tensor
     if length == model.context_length:
-        features = model.encode_text(tokens, normalize=True)
+        features = model.encode_text(tokens, normalize=normalize)
     else:
         shorter = {
-            "positional_embedding": model.positional_embedding[:length],
-            "attn_mask": model.attn_mask[:length, :length],
+            "model.positional_embedding": model.positional_embedding[:length],
+            "model.attn_mask": model.attn_mask[:length, :length],
         }
-        features = functional_call(model, shorter, kwargs={"text": tokens})["text_features"]
+        features = functional_call(_TextTower(model), shorter, (tokens, normalize))
     return features
+
+
+class _TextTower(nn.Module):
+    """A model whose forward is its text tower: what functional_call can call."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens: Tensor, normalize: bool) -> Tensor:
+        features: Tensor = self.model.encode_text(tokens, normalize=normalize)
+        return features
