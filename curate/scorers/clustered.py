@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from poolbench.errors import UserError
-from poolbench.files import atomic, claimed, digest_file, digest_json
+from poolbench.files import atomic, cache, claimed, digest_file, digest_json
 
 from curate.models.clusters import k_means, longest_of, nearest
 from curate.pool.chosen import Chooser, Everything, bits_of, kept_bits
@@ -21,6 +21,7 @@ from curate.pool.files import PLACE, File, read
 from curate.pool.hashes import hashed, nth_smallest
 from curate.pool.members import STEP, Clusters
 from curate.pool.passes import Pass, Passes, result, writing_results
+from curate.pool.places import is_remote
 from curate.pool.quantile import column_of
 from curate.scorers.embeddings import checked, pieces
 from curate.scorers.rows import RowScorer, columns_folder, score_columns
@@ -131,7 +132,9 @@ def clustered(passes: Passes, name: str, how: Clustering, among: Chooser | None)
         UserError: fewer rows than clusters, files whose embeddings differ in width, or nowhere to write.
     """
     ranked = passes.made(kept_bits, among or Everything())
-    folder = columns_folder(passes.files, name)
+    columns = columns_folder(passes.files, name)
+    # Every worker maps the file, which a store does not let it do.
+    folder = cache() / "centroids" / name if is_remote(columns) else Path(columns)
     pool = [[file.name, file.stamp] for file in passes.usable()]
     path = folder / f"centroids-{digest_json([how, ranked.identity(), pool])[:16]}.npy"
     with claimed(folder, wait=_WAIT):
