@@ -3,11 +3,13 @@
 import difflib
 import errno
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable
 from typing import TypeGuard
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a full disk, a quota, a limit on the size of a file
+_FULL_GPU = re.compile(r"(CUDA|HIP)\b.*out of memory|CUBLAS_STATUS_ALLOC_FAILED")
 
 
 class UserError(ValueError):
@@ -44,6 +46,15 @@ def no_room(error: BaseException) -> TypeGuard[OSError]:
 def unwritable(error: BaseException) -> TypeGuard[OSError]:
     """Whether something could not be written because of the disk: there is no room, or it is read-only."""
     return no_room(error) or (isinstance(error, OSError) and error.errno == errno.EROFS)
+
+
+def full_gpu(error: RuntimeError) -> str | None:
+    """The GPU that has no memory left, as torch says it; None for any other error."""
+    text = str(error)
+    if not _FULL_GPU.search(text):
+        return None
+    number = re.search(r"GPU (\d+)", text)
+    return f"cuda:{number[1]}" if number else "the GPU"
 
 
 def tell(error: UserError) -> None:

@@ -26,6 +26,7 @@ CURATE = {
     "download": {"pool"},
     "reshard": {"pool"},
     "report": {"pool", "models"},
+    "audits": {"pool", "models", "report"},
 }
 LINES = 500  # of a file
 

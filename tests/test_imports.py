@@ -29,7 +29,7 @@ COMMANDS = [*([name] for name, _ in commands()), *([name, verb] for name, verbs 
 # Of these, what a command may load to answer --help or to tell a mistake; others nothing. pyarrow is a tenth of a
 # second: what reads parquet loads it at once.
 PARQUET = {"pyarrow"}
-CURATE = ("centroids", "columns", "inspect", "metaclip_metadata", "score")
+CURATE = ("audit", "centroids", "columns", "inspect", "metaclip_metadata", "score")
 MAY_LOAD = {
     "train.demo_time": PARQUET,
     **dict.fromkeys(("evaluate.compare", "evaluate.contact_sheet", "evaluate.fairness", "evaluate.merge"), PARQUET),

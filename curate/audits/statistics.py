@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 LEVEL = 0.05  # of the tests together, after Benjamini and Hochberg
 _FEW = 5.0  # an expected count below this: the exact test
@@ -39,6 +38,8 @@ def share(kept: int, raw: int) -> Share:
 
     The interval is Wilson's score interval, which holds for small cells and for shares of 0 and 1.
     """
+    from scipy import stats  # here and below: half a second, for which help and mistakes need not wait
+
     ratio = kept / raw
     z = float(stats.norm.ppf(0.975))
     middle = (ratio + z * z / (2 * raw)) / (1 + z * z / raw)
@@ -53,6 +54,8 @@ def differ(kept: int, raw: int, other_kept: int, other_raw: int) -> float:
     Pearson's chi-squared of the table of two, without correction; Fisher's exact test where less than 5 is expected in
     a cell.
     """
+    from scipy import stats
+
     table = np.array([[kept, raw - kept], [other_kept, other_raw - other_kept]], np.int64)
     rows, columns, total = table.sum(axis=1), table.sum(axis=0), table.sum()
     if not (rows.all() and columns.all()):
@@ -64,11 +67,15 @@ def differ(kept: int, raw: int, other_kept: int, other_raw: int) -> float:
 
 def corrected(probabilities: Sequence[float]) -> list[float]:
     """Benjamini and Hochberg's: called different at 5 %, of those that are called so 5 % are not, on average."""
+    from scipy import stats
+
     return [float(one) for one in stats.false_discovery_control(probabilities)] if probabilities else []
 
 
 def amplification(shares: Sequence[float], sizes: Sequence[int]) -> Amplification | None:
     """The least-squares line of kept shares over sizes; None for fewer than three groups, or groups of one size."""
+    from scipy import stats
+
     if len(shares) < 3 or len(set(sizes)) < 2:
         return None
     line = stats.linregress(np.asarray(sizes, float), np.asarray(shares, float))

@@ -1,7 +1,6 @@
 """Where products of matrices are made: numpy on the CPU, torch on a GPU, by one name for what both can do."""
 
 import multiprocessing
-import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +10,6 @@ from poolbench.errors import UserError, nearest
 
 NAMES = ("auto", "cpu", "cuda")
 EXPLAINED = "auto | cpu | cuda: every GPU, a worker on each in turn; makes no difference to what is kept"
-_FULL = re.compile(r"(CUDA|HIP)\b.*out of memory|CUBLAS_STATUS_ALLOC_FAILED")  # as torch says it
 
 
 class Device(NamedTuple):
@@ -76,16 +74,6 @@ def opened(name: str) -> Device:
 
     worker = (multiprocessing.current_process()._identity or (1,))[0] - 1
     return on_torch(f"cuda:{worker % torch.cuda.device_count()}")
-
-
-def without_room(error: RuntimeError) -> str | None:
-    """What a user can do about a GPU whose memory is full; None for any other error."""
-    text = str(error)
-    if not _FULL.search(text):
-        return None
-    number = re.search(r"GPU (\d+)", text)
-    where = f"cuda:{number[1]}" if number else "the GPU"
-    return f"out of memory on {where}; give fewer workers=, of which each holds its blocks there, or filter.device=cpu"
 
 
 def on_torch(where: str) -> Device:

@@ -24,11 +24,10 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from poolbench.arrow import do_without_pandas
-from poolbench.errors import UserError, first_line
+from poolbench.errors import UserError, first_line, full_gpu
 from poolbench.files import atomic, claimed, digest_json, read_json, write_json
 from poolbench.machine import cores, end_with_parent
 
-from curate.models.devices import without_room
 from curate.pool.files import BadFile, File
 from curate.pool.places import forget
 
@@ -338,9 +337,11 @@ def attempt(function: Callable[..., Any], arguments: tuple[Any, ...], file: File
         named = any(path and path in str(error) for path in (file.path, file.arrays))
         return Outcome(None, str(error) if named else f"{file.path}: {error}")
     except RuntimeError as error:
-        if (advice := without_room(error)) is None:
+        if (gpu := full_gpu(error)) is None:
             raise
-        raise UserError(advice) from None
+        raise UserError(
+            f"out of memory on {gpu}; give fewer workers=, of which each holds its blocks there, or filter.device=cpu"
+        ) from None
     finally:
         pa.default_memory_pool().release_unused()  # what Arrow keeps of each file would add up over the first few
 
