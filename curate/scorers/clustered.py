@@ -137,17 +137,24 @@ def clustered(passes: Passes, name: str, how: Clustering, among: Chooser | None)
     folder = cache() / "centroids" / name if is_remote(columns) else Path(columns)
     pool = [[file.name, file.stamp] for file in passes.usable()]
     path = folder / f"centroids-{digest_json([how, ranked.identity(), pool])[:16]}.npy"
-    with claimed(folder, wait=_WAIT):
-        if not path.is_file():
-            found = _centroids(passes, how, ranked)
-            with writing_results(folder, "name another folder by columns="):
-                for old in folder.glob("centroids-*.npy"):
-                    old.unlink()
-                with atomic(path, "wb") as stream:
-                    np.save(stream, found)
+    if not path.is_file():
+        with claimed(folder, wait=_WAIT):
+            _find(passes, how, ranked, path)
     scorer = Clustered(name, how, path)
     score_columns(passes, scorer)
     return scorer, ranked
+
+
+def _find(passes: Passes, how: Clustering, ranked: Pass, path: Path) -> None:
+    """Find the centroids and keep them, in the place of those of the pool as it was, unless another part just has."""
+    if path.is_file():
+        return
+    found = _centroids(passes, how, ranked)
+    with writing_results(path.parent, "name another folder by columns="):
+        for old in path.parent.glob("centroids-*.npy"):
+            old.unlink()
+        with atomic(path, "wb") as stream:
+            np.save(stream, found)
 
 
 def _centroids(passes: Passes, how: Clustering, ranked: Pass) -> np.ndarray:
@@ -190,7 +197,10 @@ def points_of(file: File, embedding: str, seed: int, largest: int, ranked: Pass)
         hashes, vectors = hashed(uids, seed), checked(file, embedding, arrays[embedding])
         used = (hashes <= np.uint64(largest)) & np.isfinite(vectors).all(axis=1) & vectors.any(axis=1)
         some = np.empty(int(used.sum()), [("hash", "u8"), ("place", "i8"), ("vector", "f4", (vectors.shape[1],))])
-        some["hash"], some["place"], some["vector"] = hashes[used], arrays[PLACE][used], directed(vectors[used])
+        some["hash"], some["place"] = hashes[used], arrays[PLACE][used]
+        for start in range(0, len(some), _ROWS):
+            own = slice(start, start + _ROWS)
+            some["vector"][own] = directed(vectors[np.flatnonzero(used)[own]])
         found.append(some)
     return np.concatenate(found[1:] or found)
 

@@ -71,8 +71,10 @@ class SemDeDup(RowScorer):
         if not all(is_made(file, self) for file in files):
             rows = passes.made(members, scorer.clusters(passes), ranked)
             vectors = passes.made(vectors_by_cluster, self.how.embedding, rows)
+            files = passes.usable()
             sources = _Sources(files, rows._replace(arguments=()), vectors._replace(arguments=()))
-            self._found = passes.made(novelties, self.how.clusters, self.which, self.how.seed, sources), files
+            found = passes.made(novelties, self.how.clusters, self.which, self.how.seed, sources)
+            self._found = found._replace(arguments=()), files
         score_columns(passes, self)
         self._found = None  # which goes to the workers with each file
 
