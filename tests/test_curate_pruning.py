@@ -355,3 +355,11 @@ def test_a_file_that_cannot_be_used_is_left_out(tmp_path: Path, capsys: pytest.C
         assert curate(word, f"pool={pool}", f"out={tmp_path}/{name}.npy") == 1
         assert "3.parquet has no .npz beside it" in capsys.readouterr().err
         assert read_json(tmp_path / f"{name}.npy.json")["bad_files"].keys() == {"3"}
+
+
+@pytest.mark.parametrize("name", ["dbp", "semdedup"])
+def test_a_pool_of_one_row_is_a_cluster(tmp_path: Path, name: str) -> None:
+    write_file(tmp_path / "pool/0.parquet", columns_of(1), {"l14_img": np.ones((1, 3), np.float16)})
+    words = [f"filter={name}", "filter.fraction=1", "filter.clusters=1", f"pool={tmp_path}/pool"]
+    assert curate(*words, f"out={tmp_path}/out.npy") == 0
+    np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), from_texts([uid_of(0)]))
