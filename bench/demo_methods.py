@@ -90,12 +90,12 @@ def main() -> None:
     with ThreadPoolExecutor(options.at_once) as workers:
         for _ in workers.map(lambda run: train(place, run, options.at_once), missing[: options.trainings]):
             pass
-    left = [f"{run.name}-{run.seed}" for run in missing if not is_done(place, run)]
+    left = [(run.name, run.seed) for run in missing if not is_done(place, run)]
     _python("-m", "leaderboard", "build", str(place.runs), f"out={place.out}")
     rows = list(_rows(place, methods, seconds))
-    text = page(rows, skipped, [f"{one.method}: {one.why}" for one in methods], len(wanted), left)
-    for path in filter(None, [options.page]):
-        with atomic(path) as file:
+    text = page(rows, skipped, [_told(one) for one in methods], len(wanted), left)
+    if options.page:
+        with atomic(options.page) as file:
             file.write(text)
     if options.docs:
         put_between(options.docs, rows)
@@ -219,6 +219,12 @@ def _rows(place: Place, methods: Sequence[Method], seconds: Mapping[str, float |
         kept = every if one.select is None else mapped(place.subset(one.name))
         found: Figures = figures(every, right, kept)
         yield Row(one.method, found, seconds[one.name], scored.get(one.method))
+
+
+def _told(one: Method) -> str:
+    """What a method is given, and why."""
+    words = "trained as it is" if one.select is None else f"`{shlex.join(['python', '-m', 'curate', *one.select])}`"
+    return f"{one.method}, {words}: {one.why}"
 
 
 def _python(*words: str, **environment: str) -> float:

@@ -67,17 +67,31 @@ def figures(every: Uids, right: Uids, kept: Uids) -> Figures:
     )
 
 
-def page(rows: Sequence[Row], skipped: dict[str, str], why: Sequence[str], trainings: int, missing: list[str]) -> str:
-    """The whole page."""
+def page(
+    rows: Sequence[Row],
+    skipped: dict[str, str],
+    told: Sequence[str],
+    trainings: int,
+    missing: Sequence[tuple[str, int]],
+) -> str:
+    """The whole page.
+
+    Args:
+        told: a line of each method.
+        missing: names and seeds of the trainings that are not there, of `trainings`.
+    """
     mine = ", ".join(f"{name} {version(name)}" for name in ("numpy", "pyarrow", "torch"))
-    left = f"; missing: {', '.join(missing)}" if missing else ""
+    seeds: dict[str, list[str]] = {}
+    for name, seed in missing:
+        seeds.setdefault(name, []).append(str(seed))
+    left = "; missing, with seeds: " + ", ".join(f"`{name}` {' '.join(some)}" for name, some in seeds.items())
     return "\n".join(
         [
             "# What each selection does on the demo pool",
             "",
             f"`python bench/{shlex.join([Path(sys.argv[0]).name, *_words()])}`, "
             f"{datetime.datetime.now(datetime.UTC):%d %B %Y}. Trainings: {trainings - len(missing)} of "
-            f"{trainings}{left}.",
+            f"{trainings}{left if missing else ''}.",
             "",
             f"Machine: {machine()}. {mine}.",
             "",
@@ -104,7 +118,7 @@ def page(rows: Sequence[Row], skipped: dict[str, str], why: Sequence[str], train
             "",
             "## The selections",
             "",
-            *(f"- {line}." for line in why),
+            *(f"- {line}." for line in told),
             "",
             "## Left out",
             "",

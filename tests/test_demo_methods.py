@@ -102,8 +102,10 @@ def test_the_page_has_the_leaderboards_figures(tmp_path: Path) -> None:
     scored = trained(scores)
     some = demo_page.Figures(50, 49, 0.75, 0.5, 0.8)
     rows = [demo_page.Row(name, some, 3.4, scored.get(name)) for name in ("none", *scores)]
-    lines = demo_page.page(rows, {"x": "no reason"}, ["all: a reason"], 9, ["none-0", "once-1"]).splitlines()
-    assert any(line.endswith("Trainings: 7 of 9; missing: none-0, once-1.") for line in lines)
+    lines = demo_page.page(
+        rows, {"x": "no reason"}, ["all: a reason"], 9, [("none", 0), ("once", 1), ("none", 2)]
+    ).splitlines()
+    assert any(line.endswith("Trainings: 6 of 9; missing, with seeds: `none` 0 2, `once` 1.") for line in lines)
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
     assert [row[0] for row in cells] == ["method", "half", "all", "once", "none"]
     table = {row[0]: dict(zip(cells[0], row, strict=True)) for row in cells}
@@ -135,7 +137,9 @@ def test_the_short_table_stands_between_its_marks(tmp_path: Path) -> None:
 
 
 def benchmark(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    recipe = "precision=fp32 recipe.samples=512 recipe.warmup=1"
+    recipe = (
+        "precision=fp32 data=small/pool recipe.samples=256 recipe.warmup=1 recipe.shuffle_buffer=100 recipe.streams=2"
+    )
     places = ["--pool", "small", "--table", "table.yaml", "--page", "page.md", "--train", recipe]
     return forked.run(ROOT / "bench/demo_methods.py", *places, "--seeds", "3", *words, cwd=folder)
 
@@ -166,7 +170,7 @@ def test_all_of_it_with_few_samples(demo: Demo, tmp_path: Path, monkeypatch: pyt
     assert done.returncode == 0, done.stderr[-3000:]
     assert [line for line in done.stderr.splitlines() if "-m train " in line and "by votes" in line] == []
     page = (tmp_path / "page.md").read_text()
-    assert "Trainings: 2 of 3; missing: votes-3." in page
+    assert "Trainings: 2 of 3; missing, with seeds: `votes` 3." in page
     right = set(np.load(demo.right).tolist())
     pool = {tuple(pair) for pair in uids_of(tmp_path / "demo" / "scored")}
     kept = {tuple(pair) for pair in np.load(tmp_path / "demo" / "loss.npy").tolist()}
