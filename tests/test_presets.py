@@ -13,9 +13,6 @@ from curate.config import parsed
 from curate.presets import preset, presets, selection
 from curate.selectors.registry import build
 
-# What a method needs that no preset can know.
-NEEDS = {"dfn": ["filter.column=clip_dfn_similarity_score"]}
-
 
 @pytest.mark.parametrize("name", presets())
 def test_every_preset_is_a_filter_with_its_options(name: str) -> None:
@@ -23,8 +20,7 @@ def test_every_preset_is_a_filter_with_its_options(name: str) -> None:
     assert found.scales and set(found.scales) <= set(scales()) and set(found.results) <= set(found.scales)
     assert found.url.startswith("https://") and found.cite
     for scale in found.scales:
-        words = [f"filter={name}", f"scale={scale}", "pool=a", "out=b.npy", *NEEDS.get(name, [])]
-        _, spec = parsed(words)
+        _, spec = parsed([f"filter={name}", f"scale={scale}", "pool=a", "out=b.npy"])
         built = build(spec)
         for option, value in (found.options | found.scales[scale]).items():
             assert getattr(built.options, option) == value or option == "of"
