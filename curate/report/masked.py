@@ -34,7 +34,8 @@ def _cell(folder: Path, sample: MaskedSample) -> pages.SheetCell:
         picture = "data:image/jpeg;base64," + base64.b64encode((folder / sample.picture).read_bytes()).decode()
     except OSError:  # the page says that there is none
         picture = ""
-    shown = [f"{_short(name)} {value:.3f}" for name, value in sample.scores.items() if value is not None]
+    values = [(_short(name), value) for name, value in sample.scores.items() if value is not None]
+    shown = [f"{name} {value:.0f}" if value == int(value) else f"{name} {value:.3f}" for name, value in values]
     read_as = f" “{pages.cut(sample.text)}”" if sample.text else ""
     return pages.SheetCell(picture, pages.cut(sample.caption), ", ".join(shown) + read_as)
 

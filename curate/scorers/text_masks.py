@@ -19,8 +19,6 @@ from curate.pool.scored import Identity
 from curate.scorers.views import PLAIN, Seen
 
 if TYPE_CHECKING:
-    import torch
-
     from poolbench.models.transforms import WebPixels
 
 MASKED = "masked"  # the view of a picture with its text painted over
@@ -136,24 +134,18 @@ class Look:
         """
         with decoding():
             image = rgb(opened(data))
-            views = {PLAIN: self._pixels.of(image)} if wanted & self._plain else {}
+            plain = self._pixels.of(image)  # where this fails there is no row, whatever is wanted of it
+        views = {PLAIN: plain} if wanted & self._plain else {}
         if not wanted & (self._masked | self._facts):
             return Seen(views)
         seconds: dict[str, float] = {}
         try:
             found = self._mask(np.asarray(image), seconds)
         except Exception as error:  # of onnxruntime and OpenCV, whose have no class in common
-            return self._without(
-                image, views, wanted, f"no masked score: its text cannot be found: {first_line(error)}"
-            )
+            why = f"no masked score: its text cannot be found: {first_line(error)}"
+            views |= {MASKED: plain} if wanted & self._masked else {}
+            return Seen(views, {SHARE: float("nan"), REGIONS: float("nan"), TEXT: ""}, why)
         if wanted & self._masked:
-            same = not found.lines and PLAIN in views
-            views[MASKED] = views[PLAIN] if same else self._pixels.of(Image.fromarray(found.pixels))
+            views[MASKED] = self._pixels.of(Image.fromarray(found.pixels)) if found.lines else plain
         text = "\n".join(line.text for line in found.lines)
         return Seen(views, {SHARE: found.share, REGIONS: float(len(found.lines)), TEXT: text}, "", seconds)
-
-    def _without(self, image: Image.Image, views: "dict[str, torch.Tensor]", wanted: Set[str], why: str) -> Seen:
-        """What there is of a picture whose text cannot be found; facts that are no numbers say so."""
-        if wanted & self._masked:
-            views[MASKED] = self._pixels.of(image)
-        return Seen(views, {SHARE: float("nan"), REGIONS: float("nan"), TEXT: ""}, why)
