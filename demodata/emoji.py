@@ -198,19 +198,19 @@ def class_names(every: Iterable[Picture]) -> list[str]:
     return sorted({p.label for p in every if p.held_out and p.label is not None and p.twemoji is not None})
 
 
-def render(svg: Path, look: Look = PLAIN) -> bytes:
-    """Draw an SVG: PNG, RGB, SIDE x SIDE pixels. The same file and look give the same bytes."""
+def render(svg: Path, look: Look = PLAIN, side: int = SIDE) -> bytes:
+    """Draw an SVG: PNG, RGB, side x side pixels. The same file and look give the same bytes."""
     import resvg_py
     from PIL import Image
 
     text = svg.read_text(encoding="utf-8")
     if look.view is not None:
-        left, top, side = look.view
-        text, found = _VIEW.subn(f'viewBox="{left:g} {top:g} {side:g} {side:g}"', text, count=1)
+        left, top, shown = look.view
+        text, found = _VIEW.subn(f'viewBox="{left:g} {top:g} {shown:g} {shown:g}"', text, count=1)
         assert found, svg
     style = None if look.line is None else f"#line, #line * {{stroke-width: 1px; stroke: {look.line}}}"
     drawn = resvg_py.svg_to_bytes(
-        svg_string=text, width=SIDE, height=SIDE, background=look.background, style_sheet=style, skip_system_fonts=True
+        svg_string=text, width=side, height=side, background=look.background, style_sheet=style, skip_system_fonts=True
     )
     out = io.BytesIO()
     Image.open(io.BytesIO(drawn)).convert("RGB").save(out, format="PNG")

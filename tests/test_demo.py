@@ -26,7 +26,8 @@ from poolbench.subset import Subset
 
 from demodata import pool as demo_module
 from demodata.emoji import HELD_OUT_PERCENT, SIDE, uncompressed
-from demodata.pool import SHARD_SIZE, VERSION, Demo, build, is_built
+from demodata.pool import VERSION, Demo, build, is_built
+from demodata.samples import SHARD_SIZE
 from leaderboard.models import read_leaderboard
 from leaderboard.rank import constants
 from tasks.lock import is_pinned, lock
