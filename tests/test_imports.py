@@ -32,6 +32,7 @@ PARQUET = {"pyarrow"}
 CURATE = ("audit", "centroids", "columns", "inspect", "metaclip_metadata", "score")
 MAY_LOAD = {
     "train.demo_time": PARQUET,
+    "demodata.text_pool": PARQUET,
     **dict.fromkeys(("evaluate.compare", "evaluate.contact_sheet", "evaluate.fairness", "evaluate.merge"), PARQUET),
     **dict.fromkeys(("tasks", *(f"tasks {verb}" for verb in OF_TASKS)), PARQUET),
     **dict.fromkeys(
