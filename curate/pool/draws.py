@@ -17,7 +17,7 @@ from poolbench.files import atomic
 
 from curate.pool.chosen import bits_of
 from curate.pool.files import PLACE, File, read
-from curate.pool.hashes import mixed
+from curate.pool.hashes import hashed, mixed
 from curate.pool.passes import Pass, result
 from curate.pool.quantile import Column, scores
 
@@ -54,7 +54,7 @@ def candidates(file: File, column: Column, seed: int, ranked: Pass) -> np.ndarra
         kept &= np.isfinite(logits)
         some = np.empty(int(kept.sum()), CANDIDATE)
         uids = rows.arrays["uid"][kept]
-        some["hash"] = mixed(uids["f0"] ^ mixed(uids["f1"] ^ mixed(np.full(1, seed % 2**64, np.uint64))))
+        some["hash"] = hashed(uids, seed)
         some["place"], some["logit"] = rows.arrays[PLACE][kept], logits[kept]
         found.append(some)
     return np.concatenate([*found, np.zeros(0, CANDIDATE)])

@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, which help and a mistake in 
     from curate.scorers.stream import Batch
 
 DEFAULT = "clip_similarity"
+OBJECTIVES = {"clip": DEFAULT, "hyperbolic": "hyperbolic"}  # of the model that scores -> scorer
 
 Value = TypeVar("Value")
 
@@ -40,6 +41,7 @@ class ScorerOptions:
     shards: Any = source("folder, .tar, brace pattern, URL, or a list [a,b] of them", remote=True, shards=True)
     out: str = output("folder for the metadata")
     scorer: str = option("what makes the scores: a module of curate/scorers", DEFAULT)
+    objective: str = option("clip | hyperbolic: what the model was trained by, which says the scorer", "clip")
     precision: str = option("fp32 | amp_bf16", "fp32")
     device: str = option("auto | cpu | cuda:<i>, several with commas; a process for each", "auto")
     batch_size: int | None = option("samples at a time; null: 256 on a GPU, 32 on a CPU", None)
@@ -56,6 +58,10 @@ class ScorerOptions:
         from poolbench.models.inference import check_options
 
         check_options(self.precision, self.batch_size, self.workers)
+        if self.objective != type(self).objective:
+            raise UserError(
+                f"objective={self.objective} is not what scorer={self.scorer} scores by; leave one of them out"
+            )
         if Path(self.out).exists() and not Path(self.out).is_dir():
             raise UserError(f"out={self.out} is a file, not a folder")
         part_of(self.part)

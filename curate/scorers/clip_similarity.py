@@ -1,7 +1,6 @@
 """The similarity of picture and caption as any CLIP model sees it, and the embeddings that it is the product of; with
 `mask=text` also that of the picture with its text painted over, with `flip=true` the mean with its mirror image's."""
 
-import re
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,30 +12,23 @@ from poolbench.options import option, output, source
 
 from curate.models.painting import FILLS
 from curate.pool.scored import Identity, Made, Scores
-from curate.scorers.base import Clock, Part, Product, Scorer, ScorerOptions
+from curate.scorers.base import Clock, Part, Product, Scorer
+from curate.scorers.of_model import ModelOptions, arch_of
 from curate.scorers.text_masks import MASKED, REGIONS, SHARE, TEXT, Look, TextMask
 from curate.scorers.views import PLAIN, OneView, Seen
 
 if TYPE_CHECKING:  # see base.py
     import torch
 
-    from poolbench.models.weights import Weights
-
     from curate.scorers.stream import Batch
 
-ARCHS = {"ViT-B-32": "b32", "ViT-L-14": "l14"}  # the names that published pools give these
 _NEED_MASK = ("detector", "recognized", "export")  # options that say nothing without one
 
 
 @dataclass
-class Options(ScorerOptions):
+class Options(ModelOptions):
     """The options; docs/score.md says more."""
 
-    checkpoint: str | None = source(
-        "file of weights, one of open_clip's pretrained tags, or folder of a run; null: what model= brings", None
-    )
-    model: str | None = source("open_clip's name of the model; null: as the run says", None, remote=True)
-    arch: str | None = option("what columns and arrays are called; null: after the model, b32 for ViT-B-32", None)
     flip: bool = option("true: the mean of the scores of picture and mirror image, too", False)
     mask: str | None = option("text: the score of the picture with its text painted over, too", None)
     fill: str = option("ring | picture: by the mean colour around a text, or of the whole picture", "ring")
@@ -50,8 +42,6 @@ class Options(ScorerOptions):
 
     def check(self) -> None:
         super().check()
-        if self.arch is not None and not re.fullmatch(r"[a-z0-9_]+", self.arch):
-            raise UserError(f"arch={self.arch}: small letters, digits and _ only, as it becomes the name of a column")
         if self.mask not in (None, "text"):
             raise UserError(f"mask={self.mask} is not known: it is text, or null")
         needing = [name for name in _NEED_MASK if getattr(self, name)] if self.mask is None else []
@@ -86,7 +76,7 @@ class ClipSimilarity(Scorer):
             self._mask = TextMask(options.detector, *how)
             self._mask.open()
         self._weights = weights_named(options.checkpoint, options.model)
-        arch = options.arch or ARCHS.get(self._weights.model.removesuffix("-quickgelu")) or _slug(self._weights)
+        arch = arch_of(options, self._weights)
         self.made = Made(arch, (_column(arch),), (f"{arch}_img", f"{arch}_txt"))
         self.flipped, self.masked = f"{arch}_flipped", f"{arch}_masked"
         model, _, tag, sha256, _ = self._weights
@@ -125,7 +115,7 @@ class ClipSimilarity(Scorer):
         from poolbench.models.transforms import WebPixels, evaluation_transform
 
         model, checkpoint, _, _, folder = self._weights
-        clip = load(model, checkpoint, folder=folder, device=device, say=print)
+        clip = load(model, checkpoint, folder=folder, device=device, say=print, plain=True)
         self._towers = Towers(clip, device, self.options.precision)
         self.pixels: WebPixels = WebPixels(evaluation_transform(clip))
         self.tokenizer = tokenizer_of(model, folder)
@@ -196,9 +186,3 @@ def _similarity(images: np.ndarray, texts: np.ndarray) -> np.ndarray:
     """Of the float32 embeddings, not of what the npz keeps of them; float32 [n]."""
     found: np.ndarray = np.einsum("nd,nd->n", images, texts, dtype=np.float32)
     return found
-
-
-def _slug(weights: "Weights") -> str:
-    """The name of the model, of its repository or of its folder, as that of a column."""
-    name = weights.model if weights.folder is None else weights.model.split("/")[-1]
-    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")

@@ -9,7 +9,7 @@ from types import ModuleType
 from poolbench.errors import UserError, nearest
 
 import curate.scorers
-from curate.scorers.base import DEFAULT, Scorer, ScorerOptions
+from curate.scorers.base import OBJECTIVES, Scorer, ScorerOptions
 
 _PACKAGE = curate.scorers.__name__
 _DEFINED = re.compile(r"^class \w+\(Scorer\):", re.MULTILINE)  # looked for in the text, as importing takes seconds
@@ -22,13 +22,16 @@ def names() -> list[str]:
 
 
 def schema(arguments: Sequence[str]) -> type[ScorerOptions]:
-    """The options that a command line may give: those of the scorer that its `scorer=` names.
+    """The options that a command line may give: those of the scorer that its `scorer=` names, or its `objective=`.
 
     Raises:
         UserError: an unknown one.
     """
-    named = [word.partition("=")[2] for word in arguments if word.startswith("scorer=")]
-    options: type[ScorerOptions] = _module(named[0] if named else DEFAULT).Options
+    given = dict(word.split("=", 1) for word in arguments if "=" in word)
+    objective = given.get("objective", next(iter(OBJECTIVES)))
+    if objective not in OBJECTIVES:
+        raise UserError(f"objective={objective} is not known; {nearest(objective, OBJECTIVES)}")
+    options: type[ScorerOptions] = _module(given.get("scorer", OBJECTIVES[objective])).Options
     return options
 
 

@@ -111,7 +111,7 @@ class Targets(Scorer):
         from poolbench.models.transforms import WebPixels, evaluation_transform
 
         model, checkpoint, _, _, folder = self._weights
-        clip = load(model, checkpoint, folder=folder, device=device, say=print)
+        clip = load(model, checkpoint, folder=folder, device=device, say=print, plain=True)
         self._towers = Towers(clip, device, self.options.precision)
         self.pixels = WebPixels(evaluation_transform(clip))
         self.conventions = conventions_of(clip)._asdict()
