@@ -391,7 +391,7 @@ def test_a_scorer_is_one_file(
     (tmp_path / "modules").mkdir()
     (tmp_path / "modules" / "brightness.py").write_text(BRIGHTNESS)
     monkeypatch.setattr(scorers, "__path__", [*scorers.__path__, str(tmp_path / "modules")])
-    assert registry.names() == ["brightness", "clip_similarity", "targets"]
+    assert registry.names() == ["brightness", "clip_similarity", "hyperbolic", "targets"]
     own: dict[str, Any] = {"scorer": "brightness", "model": None, "arch": None}
     out = tmp_path / "out"
     shutil.copytree(root / "scores", out)
