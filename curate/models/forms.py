@@ -20,6 +20,7 @@ from curate.models.devices import CPU, Device
 
 _ROWS = 2**10  # that are multiplied at a time
 MANY = 2**14  # rows that are compared with a block of targets before the next block is looked at
+_STRIP = 2**7  # columns of a matrix that are summed at a time
 _LARGEST = float(np.finfo(np.float32).max)
 _EXPONENT = 300.0  # of a power of e that a sum of a batch's can hold, and so can its inverse
 _SINGLE, _DOUBLE = float(np.finfo(np.float32).eps), float(np.finfo(np.float64).eps)
@@ -168,8 +169,9 @@ def _scale(numbers: np.ndarray) -> np.float64:
 
 
 def _quadratic(vector: np.ndarray, matrix: np.ndarray) -> float:
-    """x' M x, summed in an order that nothing changes."""
-    return float(_summed(vector * _summed(matrix * vector[:, None])))
+    """x' M x, summed in an order that nothing changes; of as many columns at a time as fit the cache."""
+    strips = (matrix[:, at : at + _STRIP] for at in range(0, len(matrix), _STRIP))
+    return float(_summed(vector * np.concatenate([_summed(strip * vector[:, None]) for strip in strips])))
 
 
 def _summed(terms: np.ndarray) -> Any:
