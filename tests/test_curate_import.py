@@ -66,6 +66,9 @@ def test_values_are_found_by_uid(
     assert "2 rows repeat an earlier one's uid, 1 of them with another value" in said
     assert "1 rows whose uid is none, the first is row 9: '0123'" in wrong
     assert not list((pool / "columns").glob(".*"))
+    before = {path: path.stat().st_mtime_ns for path in (pool / "columns" / "vlm").iterdir()}
+    assert columns(capsys, f"pool={pool}", f"import={source}", "name=vlm")[0] == 0
+    assert before == {path: path.stat().st_mtime_ns for path in before}, "a second run has nothing to do"
 
 
 @pytest.mark.parametrize("keys", [False, True])

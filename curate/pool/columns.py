@@ -228,7 +228,7 @@ def write(path: str | Path, uids: Iterator[pa.ChunkedArray], columns: Mapping[st
 
 def _in_folder(places: Sequence[str], file: str, column: str) -> Found | None:
     for path in files_of(places, file):
-        if column in _schema(path).names:
+        if column != "uid" and column in _schema(path).names:  # uids are the pool's own
             return Found(path, column)
     return None
 
