@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,8 +13,11 @@ import pyarrow.parquet as pq
 
 from poolbench.errors import UserError, first_line, nearest
 from poolbench.files import cache, digest_file, digest_json, files_in
+from poolbench.shards.samples import Problem
 from poolbench.uids import DTYPE, Uids
 
+from curate.caption_sources import Source, source_of
+from curate.models.sentences import check_packages
 from curate.pool.files import parse_uids, plain
 from curate.pool.joined import (
     Counts,
@@ -27,8 +30,10 @@ from curate.pool.joined import (
     scattered,
     write_table,
 )
+from curate.pool.joined_texts import write_texts
 from curate.pool.passes import Passes, work_folder
 from curate.pool.places import is_remote
+from curate.scorers.captioned import CaptionSimilarity
 from curate.scorers.imported import KEY, UID, Imported, matched
 from curate.scorers.rows import columns_folder, score_columns
 
@@ -37,7 +42,7 @@ _ROWS = 2**16
 
 
 class Taking(NamedTuple):
-    """What is imported, as the options of curate.columns have it."""
+    """What is imported, as the options of curate.columns have it; of captions, `device` is cpu or cuda."""
 
     path: str
     name: str
@@ -45,14 +50,20 @@ class Taking(NamedTuple):
     keys: str | None
     take: str | list[str] | None
     command: str
+    captions: str | list[str] | None = None
+    device: str = "cpu"
 
 
 class Read:
     """Counts of what an import's files hold, while they are read."""
 
     def __init__(self) -> None:
-        self.rows = self.malformed = self.unknown = 0
-        self.example = ""
+        self.rows = self.malformed = self.unknown = self.without = self.unreadable = 0
+        self.example = self.problem = ""
+
+
+# Writes a table into a folder, and gives what finds its rows, and what the table holds.
+Writer = Callable[[Path, Read], tuple[Imported, Counts]]
 
 
 def take_in(passes: Passes, taking: Taking) -> None:
@@ -65,20 +76,52 @@ def take_in(passes: Passes, taking: Taking) -> None:
         raise UserError(f"name={taking.name}: name the folder of the new columns, in letters, digits, _ - and .")
     if taking.by not in (UID, KEY):
         raise UserError(f"by={taking.by} is not known; uid or key")
-    paths = _files(taking.path)
-    columns = _columns(paths, taking)
-    digest = digest_json([[digest_file(path) for path in paths], columns, *_digest_of_keys(taking)])[:16]
+    write = _numbers(taking) if taking.captions is None else _captions(taking)
     folder, read = columns_folder(passes.files, taking.name), Read()
-    local = cache() / "imports" / digest if is_remote(folder) else Path(folder)
-    with work_folder(local.with_name(f".{local.name}"), None) as work:
-        table = work.path / f"{digest}.table"
-        pieces = _pieces(paths, columns, taking, _uids_by_key(taking, work.path), read)
-        counts = write_table(pieces, kind_of(len(columns)), table, _expected(paths))
-        by = UID if taking.keys else taking.by
-        scorer = Imported(taking.name, tuple(columns), by, table, digest, taking.command)
+    local = cache() / "imports" / digest_json(folder)[:16] if is_remote(folder) else Path(folder)
+    with work_folder(local.with_name(f".{local.name}{passes.suffix}"), None) as work:
+        scorer, counts = write(work.path, read)
         _tell(passes, scorer, read, counts)
         score_columns(passes, scorer)
         work.remove()
+
+
+def _numbers(taking: Taking) -> Writer:
+    """What writes the table of the numbers that are imported."""
+    paths = _files(taking.path)
+    columns = _columns(paths, taking)
+    digest = digest_json([[digest_file(path) for path in paths], columns, *_digest_of_keys(taking)])[:16]
+
+    def write(work: Path, read: Read) -> tuple[Imported, Counts]:
+        table = work / f"{digest}.table"
+        pieces = _pieces(paths, columns, taking, _uids_by_key(taking, work), read)
+        counts = write_table(pieces, kind_of(len(columns)), table, _expected(paths))
+        return Imported(taking.name, tuple(columns), _by(taking), table, digest, taking.command), counts
+
+    return write
+
+
+def _captions(taking: Taking) -> Writer:
+    """What writes the table of the captions with which the pool's are compared."""
+    assert taking.captions is not None
+    check_packages()
+    source = source_of(taking.path, taking.by, taking.captions)
+    digest = digest_json([source.digest, source.columns, *_digest_of_keys(taking)])[:16]
+
+    def write(work: Path, read: Read) -> tuple[Imported, Counts]:
+        table = work / f"{digest}.captions"
+        counts = write_texts(_captioned(source, taking, _uids_by_key(taking, work), read), table, source.rows())
+        if not counts.names:
+            raise UserError(f"import={taking.path}: no captions in {', '.join(source.columns)}")
+        scorer = CaptionSimilarity(taking.name, _by(taking), table, digest, taking.command, taking.device)
+        return scorer, counts
+
+    return write
+
+
+def _by(taking: Taking) -> str:
+    """By what the rows of a table are known, whose keys are uids where keys= says which."""
+    return UID if taking.keys else taking.by
 
 
 def _tell(passes: Passes, scorer: Imported, read: Read, counts: Counts) -> None:
@@ -103,6 +146,10 @@ def _tell(passes: Passes, scorer: Imported, read: Read, counts: Counts) -> None:
         )
     if read.unknown:
         print(f"left out: {read.unknown:,} rows whose key is not in keys=", file=sys.stderr)
+    if read.without:
+        print(f"left out: {read.without:,} rows without captions", file=sys.stderr)
+    if read.unreadable:
+        print(f"left out: {read.unreadable:,} samples or shards, the first is {read.problem}", file=sys.stderr)
     if not found:
         raise UserError(f"no row of the pool has a value: is it the {scorer.by} by which the import knows its rows?")
 
@@ -186,14 +233,37 @@ def _pieces(
     """The rows of a table, see curate.pool.joined."""
     for path in paths:
         for table in _tables(path, columns, taking.by):
-            names, good = _named(table[taking.by], taking.by, read)
+            names, good = _known(table[taking.by], taking.by, keys, read)
             values = [table[name].to_numpy(zero_copy_only=False).astype(np.float64) for name in columns]
-            numbers = np.stack(values, axis=1)[good].astype(np.float32)
-            if keys is not None:
-                places = look_up(keys, names)
-                read.unknown += int((places < 0).sum())
-                names, numbers = _uids_at(keys, places[places >= 0]), numbers[places >= 0]
-            yield rows_of(names, numbers)
+            yield rows_of(names, np.stack(values, axis=1)[good].astype(np.float32))
+
+
+def _captioned(
+    source: Source, taking: Taking, keys: Table | None, read: Read
+) -> Iterator[tuple[Uids, list[list[str]]]]:
+    """Names and captions, see curate.pool.joined_texts, of the rows that have both."""
+    for piece in source.pieces():
+        if isinstance(piece, Problem):
+            read.unreadable += 1
+            read.problem = read.problem or f"{piece.shard} {piece.key}: {piece.reason}"
+            continue
+        names, good = _known(piece.names, taking.by, keys, read)
+        kept = [piece.captions[row] for row in np.flatnonzero(good).tolist()]
+        there = np.array([captions is not None for captions in kept], bool)
+        read.without += int((~there).sum())
+        yield names[there], [captions for captions in kept if captions is not None]
+
+
+def _known(column: pa.ChunkedArray, by: str, keys: Table | None, read: Read) -> tuple[Uids, np.ndarray]:
+    """The names by which rows are kept, of those that have one, and which these are, bool [rows]."""
+    names, good = _named(column, by, read)
+    if keys is None:
+        return names, good
+    places = look_up(keys, names)
+    read.unknown += int((places < 0).sum())
+    good = good.copy()
+    good[np.flatnonzero(good)[places < 0]] = False
+    return _uids_at(keys, places[places >= 0]), good
 
 
 def _named(column: pa.ChunkedArray, by: str, read: Read) -> tuple[Uids, np.ndarray]:

@@ -47,14 +47,14 @@ class Device(NamedTuple):
 CPU = Device(np, None, 1024, 128)
 
 
-def checked(name: str) -> str:
-    """`cpu` or `cuda`, whichever the option device= means on this machine.
+def checked(name: str, key: str = "filter.device") -> str:
+    """`cpu` or `cuda`, whichever the option `key` means on this machine.
 
     Raises:
         UserError: another name, or a GPU that is not there.
     """
     if name not in NAMES:
-        raise UserError(f"filter.device={name} is not known; {nearest(name, NAMES)}")
+        raise UserError(f"{key}={name} is not known; {nearest(name, NAMES)}")
     if name == "cpu" or (name == "auto" and not Path("/dev/nvidiactl").exists()):  # torch takes seconds to say so
         return "cpu"
     import torch
@@ -63,7 +63,7 @@ def checked(name: str) -> str:
         return "cuda"
     if name == "auto":
         return "cpu"
-    raise UserError("filter.device=cuda is not there; try filter.device=cpu")
+    raise UserError(f"{key}=cuda is not there; try {key}=cpu")
 
 
 def opened(name: str) -> Device:

@@ -116,6 +116,11 @@ class Passes:
         self._executor: concurrent.futures.ProcessPoolExecutor | None = None
         self._limits: set[str] = set()  # variables that are set for the workers, and nobody else
 
+    @property
+    def suffix(self) -> str:
+        """What a part adds to the name of a folder that it has for itself."""
+        return "" if self._part == WHOLE else f"-{self._part.number}"
+
     def __enter__(self) -> "Passes":
         return self
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
 from poolbench.uids import Uids
 
@@ -24,6 +25,14 @@ class Matched(NamedTuple):
     found: np.ndarray
 
 
+class Piece(NamedTuple):
+    """Some rows of a file: what the scorer reads of all of them, which have a name, bool, and the names of those."""
+
+    table: pa.Table
+    good: np.ndarray
+    names: Uids
+
+
 class Imported(RowScorer):
     """The values that a table has for each row, see curate.pool.joined; NaN for a row that it does not have."""
 
@@ -35,17 +44,17 @@ class Imported(RowScorer):
         """
         self.name, self.makes, self.remake = name, makes, remake
         self.by, self.table, self.digest = by, table, digest
-        self.columns = (by,)
+        self.columns, self.kind = (by,), kind_of(len(makes))
 
     def identity(self) -> Any:
         return {"imported": self.digest, "by": self.by}
 
     def score(self, file: File) -> Mapping[str, np.ndarray]:
-        table, parts = _opened(str(self.table), len(self.makes)), []
-        for names, good in self._names(file):
-            values = np.full((len(good), len(self.makes)), np.nan, np.float32)
-            found = look_up(table, names)
-            rows = np.flatnonzero(good)[found >= 0]
+        table, parts = opened_table(str(self.table), self.kind), []
+        for piece in self.pieces(file):
+            values = np.full((len(piece.good), len(self.makes)), np.nan, np.float32)
+            found = look_up(table, piece.names)
+            rows = np.flatnonzero(piece.good)[found >= 0]
             values[rows] = table.rows["values"][found[found >= 0]]
             parts.append(values)
         every = np.concatenate([*parts, np.zeros((0, len(self.makes)), np.float32)])
@@ -53,26 +62,30 @@ class Imported(RowScorer):
 
     def matched(self, file: File) -> Matched:
         """What of a file and of the table belongs together."""
-        table = _opened(str(self.table), len(self.makes))
+        table = opened_table(str(self.table), self.kind)
         rows, matched, found = 0, 0, []
-        for names, good in self._names(file):
-            places = look_up(table, names)
-            rows, matched = rows + len(good), matched + int((places >= 0).sum())
+        for piece in self.pieces(file):
+            places = look_up(table, piece.names)
+            rows, matched = rows + len(piece.good), matched + int((places >= 0).sum())
             found.append(places[places >= 0])
         return Matched(rows, matched, np.unique(np.concatenate([*found, np.zeros(0, np.int64)])))
 
-    def _names(self, file: File) -> Iterator[tuple[Uids, np.ndarray]]:
-        """The names of a file's rows piece by piece, of those that have one, and which these are."""
-        for table, _ in read_columns(file, [self.by]):
+    def pieces(self, file: File) -> Iterator[Piece]:
+        """The rows of a file, some after the others.
+
+        Raises:
+            BadFile: it cannot be read, or its keys are no text.
+        """
+        for table, _ in read_columns(file, self.columns):
             if self.by == UID:
                 uids, good, _ = parse_uids(table[UID])
-                yield scattered(uids), good
+                yield Piece(table, good, scattered(uids))
                 continue
             texts = table[KEY].to_pylist()
             good = np.array([isinstance(text, str) for text in texts], bool)
             if texts and not good.any():
                 raise BadFile(f"{file.path}: its column {KEY!r} is {table[KEY].type}, not text")
-            yield names_of_texts([text for text in texts if isinstance(text, str)]), good
+            yield Piece(table, good, names_of_texts([text for text in texts if isinstance(text, str)]))
 
 
 def matched(file: File, scorer: Imported) -> Matched:
@@ -81,5 +94,6 @@ def matched(file: File, scorer: Imported) -> Matched:
 
 
 @functools.cache
-def _opened(path: str, columns: int) -> Table:
-    return open_table(Path(path), kind_of(columns))
+def opened_table(path: str, kind: np.dtype) -> Table:
+    """A table, opened once per process."""
+    return open_table(Path(path), kind)

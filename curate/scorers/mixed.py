@@ -22,31 +22,42 @@ class WeightedSum(RowScorer):
 
     makes = ("mix",)
 
-    def __init__(self, weights: Mapping[str, float], standardize: bool = False) -> None:
+    def __init__(self, weights: Mapping[str, float], standardize: bool = False, min_max: bool = False) -> None:
         """
         Args:
             standardize: take from each column its mean over the pool first, and divide by its standard deviation;
                 `measure` has to be called then.
+            min_max: take its least number and divide by the distance of that to the greatest; likewise. A number that
+                is not finite is none then.
 
         Raises:
-            UserError: no weight, or one that is no number.
+            UserError: no weight, one that is no number, or both ways at once.
         """
         if not weights or not np.isfinite(list(weights.values())).all():
             raise UserError(f"filter.weights={dict(weights)}: name columns and their weights, {{column: weight, ...}}")
+        if standardize and min_max:
+            raise UserError("either filter.standardize= or filter.min_max=")
         # In an order that does not depend on how they were written down: the sum is rounded in it.
         self.weights = {name: float(weights[name]) for name in sorted(weights)}
         self.columns = tuple(self.weights)
-        self.name = f"mix-{digest_json([self.weights, standardize])[:8]}"
-        self._standardize = standardize
+        self.name = f"mix-{digest_json([self.weights, 'min_max' if min_max else standardize])[:8]}"
+        self._standardize, self._min_max = standardize, min_max
         self._shift = dict.fromkeys(self.columns, 0.0)
         self._scale = dict.fromkeys(self.columns, 1.0)
 
     def measure(self, passes: Passes) -> None:
-        """Find mean and standard deviation of each column, of the rows that have finite numbers.
+        """Find mean and standard deviation of each column, or its least number and the distance to its greatest, of
+        the rows that have finite numbers.
 
         Raises:
             UserError: a column that is the same in every row.
         """
+        for name in self.columns if self._min_max else ():
+            ends = [end for _, found in passes.map(extremes, column_of(passes.files, name)) for end in found]
+            self._shift[name] = min(ends, default=0.0)
+            self._scale[name] = max(ends, default=0.0) - self._shift[name]
+            if not self._scale[name] > 0:
+                raise UserError(f"filter.weights: column {name} is the same in every row, so it has no range")
         for name in self.columns if self._standardize else ():
             column = column_of(passes.files, name)
             found = [one for _, one in passes.map(sums, column, 0.0)]
@@ -68,6 +79,8 @@ class WeightedSum(RowScorer):
             total = np.zeros(len(table))
             for name, weight in self.weights.items():
                 values = scores(table[name]).astype(np.float64)
+                if self._min_max:
+                    values[~np.isfinite(values)] = np.nan
                 with np.errstate(invalid="ignore"):  # 0 times infinity, or infinity less infinity, is NaN
                     total += weight * ((values - self._shift[name]) / self._scale[name])
             yield total.astype(np.float32)
@@ -82,3 +95,13 @@ def sums(file: File, column: Column, mean: float) -> dict[str, float]:
         count, total = count + len(values), total + float(values.sum())
         squares += float(np.square(values - mean).sum())
     return {"count": count, "sum": total, "squares": squares}
+
+
+def extremes(file: File, column: Column) -> list[float]:
+    """The least and the greatest finite number of each piece of a file's column; none where it has none."""
+    found: list[float] = []
+    for table, _ in read_columns(file, [column.name]):
+        values = scores(table[column.name])
+        values = values[np.isfinite(values)]
+        found += [float(values.min()), float(values.max())] if len(values) else []
+    return found

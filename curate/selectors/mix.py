@@ -26,6 +26,7 @@ class Options:
         "{name: filter, ...}: columns of 1 where the filter keeps a row, else 0", None
     )
     standardize: bool = option("true: each column less its mean over the pool, by its standard deviation", False)
+    min_max: bool = option("true: each column less its least number, by its range", False)
     fraction: float | None = option("of the pool, 0 to 1", None)
     threshold: float | None = option("the lowest sum that is kept", None)
     of: Any = option(AMONG, None)
@@ -45,7 +46,7 @@ class Mix(AtLeast):
         self._members = {name: Membership(digest_json(described(one)), one) for name, one in self._filters.items()}
         columns = {name: one.column() for name, one in self._members.items()}
         weights = {columns.get(name, name): weight for name, weight in options.weights.items()}
-        self._scorer = WeightedSum(weights, options.standardize)
+        self._scorer = WeightedSum(weights, options.standardize, options.min_max)
         self.columns = (self._scorer.column(),)
 
     def learn(self, passes: Passes) -> None:
