@@ -180,9 +180,9 @@ def read(file: File, columns: Sequence[str] = (), arrays: Sequence[str] = ()) ->
 
 
 def read_columns(
-    file: File, columns: Sequence[str], arrays: Sequence[str] = (), at_once: int = ROWS
+    file: File, columns: Sequence[str], arrays: Sequence[str] = (), at_once: int | None = None
 ) -> Iterator[tuple[pa.Table, dict[str, np.ndarray]]]:
-    """All rows of a file, whatever their uids, so many at a time; see `read`."""
+    """All rows of a file, whatever their uids, so many at a time, or ROWS; see `read`."""
     with _telling(file), contextlib.ExitStack() as stack:
         parquet = pq.ParquetFile(stack.enter_context(opened(file.path, file.size)))
         known, rows = parquet.schema_arrow.names, parquet.metadata.num_rows
@@ -191,7 +191,7 @@ def read_columns(
         own = [name for name in columns if name in known] or known[:1]
         members = _open_arrays(file, [name for name in arrays if name != PLACE], rows, stack)
         start = file.number * PLACES
-        for batch in parquet.iter_batches(at_once, columns=own, use_threads=False):
+        for batch in parquet.iter_batches(at_once or ROWS, columns=own, use_threads=False):
             table = plain(pa.Table.from_batches([batch]))
             for name, column in made.items():
                 table = table.append_column(name, column.read(len(table)))
