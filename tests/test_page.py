@@ -208,10 +208,10 @@ class Browser:
         self.press(selector, 0)
 
     def press(self, selector: str, place: int) -> None:
-        """Click one of the elements; a redraw that takes it away before is waited out."""
+        """Click one of the elements; a redraw that has not drawn it yet, or takes it away before, is waited out."""
 
         def pressed() -> bool:
-            with contextlib.suppress(StaleElementReferenceException):
+            with contextlib.suppress(StaleElementReferenceException, IndexError):
                 element = self.all(selector)[place]
                 self.js("arguments[0].scrollIntoView({block: 'center'})", element)  # not below what was chosen
                 element.click()
