@@ -53,9 +53,9 @@ methods: .venv/dev
 		--docs docs/methods.md
 
 # Two processes, a file in one of them, in the order of tests/conftest.py: most tests start processes of their own, and
-# wait.
+# wait. Where Python is told to keep no compiled code, each of those would compile all of ours again.
 test: .venv/dev
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=10
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=10
 
 lint: .venv/dev
 	$(BIN)/ruff check .

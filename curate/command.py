@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from poolbench.arrow import do_without_pandas
+from poolbench.arrow import do_without_pandas, hold_memory
 from poolbench.text import aligned
 from poolbench.usage import asked_for, titled, usage
 
@@ -21,4 +21,5 @@ def run(arguments: Sequence[str]) -> int:
         print("\n\n".join([usage(CurateConfig), published, *of_filters]))
         return 0
     do_without_pandas()
+    hold_memory()
     return select(*parsed(arguments))

@@ -1,40 +1,18 @@
 """Published selections by name: conf/method/<name>.yaml says by which filter and options a method selected."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
-
-import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from typing import TYPE_CHECKING, Any
 
 from poolbench import HOME
 from poolbench.errors import UserError, nearest
 from poolbench.recipes import scales
 
+if TYPE_CHECKING:
+    from curate.preset import Preset
+
 _FOLDER = HOME / "conf" / "method"
 # Of these options one is given: that of the command line replaces a preset's other one.
 _EITHER = (("fraction", "threshold"), ("column", "weights"), ("t", "tail", "size"))
-
-
-class Preset(BaseModel):
-    """A published selection.
-
-    Attributes:
-        method: what it keeps, in a line.
-        cite: who published it, and `url` where.
-        filter: the name of the filter that does it, and `options` of it at every scale.
-        scales: those at which it was published, with the options that differ there.
-        results: by scale, the published accuracy on ImageNet and average of 38 tasks.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    method: str
-    cite: str
-    url: str
-    filter: str
-    options: dict[str, Any] = {}
-    scales: dict[str, dict[str, Any]]
-    results: dict[str, tuple[float, float]] = {}
 
 
 def presets() -> list[str]:
@@ -42,7 +20,7 @@ def presets() -> list[str]:
     return sorted(path.stem for path in _FOLDER.glob("[!_.]*.yaml"))
 
 
-def preset(name: str) -> Preset:
+def preset(name: str) -> "Preset":
     """
     Raises:
         UserError: there is no such one, or its file is not what it should be.
@@ -50,10 +28,9 @@ def preset(name: str) -> Preset:
     path = _FOLDER / f"{name}.yaml"
     if not path.is_file():
         raise UserError(f"filter={name} has no published selection; {nearest(name, presets())}")
-    try:
-        return Preset.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (yaml.YAMLError, ValidationError) as error:
-        raise UserError(f"{path} is no published selection: {str(error).splitlines()[0]}") from None
+    from curate.preset import read_preset
+
+    return read_preset(path)
 
 
 def selection(name: str, scale: str | None, given: Iterable[str]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from poolbench.command import part_of
+from poolbench.imports import uncollected
 from poolbench.models.names import brings_weights, check_name
 from poolbench.processes.place import place
 
@@ -15,7 +16,8 @@ def run(config: EvaluateConfig) -> int:
     """Evaluate as configured, on all GPUs of this machine or in the processes that torchrun or srun started."""
     if place() is None:  # else each process would end alone here, and the others would wait for it
         foresee(config)
-    from evaluate.run import start  # with torch and open_clip, which take seconds to load
+    with uncollected():
+        from evaluate.run import start  # with torch and open_clip, which take seconds to load
 
     return start(config)
 

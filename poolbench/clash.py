@@ -3,15 +3,16 @@
 Hugging Face's `evaluate` is the one that people have.
 """
 
-import base64
 import functools
-import hashlib
-import importlib.metadata
 import importlib.util
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import importlib.metadata
 
 HOME = Path(__file__).resolve().parent.parent  # the folder that holds our packages: a checkout, or site-packages
 PACKAGES = ("train", "evaluate", "tasks", "curate", "leaderboard", "demodata")
@@ -63,14 +64,21 @@ def _is_replaced(package: str) -> bool:
     path = f"{package}/__init__.py"
     for file in _installed():
         if str(file) == path and file.hash is not None:
+            import base64  # here and below, for those alone who are no checkout: every command begins with this module
+            import hashlib
+
             digest = hashlib.new(file.hash.mode, (HOME / path).read_bytes()).digest()
             return base64.urlsafe_b64encode(digest).rstrip(b"=").decode() != file.hash.value
     return False
 
 
 @functools.cache
-def _installed() -> Sequence[importlib.metadata.PackagePath]:
+def _installed() -> "Sequence[importlib.metadata.PackagePath]":
     """What was installed with us, if we are not a checkout."""
+    if not any(HOME.glob("poolbench*-info")):
+        return []
+    import importlib.metadata
+
     return [
         file for one in importlib.metadata.distributions(name="poolbench", path=[str(HOME)]) for file in one.files or ()
     ]

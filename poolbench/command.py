@@ -5,19 +5,19 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import reduce
-from typing import Any, NamedTuple, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-import hydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, Quote, QuotedString
-from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
-from poolbench import HOME
+from poolbench import HOME, plain
 from poolbench.errors import UserError, exit_on_user_error, nearest, status_of
-from poolbench.options import Option, Place, field_of, listed, located, options_of, split
+from poolbench.options import Option, Place, check_above, field_of, listed, located, options_of, split
 from poolbench.usage import GROUPS, asked_for, composed_usage, usage
+
+# Hydra takes a tenth of a second, OmegaConf alone half of one, and most commands have nothing to compose and no option
+# that is not plain: they are imported where one has.
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
+    from omegaconf import DictConfig
 
 Schema = TypeVar("Schema")
 
@@ -110,13 +110,15 @@ def hydra_command(config: str, schema: type[Schema], run: Callable[[Schema], int
     page. `-m` (Hydra's multi-run) and `--cfg job` are Hydra's own and work as it documents them.
     """
 
-    def task(composed: DictConfig) -> None:
+    def task(composed: "DictConfig") -> None:
         # Hydra would print the traceback of an error that passes through it; an exit it lets through.
         status = status_of(lambda: run(typed(composed, schema)))
         if status:
             sys.exit(status)
 
     def main(arguments: list[str]) -> None:
+        import hydra
+
         multirun = "-m" in arguments or "--multirun" in arguments
         sys.argv[1:] = [quoted(argument, schema, multirun) for argument in arguments]
         if not any(argument in _HYDRA_FLAGS for argument in arguments):
@@ -132,29 +134,33 @@ def compose(config: str, overrides: Sequence[str], schema: type[Schema]) -> Sche
     Raises:
         UserError: an unknown key, an unknown choice, or a value of the wrong type.
     """
+    import hydra
+
     overrides = [quoted(override, schema) for override in overrides]
     check_overrides(config, overrides)
-    with _initialized(), _readable_errors():
+    with _initialized():
         return typed(hydra.compose(config, overrides=overrides), schema)
 
 
-def typed(composed: DictConfig, schema: type[Schema]) -> Schema:
+def typed(composed: "DictConfig", schema: type[Schema]) -> Schema:
     """Merge a composed configuration into its dataclass; an unknown key or a wrong type fails.
 
     Texts are taken as they stand: `${seed}` and `???`, which OmegaConf has a meaning for, are texts too.
     """
-    plain = OmegaConf.to_container(composed, resolve=False)
-    assert isinstance(plain, dict)
+    from omegaconf import OmegaConf
+
+    told = OmegaConf.to_container(composed, resolve=False)
+    assert isinstance(told, dict)
     texts: dict[str, Any] = {}
     for option in options_of(schema):
         *path, last = option.name.split(".")
-        within = reduce(lambda node, key: node.get(key) or {}, path, plain)
+        within = reduce(lambda node, key: node.get(key) or {}, path, told)
         kinds = (str, list) if option.words else str if option.text else ()
         if isinstance(given := within.get(last), kinds):
             texts[option.name] = _unescaped(given) if isinstance(given, str) else list(map(_unescaped, given))
             within[last] = "" if isinstance(given, str) else []
     with _readable_errors():
-        value = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), plain))
+        value = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), told))
     assert isinstance(value, schema)
     _set(value, texts)
     return value
@@ -166,10 +172,13 @@ def check_overrides(config: str, overrides: Sequence[str], multirun: bool = Fals
     Raises:
         UserError: as said, or a key given twice (a shell expands an unquoted brace pattern to that).
     """
+    import hydra
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
     for word in overrides:
         if "=" not in word and not word.startswith("~"):
             raise UserError(f"{word!r} is not key=value; --help shows the keys")
-    with _initialized(), _readable_errors():
+    with _initialized():
         parsed = OverridesParser.create().parse_overrides(list(overrides))
         parsed = [override for override in parsed if not _is_hydras(override)]
         for group in GROUPS:
@@ -236,11 +245,16 @@ def _placed(value: str | list[str], option: Option) -> str | list[str]:
         return value
     if isinstance(value, list):
         return [located(option.name, text, option.place) for text in value]
-    return located(option.name, value, option.place)
+    place = located(option.name, value, option.place)
+    if option.place.writes:
+        check_above(f"{option.name}={value}", Path(place))
+    return place
 
 
 def in_quotes(value: str) -> str:
     """A text as `quoted` takes it for itself and nothing else, be it `null`, a list or in quotes."""
+    from hydra.core.override_parser.types import Quote, QuotedString
+
     # OmegaConf, too, must not take `${` for its own: the backslashes before it are doubled, and one is added.
     escaped = re.sub(r"(\\*)(?=\$\{)", r"\1\1\\", value)
     quoted_: str = QuotedString(escaped, Quote.double).with_quotes()
@@ -252,14 +266,17 @@ def _unescaped(value: str) -> str:
     return re.sub(r"(\\*)\\(?=\$\{)", lambda found: found[1][: len(found[1]) // 2], value)
 
 
-def _parsed(override: str) -> Override | None:
+def _parsed(override: str) -> "Override | None":
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
     try:
         return OverridesParser.create().parse_override(override)
     except HydraException:
         return None
 
 
-def _is_hydras(override: Override) -> bool:
+def _is_hydras(override: "Override") -> bool:
     """Whether this is one of Hydra's own options, some of which name folders.
 
     Raises:
@@ -304,16 +321,31 @@ def parse(arguments: Sequence[str], schema: type[Schema]) -> tuple[list[str], Sc
         options[key] = None if known[key].nullable and value == "null" else value
         if (known[key].text or known[key].words) and options[key] is not None:
             texts[key], options[key] = _placed(listed(value) if known[key].words else value, known[key]), ""
-    with _readable_errors():
-        given = {field_of(key): value for key, value in options.items()}
-        merged = OmegaConf.merge(OmegaConf.structured(schema), given)
-        missing = [key for key in known if OmegaConf.is_missing(merged, field_of(key))]
-        if missing:
-            raise UserError(f"{missing[0]}= is needed")
-        value_ = OmegaConf.to_object(merged)
-    assert isinstance(value_, schema)
+    given = {field_of(key): value for key, value in options.items()}
+    try:
+        value_ = plain.made(schema, given)
+    except plain.NotPlainError:
+        value_ = _merged(schema, given)
     _set(value_, {field_of(key): text for key, text in texts.items()})
     return words, value_
+
+
+def _merged(schema: type[Schema], given: Mapping[str, Any]) -> Schema:
+    """The dataclass with these fields, as OmegaConf reads them.
+
+    Raises:
+        UserError: a missing one, or a value of the wrong type.
+    """
+    from omegaconf import OmegaConf
+
+    with _readable_errors():
+        merged = OmegaConf.merge(OmegaConf.structured(schema), given)
+        missing = [one.name for one in options_of(schema) if OmegaConf.is_missing(merged, field_of(one.name))]
+        if missing:
+            raise UserError(f"{missing[0]}= is needed")
+        value = OmegaConf.to_object(merged)
+    assert isinstance(value, schema)
+    return value
 
 
 def _is_word(argument: str) -> bool:
@@ -341,6 +373,8 @@ def _required_groups(config: str) -> list[str]:
 
 
 def _flatten(node: Any, prefix: str = "") -> Iterator[str]:
+    from omegaconf import DictConfig
+
     for key in node:
         name = f"{prefix}{key}"
         yield name
@@ -358,16 +392,27 @@ def _choices(group: str) -> list[str]:
 
 @contextlib.contextmanager
 def _initialized() -> Iterator[None]:
-    with hydra.initialize_config_dir(str(_FOLDER), version_base="1.3"):
+    """Hydra knows conf/ within the block, and its errors are told in a line.
+
+    Raises:
+        UserError: as said.
+    """
+    import hydra
+    from hydra.errors import HydraException
+
+    with _readable_errors(HydraException), hydra.initialize_config_dir(str(_FOLDER), version_base="1.3"):
         yield
 
 
 @contextlib.contextmanager
-def _readable_errors() -> Iterator[None]:
-    """Hydra's and OmegaConf's own errors span several lines; the first says what is wrong."""
+def _readable_errors(*kinds: type[Exception]) -> Iterator[None]:
+    """OmegaConf's own errors, and those of other kinds, span several lines; the first says what is wrong."""
+    from omegaconf.errors import OmegaConfBaseException
+
+    known: tuple[type[Exception], ...] = (*kinds, OmegaConfBaseException)
     try:
         yield
-    except (HydraException, OmegaConfBaseException) as error:
+    except known as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         key = getattr(error, "full_key", None)
         raise UserError(f"{key}: {lines[0]}" if key else lines[0]) from None

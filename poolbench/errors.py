@@ -1,7 +1,7 @@
 """Errors that are the user's to mend: one line that names the thing and says what to do."""
 
-import difflib
 import errno
+import gc
 import os
 import re
 import sys
@@ -18,6 +18,8 @@ class UserError(ValueError):
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """ ", did you mean 'x'?" for the known word closest to `word`, or a list of all where none is close."""
+    import difflib  # for those alone who were mistaken: every command begins with this module
+
     known = sorted(known)
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     if close:
@@ -82,6 +84,9 @@ def status_of(run: Callable[[], int | None]) -> int:
         _print_nothing_more()
         return 1
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            print(f"error: {error.strerror}: {error.filename}; choose a shorter one", file=sys.stderr)
+            return 2
         if not unwritable(error):
             raise
         way = "make room and start the same command again" if no_room(error) else "choose another folder"
@@ -103,4 +108,7 @@ def _print_nothing_more() -> None:
 
 def exit_on_user_error(run: Callable[[], int | None]) -> None:
     """Run an entry point and end the process with its exit status; see `status_of`."""
-    sys.exit(status_of(run))
+    status = status_of(run)
+    # Else Python looks once more through all that was imported for what nothing refers to: a tenth of a short command.
+    gc.freeze()
+    sys.exit(status)

@@ -39,5 +39,26 @@ class ConventionsUsed(Strict):
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256, hexadecimal")]
 Time = Annotated[str, AfterValidator(_iso), Field(description="ISO 8601")]
 Count = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
 # What may quote names of files and members: pydantic's own check refuses those that are not UTF-8.
 AnyText = Annotated[str, PlainValidator(_is_text)]
+
+
+class OwnModel(Strict):
+    """What a model that open_clip does not know told of itself (evaluate.python_model.ImageTextModel).
+
+    Attributes:
+        transform: what its transform calls itself.
+        tokenizer: what its tokenizer calls itself.
+        normalised: whether its embeddings were brought to unit length.
+        width: numbers in an embedding.
+        logit_scale: None of a model without, for which 100 was taken.
+        logit_bias: None of a model without.
+    """
+
+    transform: AnyText
+    tokenizer: AnyText
+    normalised: bool
+    width: Count
+    logit_scale: float | None
+    logit_bias: float | None

@@ -8,15 +8,16 @@ import json
 import os
 import re
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-import platformdirs
-
 from poolbench.errors import UserError, unwritable
 from poolbench.options import Place, located
+
+_UMASK = threading.Lock()
 
 
 @contextlib.contextmanager
@@ -36,10 +37,14 @@ def writing(path: Path | str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def atomic(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
+def atomic(path: Path | str, mode: str = "w", durable: bool = True) -> Iterator[IO[Any]]:
     """Open a temporary file beside `path`; it takes that name when the block ends well, else it disappears.
 
     The data is on disk before the rename, so a crash leaves the old file or the new one, never a part.
+
+    Args:
+        durable: whether to wait for the disk. Without, a crash of the machine may leave a part, which whoever reads it
+            has to be able to tell; one of the process leaves none.
     """
     path = Path(path)
     with writing(path):
@@ -49,7 +54,8 @@ def atomic(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
             with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
                 yield file
                 file.flush()
-                os.fsync(file.fileno())
+                if durable:
+                    os.fsync(file.fileno())
             Path(temporary).chmod(0o666 & ~umask())  # mkstemp makes files that only their owner can read
             Path(temporary).replace(path)
         except BaseException:
@@ -58,11 +64,12 @@ def atomic(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
 
 
 @contextlib.contextmanager
-def claimed(folder: Path | str, wait: float = 30.0) -> Iterator[None]:
+def claimed(folder: Path | str, wait: float = 30.0, shared: bool = False) -> Iterator[None]:
     """Be the only process that claims `folder`, which is made where it is missing.
 
     Args:
         wait: seconds to give another process that is about to end.
+        shared: others may claim it at the same time, all of them shared.
 
     Raises:
         UserError: another process keeps writing there.
@@ -70,11 +77,11 @@ def claimed(folder: Path | str, wait: float = 30.0) -> Iterator[None]:
     folder = Path(folder)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / ".lock").open("a")
+        file = (folder / ".lock").open("a+")  # a shared lock needs to read
     with file:
         end = time.monotonic() + wait
         # A lock of this process alone, unlike flock's: data workers that outlive it by seconds do not hold it.
-        while not _locked(file):
+        while not _locked(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX):
             if time.monotonic() > end:
                 raise UserError(
                     f"{folder} is in use by another process; wait for its end, or choose another folder or name="
@@ -125,6 +132,8 @@ def cache() -> Path:
     """
     named = os.environ.get("POOLBENCH_CACHE")
     if not named:
+        import platformdirs
+
         return Path(platformdirs.user_cache_dir("poolbench"))
     return Path(located("POOLBENCH_CACHE", named, Place(writes=True, remote=False)))
 
@@ -134,9 +143,9 @@ def leftovers(path: Path) -> list[Path]:
     return list(path.parent.glob(f".{path.name}.????????"))
 
 
-def _locked(file: IO[str]) -> bool:
+def _locked(file: IO[str], kind: int) -> bool:
     try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.lockf(file, kind | fcntl.LOCK_NB)
     except OSError as error:
         return error.errno not in (errno.EACCES, errno.EAGAIN)  # some cluster file systems lock nothing
     return True
@@ -144,14 +153,15 @@ def _locked(file: IO[str]) -> bool:
 
 def umask() -> int:
     """The process's umask, which can only be read by setting it."""
-    mask = os.umask(0)
-    os.umask(mask)
+    with _UMASK:  # another thread would find that of the moment between, and set it for good
+        mask = os.umask(0)
+        os.umask(mask)
     return mask
 
 
-def write_json(path: Path | str, value: Any) -> None:
-    """Write `value` as indented JSON, atomically. NaN and infinity are refused: they are not JSON."""
-    with atomic(path) as file:
+def write_json(path: Path | str, value: Any, durable: bool = True) -> None:
+    """Write `value` as indented JSON; see `atomic`. NaN and infinity are refused: they are not JSON."""
+    with atomic(path, durable=durable) as file:
         json.dump(value, file, indent=2, ensure_ascii=False, allow_nan=False)
         file.write("\n")
 
@@ -160,13 +170,15 @@ def read_json(path: Path | str) -> Any:
     """Read a JSON file.
 
     Raises:
-        UserError: the file is missing or is not JSON.
+        UserError: the file is missing, cannot be read or is not JSON.
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{path} is not JSON: {error}") from None
 
 

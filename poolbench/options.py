@@ -4,6 +4,7 @@ Every command's options are the fields of a dataclass. One of type str is the te
 words, a text or a list of texts. `option`, `source` and `output` declare a field.
 """
 
+import contextlib
 import re
 from collections.abc import Iterator
 from dataclasses import MISSING as NO_DEFAULT
@@ -12,9 +13,9 @@ from keyword import iskeyword
 from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
 
-from omegaconf import MISSING
-
 from poolbench.errors import UserError
+
+MISSING: Any = "???"  # OmegaConf's word, of a value that is needed; it takes too long to load for that
 
 # What only a URL, or a path on another machine, begins with: `s3://`, `s3:/`, `host:/`, a scheme without slashes.
 # Not open_clip's own word before the folder of a model, `local-dir:`.
@@ -38,6 +39,7 @@ class Option(NamedTuple):
     """A field of a dataclass of options. `name` has dots where it lies in one below."""
 
     name: str
+    kind: Any  # the type of the field
     text: bool  # a str
     words: bool  # a str or a list of str
     nullable: bool  # whether `null` means None, which is then the default
@@ -77,7 +79,7 @@ def options_of(schema: type[Any], prefix: str = "") -> Iterator[Option]:
         words = kind in (Any, list[str], list[str] | None)
         nullable = kind is Any or type(None) in getattr(kind, "__args__", ())
         explanation, place = one.metadata.get("explanation", ""), one.metadata.get("place")
-        yield Option(name, kind in (str, str | None), words, nullable, _default(one), explanation, place)
+        yield Option(name, kind, kind in (str, str | None), words, nullable, _default(one), explanation, place)
 
 
 def efficiency_of(schema: type[Any]) -> dict[str, Any]:
@@ -113,6 +115,23 @@ def located(key: str, text: str, place: Place) -> str:
     if place.writes:
         raise UserError(f"{named} is not written: only {where} are; copy it there when it is whole")
     raise UserError(f"{named} is not read: only {where} are; copy it to this machine first")
+
+
+def check_above(named: str, path: Path) -> None:
+    """
+    Args:
+        named: the option and its value.
+        path: what will be written.
+
+    Raises:
+        UserError: it lies below a file.
+    """
+    for above in path.parents:
+        with contextlib.suppress(PermissionError):  # below a folder that may not be entered
+            if above.is_dir():
+                return
+            if above.exists():
+                raise UserError(f"{named} cannot be written: {above} is a file, not a folder")
 
 
 def listed(text: str) -> str | list[str]:

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import yaml
-
 from poolbench import HOME
 from poolbench.errors import UserError, nearest
 from poolbench.files import digest_json
@@ -28,6 +26,8 @@ def pinned(scale: str) -> dict[str, Any]:
     path = _FOLDER / f"{scale}.yaml"
     if not path.is_file():
         raise UserError(f"unknown scale {scale!r}; {nearest(scale, scales())}")
+    import yaml  # for those who read one: all that is curated asks which there are
+
     common = yaml.safe_load((_FOLDER / "_common.yaml").read_text(encoding="utf-8"))["recipe"]
     own = yaml.safe_load(path.read_text(encoding="utf-8"))["recipe"]
     return {**common, **own}

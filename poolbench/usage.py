@@ -4,10 +4,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from omegaconf import MISSING
-
 from poolbench import HOME
-from poolbench.options import Option, options_of
+from poolbench.options import MISSING, Option, options_of
 from poolbench.text import aligned
 
 GROUPS = ("scale", "efficiency")  # folders of conf/, of whose files one is chosen

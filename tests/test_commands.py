@@ -17,11 +17,12 @@ import poolbench.usage
 from poolbench import HOME
 from poolbench import console as command
 from poolbench.command import compose, hydra_command, in_quotes, parse, quoted, typed
-from poolbench.errors import UserError
+from poolbench.errors import UserError, status_of
 from poolbench.files import cache
 from poolbench.options import Option, Place, located, option, options_of, output, source
 
 from curate.config import parsed
+from curate.select import select
 from curate.selectors.registry import build, options_by_filter
 from evaluate.config import EvaluateConfig, patterns
 from leaderboard.command import COMMANDS as OF_LEADERBOARD
@@ -227,6 +228,19 @@ def test_places_are_what_they_say(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     with pytest.raises(UserError, match=r"^s3://b/x is not read: only local files and folders are"):
         parse(["s3://b/x"], Options)
     assert parse(["runs/lr=1", "b"], Options)[0] == ["runs/lr=1", "b"]
+    (tmp_path / "file").touch()
+    assert located("out", "new/y/z", local) == "new/y/z" and located("out", "file", local) == "file"
+    with pytest.raises(UserError, match=r"^out=file/y/z cannot be written: file is a file, not a folder$"):
+        parse(["out=file/y/z"], Options)
+    assert parse(["out=file"], Options)[1].out == "file"
+
+
+@pytest.mark.parametrize("words", [["pool=.", "out={}/x.npy"], ["pool={}", "out=x.npy"]])
+def test_names_too_long_for_a_disk_are_told(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    name = "x" * 300
+    asked = ["filter=basic", *(word.format(name) for word in words)]
+    assert status_of(lambda: select(*parsed(asked))) == 2
+    assert re.fullmatch(rf"error: File name too long: .*{name}.*; choose a shorter one\n", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize(

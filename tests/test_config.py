@@ -1,15 +1,21 @@
 """Recipes are frozen; wrong configurations cost one line."""
 
+import contextlib
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
 
 import pytest
-from omegaconf import MISSING
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from omegaconf import MISSING, OmegaConf
 
-from poolbench import recipes
+from poolbench import plain, recipes
 from poolbench.command import compose, parse, quoted
 from poolbench.errors import UserError
+from poolbench.options import MISSING as OURS
 from poolbench.options import output
 
 from evaluate.config import EvaluateConfig
@@ -196,6 +202,7 @@ def test_budget_is_exact(scale: str) -> None:
 
 
 def test_options_of_simple_commands_are_strict() -> None:
+    assert OURS == MISSING
     words, found = parse(["folder", "count=3", "name=x"], Options)
     assert words == ["folder"] and (found.count, found.name) == (3, "x")
     for arguments, message in (
@@ -206,6 +213,86 @@ def test_options_of_simple_commands_are_strict() -> None:
     ):
         with pytest.raises(UserError, match=message):
             parse(arguments, Options)
+
+
+@dataclass
+class Every:
+    """A field of each type that is plain, and of some that are not."""
+
+    count: int = 1
+    share: float = 1
+    switch: bool = False
+    text: str = "a"
+    maybe: int | None = None
+    least: float | None = 2
+    which: str | None = None
+    any: Any = None
+    names: list[str] | None = None
+    weights: dict[str, float] | None = None
+    mixed: dict[str, float] = field(default_factory=dict)
+
+
+WORDS = (
+    *("0", "1", "-1", "-0", "010", "+3", "1_000", "1e3", "3.0", "1" * 17, "1" * 19, " 4", "0x1f", "1:30"),
+    *(".3", "0.25", "-.5", "-0.5", "5.", "1e-3", "1.5E2", "1e400", "inf", "nan", ".", "e5", "-"),
+    *("true", "false", "True", "yes", "on", "null", "none", "", "???", "${count}", "a", "a,b", "[a]", "{a: 1}"),
+)
+
+
+@pytest.mark.parametrize("name", [one.name for one in fields(Every)])
+def test_what_is_plain_is_read_as_omegaconf_reads_it(name: str) -> None:
+    """Where it is read at all; typed already, too."""
+    plainly = 0
+    for said in (*WORDS, None, 1, 0, 2.5, True, ["a"], {"a": 1.0}, {"a": 1, "b": "2"}, {"a": "x"}, {1: 2}):
+        with contextlib.suppress(plain.NotPlainError):
+            found = plain.made(Every, {"mixed": {}, name: said})
+            expected = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Every), {"mixed": {}, name: said}))
+            assert repr(found) == repr(expected)
+            plainly += 1
+    assert plainly > 0
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text("0123456789.-+eE_x: ", max_size=8))
+def test_a_plain_number_is_the_same_in_yaml(text: str) -> None:
+    for kind in (int, float):
+        with contextlib.suppress(plain.NotPlainError):
+            found, read = plain.written(kind, text), OmegaConf.from_dotlist([f"x={text}"])["x"]
+            assert repr(found) == repr(kind(read))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("{a: .5, b/c: -1}", "{ a:  1e-3 }", "{clip_b32_similarity_score: 0.5, x-1.5: 2,y: 3}", "{}", "{a: .5,}"),
+        *("{a:.5}", "{a: b}", "{on: 1, a: 2}", "{a: 1, a: 2}", "{1: 2}", "{'a': 1}", "{a: {b: 1}}", "{a: ${b}}", "[a]"),
+    ],
+)
+def test_plain_numbers_by_name_are_the_same_in_yaml(text: str) -> None:
+    with contextlib.suppress(plain.NotPlainError):
+        found = plain.written(dict[str, float], text)
+        read = OmegaConf.to_container(OmegaConf.create(OmegaConf.from_dotlist([f"x={text}"])["x"]))
+        assert isinstance(read, dict)
+        assert found == {name: float(number) for name, number in read.items()}
+
+
+def test_weights_are_plain() -> None:
+    assert plain.written(dict[str, float], "{a: .5, b/c: 2}") == {"a": 0.5, "b/c": 2.0}
+
+
+@pytest.mark.parametrize("kind", [list[str], dict[str, int], list[str] | None, int | str, Path, Any, None])
+def test_what_holds_several_is_not_plain(kind: Any) -> None:
+    for said in (*WORDS, 1, 2.5, True):
+        with contextlib.suppress(plain.NotPlainError):
+            pytest.fail(f"{said!r} is read as {plain.value(kind, said)!r}")
+
+
+def test_most_command_lines_are_plain() -> None:
+    """As is what no command line says: a field that is needed is not made up."""
+    assert plain.made(Options, {"name": "", "count": "3"}) == Options(name="", count=3, out=None)
+    for wrong in ({}, {"name": "", "nme": ""}, {"name": "", "count": "many"}):
+        with pytest.raises(plain.NotPlainError):
+            plain.made(Options, wrong)
 
 
 @dataclass

@@ -169,9 +169,12 @@ def test_shapes_keep_what_the_model_keeps(precision: str, checkpointing: bool) -
 def test_a_cpu_without_wide_units_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
     info = tmp_path / "cpuinfo"
-    slow = {"avx2 sha_ni": True, "avx2 avx512f avx512_vnni": True, "avx512f avx512_bf16": False, "amx_bf16": False}
-    for flags, expected in slow.items():
-        info.write_text(f"flags\t\t: fpu {flags}\n")
+    intel, amd = "GenuineIntel", "AuthenticAMD"
+    slow = {(intel, "avx2 sha_ni"): True, (amd, "avx2 avx512f avx512_vnni"): True}
+    slow |= {(intel, "avx512f avx512_bf16"): True, (amd, "avx512f avx512_bf16"): False}
+    slow |= {(intel, "avx512f avx512_bf16 amx_bf16"): False}
+    for (maker, flags), expected in slow.items():
+        info.write_text(f"vendor_id\t: {maker}\nflags\t\t: fpu {flags}\n")
         assert slow_bfloat16(info) == expected, flags
     assert not slow_bfloat16(tmp_path / "none")
     monkeypatch.setattr("platform.machine", lambda: "aarch64")

@@ -29,7 +29,14 @@ COMMANDS = [*([name] for name, _ in commands()), *([name, verb] for name, verbs 
 # Of these, what a command may load to answer --help or to tell a mistake; others nothing. pyarrow is a tenth of a
 # second: what reads parquet loads it at once.
 PARQUET = {"pyarrow"}
-CURATE = ("audit", "centroids", "columns", "inspect", "metaclip_metadata", "score")
+CURATE = (
+    "audit",
+    "centroids",
+    "columns",
+    "inspect",
+    "metaclip_metadata",
+    "score",
+)
 MAY_LOAD = {
     "train.demo_time": PARQUET,
     "demodata.text_pool": PARQUET,
@@ -105,6 +112,27 @@ def test_the_names_of_models_are_those_that_open_clip_has(tmp_path: Path) -> Non
         "assert found == set(open_clip.list_models()) == model_names(), found ^ set(open_clip.list_models())"
     )
     subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_the_collector_leaves_imports_alone_and_is_as_it_was(on: bool) -> None:
+    code = """
+import gc, sys
+from poolbench.imports import uncollected
+on = sys.argv[1] == "True"
+(gc.enable if on else gc.disable)()
+frozen = gc.get_freeze_count()
+try:
+    with uncollected():
+        assert not gc.isenabled()
+        import email.message as kept
+        raise ImportError
+except ImportError:
+    pass
+assert gc.isenabled() is on and gc.get_freeze_count() > frozen
+assert not any(one is kept.Message.__dict__["__init__"] for one in gc.get_objects())
+"""
+    subprocess.run([sys.executable, "-c", code, str(on)], env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
 
 
 # --- what needs no model ---

@@ -3,6 +3,7 @@
 from functools import partial
 
 from poolbench.errors import UserError, status_of
+from poolbench.imports import uncollected
 from poolbench.models.names import check_name
 from poolbench.processes.place import place
 
@@ -17,7 +18,8 @@ def run(config: TrainConfig) -> int:
         UserError: what cannot run, or no data for a scale that has no embedded default.
     """
     if config.dry_run:
-        from train.dry_run import dry_run  # here and below, as torch and open_clip take seconds to load
+        with uncollected():
+            from train.dry_run import dry_run  # here and below, as torch and open_clip take seconds to load
 
         return dry_run(config)
     if place() is None:  # else each process would end alone here, and the others would wait for it
@@ -31,13 +33,15 @@ def run(config: TrainConfig) -> int:
         from demodata.pool import build
 
         config.data = str(build().pool)
-    from poolbench.processes.world import launch
+    with uncollected():
+        from poolbench.processes.world import launch
 
     return launch(_train, config)
 
 
 def _train(config: TrainConfig) -> int:
     """One process's part, with a mistake told here: launched processes cannot hand it to the one that started them."""
-    from train.loop import train
+    with uncollected():
+        from train.loop import train
 
     return status_of(partial(train, config))

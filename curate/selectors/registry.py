@@ -7,9 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
+from poolbench import plain
 from poolbench.errors import UserError, first_line, nearest
 from poolbench.options import Option, efficiency_of, listed, located, options_of
 
@@ -61,9 +59,14 @@ def options_by_filter() -> dict[str, list[Option]]:
     return {name: list(options_of(_schema(name))) for name in names()}
 
 
-def text_options(name: Any) -> set[str]:
-    """The options of a filter that are texts, or lists of places; none where there is no such filter."""
-    return {option.name for option in options_of(_schema(name)) if _is_text(option)} if name in names() else set()
+def options_of_filter(name: Any) -> dict[str, Option]:
+    """The options of a filter by their names; none where there is no such filter."""
+    return {option.name: option for option in options_of(_schema(name))} if name in names() else {}
+
+
+def is_text(option: Option) -> bool:
+    """Whether an option is a text, or a list of places, which is taken as it was typed."""
+    return option.text or (option.words and option.place is not None)
 
 
 def described(spec: Filter) -> dict[str, Any]:
@@ -106,26 +109,38 @@ def _options(schema: type[Any], given: dict[str, Any], where: str) -> Any:
     for key, value in given.items():
         if _is_mapping(hints[key]) and value is not None and not isinstance(value, Mapping):
             raise UserError(f"{where}.{key}={value} is no mapping; write {{name: value, ...}}")
-    texts = {key: _text(value, known[key], f"{where}.{key}") for key, value in given.items() if _is_text(known[key])}
+    texts = {key: _text(value, known[key], f"{where}.{key}") for key, value in given.items() if is_text(known[key])}
+    given = given | dict.fromkeys(texts, "")
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(schema), given | dict.fromkeys(texts, ""))
-        missing = [key for key in known if OmegaConf.is_missing(merged, key)]
-        if missing:
-            raise UserError(f"{where}: {missing[0]}= is needed")
-        options = OmegaConf.to_object(merged)
-    except OmegaConfBaseException as error:
-        raise UserError(f"{where}.{error.full_key}: {first_line(error)}") from None
+        options = plain.made(schema, given)
+    except plain.NotPlainError:
+        options = _merged(schema, given, where)
     for key, text in texts.items():  # in which OmegaConf might have seen something else
         setattr(options, key, text)
     return options
 
 
+def _merged(schema: type[Any], given: dict[str, Any], where: str) -> Any:
+    """The options as OmegaConf reads them.
+
+    Raises:
+        UserError: a missing one, or a value of the wrong type.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(schema), given)
+        missing = [option.name for option in options_of(schema) if OmegaConf.is_missing(merged, option.name)]
+        if missing:
+            raise UserError(f"{where}: {missing[0]}= is needed")
+        return OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:
+        raise UserError(f"{where}.{error.full_key}: {first_line(error)}") from None
+
+
 def _is_mapping(hint: Any) -> bool:
     return any(get_origin(one) is dict for one in (hint, *get_args(hint)))
-
-
-def _is_text(option: Option) -> bool:
-    return option.text or (option.words and option.place is not None)
 
 
 def _text(value: Any, option: Option, where: str) -> str | list[str]:
