@@ -14,7 +14,7 @@ from tenacity import RetryCallState, stop_after_attempt
 
 from poolbench.errors import UserError, first_line, no_room, unwritable
 from poolbench.files import digest_file
-from poolbench.retry import raised, retried
+from poolbench.retry import raised, retried, wait_asked
 
 ATTEMPTS = 6
 FIRST_PAUSE = 1.0  # seconds before the second attempt; doubled before each further one
@@ -206,7 +206,8 @@ def _mends(error: Exception) -> bool:
 
 def _pause(state: RetryCallState) -> float:
     """Seconds until the next attempt."""
-    return max(FIRST_PAUSE * 2.0 ** (state.attempt_number - 1), _retry_after(raised(state)))
+    headers = getattr(getattr(raised(state), "response", None), "headers", {})
+    return max(FIRST_PAUSE * 2.0 ** (state.attempt_number - 1), wait_asked(headers))
 
 
 def _status(error: BaseException) -> int | None:
@@ -229,13 +230,6 @@ def _foreign(error: Exception) -> bool:
 def _git_digest(path: Path) -> str:
     content = path.read_bytes()
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-
-
-def _retry_after(error: BaseException) -> float:
-    """Seconds that the server asks to wait, a minute at most."""
-    headers = getattr(getattr(error, "response", None), "headers", {})
-    value = headers.get("Retry-After", "0")
-    return min(60.0, float(value)) if value.isdecimal() else 0.0
 
 
 def _reason(error: Exception, status: int | None) -> str:

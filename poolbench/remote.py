@@ -11,16 +11,16 @@ import random
 import re
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 
-import fsspec
-from fsspec.asyn import sync
-from tenacity import RetryCallState, stop_after_attempt, stop_after_delay, stop_all
+from poolbench.retry import raised, retried, wait_asked
 
-from poolbench.retry import raised, retried
+# fsspec and tenacity are loaded with the first store: what lies on disks does not wait for them.
+if TYPE_CHECKING:
+    from tenacity import RetryCallState
 
 Value = TypeVar("Value")
 
@@ -57,6 +57,8 @@ def patiently(ask: Callable[[], Value], failed: Callable[[], None] = lambda: Non
         StoreError: none of the tries of PATIENCE seconds succeeded.
         OSError: a failure that stays: no such object, no access, no such protocol.
     """
+    from tenacity import stop_after_attempt, stop_after_delay, stop_all
+
     stop = stop_all(stop_after_attempt(2), stop_after_delay(PATIENCE))
     try:
         return retried(ask, mends=_passes, stop=stop, pause=_pause, failed=failed, give_up=_give_up)
@@ -66,13 +68,25 @@ def patiently(ask: Callable[[], Value], failed: Callable[[], None] = lambda: Non
         raise OSError(_reason(error)) from error
 
 
-def _pause(state: RetryCallState) -> float:
-    """Seconds until the next try, at random: workers that failed together must not come back together."""
+def _pause(state: "RetryCallState") -> float:
+    """Seconds until the next try, at random: workers that failed together must not come back together.
+
+    A store that says how long to wait is not asked earlier.
+    """
     first, longest = _PAUSES
-    return min(first * 2.0 ** (state.attempt_number - 1), longest) * (0.5 + random.SystemRandom().random())
+    own = min(first * 2.0 ** (state.attempt_number - 1), longest) * (0.5 + random.SystemRandom().random())
+    return own + wait_asked(_headers(_origin(raised(state))))
 
 
-def _give_up(state: RetryCallState) -> NoReturn:
+def _headers(error: BaseException) -> Mapping[str, Any]:
+    """The headers of an answer that a store's library (aiohttp, botocore) carries in its errors."""
+    response = getattr(error, "response", None)
+    metadata = response.get("ResponseMetadata", {}) if isinstance(response, dict) else {}
+    found: Mapping[str, Any] = getattr(error, "headers", None) or metadata.get("HTTPHeaders") or {}
+    return found
+
+
+def _give_up(state: "RetryCallState") -> NoReturn:
     error = raised(state)
     spent = state.seconds_since_start or 0.0
     raise StoreError(f"after {state.attempt_number} tries in {spent:.0f} s: {_reason(error)}") from error
@@ -121,6 +135,20 @@ def _reason(error: BaseException) -> str:
     return what if status is None or str(status) in what else f"{what} (status {status})"
 
 
+def system_of(url: str, **options: Any) -> tuple[Any, str]:
+    """The filesystem of a URL, of fsspec's, and the URL's path there."""
+    import fsspec
+
+    found: tuple[Any, str] = fsspec.core.url_to_fs(url, **options)
+    return found
+
+
+def _synced(loop: Any, function: Callable[..., Any], *arguments: Any, timeout: float, **options: Any) -> Any:
+    from fsspec.asyn import sync
+
+    return sync(loop, function, *arguments, timeout=timeout, **options)
+
+
 def call(system: Any, method: str, *arguments: Any, seconds: float, **options: Any) -> Any:
     """Call a method of a filesystem of fsspec and give it up after some seconds.
 
@@ -128,7 +156,7 @@ def call(system: Any, method: str, *arguments: Any, seconds: float, **options: A
         TimeoutError: no answer.
     """
     if getattr(system, "async_impl", False):  # cancelled on its event loop, which closes the connection
-        return sync(system.loop, getattr(system, f"_{method}"), *arguments, timeout=seconds, **options)
+        return _synced(system.loop, getattr(system, f"_{method}"), *arguments, timeout=seconds, **options)
     return _abandonable(lambda: getattr(system, method)(*arguments, **options), seconds)
 
 
@@ -208,9 +236,9 @@ class RemoteFile(io.RawIOBase):
 
     def _connect(self) -> None:
         """Find the filesystem, of which a forked process and a stalled one need a new one, and what it can do."""
-        system, self._name = fsspec.core.url_to_fs(self._path)
+        system, self._name = system_of(self._path)
         if self._failures and not getattr(system, "async_impl", False):
-            system, self._name = fsspec.core.url_to_fs(self._path, skip_instance_cache=True)
+            system, self._name = system_of(self._path, skip_instance_cache=True)
         protocols = [system.protocol] if isinstance(system.protocol, str) else system.protocol
         if "http" in protocols:
             stream, size = _Stream.open(system, self._name)
@@ -267,7 +295,7 @@ def info(url: str) -> dict[str, Any] | None:
     """
 
     def ask() -> dict[str, Any] | None:
-        system, name = fsspec.core.url_to_fs(url)
+        system, name = system_of(url)
         system.invalidate_cache()
         try:
             found: dict[str, Any] = call(system, "info", name, seconds=STALL)
@@ -288,7 +316,7 @@ def tree(url: str) -> dict[str, dict[str, Any]]:
     """
 
     def ask() -> dict[str, dict[str, Any]]:
-        system, root = fsspec.core.url_to_fs(url)
+        system, root = system_of(url)
         system.invalidate_cache()
         strict = {"on_error": "raise"} if "http" in system.protocol else {}  # else it leaves out what fails just now
         try:
@@ -311,7 +339,7 @@ def put(path: Path, url: str) -> None:
     patience = LISTING + path.stat().st_size / 2**20  # seconds; a MB a second at least
 
     def ask() -> None:
-        system, name = fsspec.core.url_to_fs(url)
+        system, name = system_of(url)
         call(system, "put_file", str(path), name, seconds=patience)
 
     patiently(ask)
@@ -326,7 +354,7 @@ class _Stream(NamedTuple):
     @classmethod
     def open(cls, system: Any, url: str) -> "tuple[_Stream | None, int | None]":
         """Ask for one byte: a size where the server knows ranges, else the stream of the whole file, which it sends."""
-        response = sync(system.loop, _ask_for_a_byte, system, url, timeout=STALL)
+        response = _synced(system.loop, _ask_for_a_byte, system, url, timeout=STALL)
         total = re.fullmatch(r"bytes (?:0-0|\*)/(\d+)", response.headers.get("Content-Range", ""))
         if response.status == 200:
             return cls(system.loop, response), None
@@ -336,7 +364,7 @@ class _Stream(NamedTuple):
         return None, int(total[1])
 
     def read(self, count: int) -> bytes:
-        data: bytes = sync(self.loop, self.response.content.read, count, timeout=STALL)
+        data: bytes = _synced(self.loop, self.response.content.read, count, timeout=STALL)
         return data
 
     def skip(self, count: int) -> None:

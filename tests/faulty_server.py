@@ -24,6 +24,9 @@ class Answer(NamedTuple):
     body: bytes
 
 
+BUSY = Answer(503, {"Content-Type": "application/xml"}, SLOW_DOWN)
+
+
 @dataclass
 class Faulty:
     """What is served and what is to go wrong. Paths begin with a slash.
@@ -33,7 +36,8 @@ class Faulty:
         upstream: port of a server on this machine that requests are handed to.
         ranges: whether a request for a part of a file of `folder` gets that part, or all of it.
         sizes: whether answers tell how long they are.
-        busy_every: every n-th GET is answered "503 SlowDown"; 0 for none.
+        busy_every: every n-th GET is answered with `busy`; 0 for none.
+        busy: "503 SlowDown", or as other stores say it.
         cut: path -> how many answers end half-way with a reset connection.
         stuck: path -> how many answers stop half-way and only end with the server.
         refused: path -> status of all its answers.
@@ -47,6 +51,7 @@ class Faulty:
     ranges: bool = True
     sizes: bool = True
     busy_every: int = 0
+    busy: Answer = BUSY
     cut: Counter[str] = field(default_factory=Counter)
     stuck: Counter[str] = field(default_factory=Counter)
     refused: dict[str, int] = field(default_factory=dict)
@@ -83,7 +88,7 @@ class _Handler(Quiet, http.server.BaseHTTPRequestHandler):
         if path in self.faults.refused:
             self._send(Answer(self.faults.refused[path], {}, b""))
         elif fault == "busy":
-            self._send(Answer(503, {"Content-Type": "application/xml"}, SLOW_DOWN))
+            self._send(self.faults.busy)
         else:
             answer = self._forward(body) if self.faults.upstream else self._from_folder(path)
             self._send(answer, fault)

@@ -1,11 +1,15 @@
 """Asking again: what is counted, when it ends, and what is never tried twice."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
+import fsspec
 import pytest
+from botocore.exceptions import ClientError
+from faulty_server import Answer, Faulty, serving
 from tenacity import RetryCallState, stop_after_attempt
 
-from poolbench import hub
+from poolbench import hub, remote
 from poolbench.errors import UserError
 from poolbench.processes.preemption import GracePeriodOver
 from poolbench.retry import raised, retried
@@ -95,3 +99,20 @@ def test_the_hub_says_how_long_to_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="a/b cannot be fetched: status 429: busy"):
         hub.insist("a/b", Answers(*(BusyError("0") for _ in range(hub.ATTEMPTS))))
     assert slept[4:] == [1, 2, 4, 8, 16]
+
+
+def test_a_store_says_how_long_to_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A real answer of a server, as fsspec tells it; in s3's words, and in none."""
+    slept: list[float] = []
+    monkeypatch.setattr("tenacity.nap.time.sleep", slept.append)
+    monkeypatch.setattr(remote, "_PAUSES", (0.01, 0.02))
+    (tmp_path / "a.bin").write_bytes(b"content")
+    with serving(Faulty(tmp_path, busy_every=2, busy=Answer(429, {"Retry-After": "7"}, b""))) as faulty:
+        system, name = fsspec.core.url_to_fs(f"{faulty.url}/a.bin")
+        asked = [remote.patiently(lambda: remote.call(system, "cat_file", name, seconds=9)) for _ in range(3)]
+        assert asked == [b"content"] * 3 and faulty.failed == 2
+    assert all(7 < pause < 7.1 for pause in slept) and len(slept) == 2
+    told = {"ResponseMetadata": {"HTTPStatusCode": 503, "HTTPHeaders": {"retry-after": "3"}}}
+    of_s3 = ClientError({"Error": {"Code": "SlowDown"}, **told}, "GetObject")
+    assert remote.patiently(Answers(of_s3, ConnectionResetError(), of_s3)) == 4
+    assert [round(pause) for pause in slept[2:]] == [3, 0, 3]

@@ -5,6 +5,7 @@ import random
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -14,7 +15,7 @@ from pools import sample, write_tar
 from poolbench.shards import members as reading
 from poolbench.shards import samples as grouping
 from poolbench.shards.members import BLOCK, read_members
-from poolbench.shards.samples import Problem, Sample, read_samples
+from poolbench.shards.samples import Problem, Sample, read_samples, read_shard
 
 from curate.reshard import tars
 from curate.reshard.tars import HeldTar, OpenTar, Stored, TarStream, scan
@@ -104,6 +105,20 @@ def judged(found: Sample | Problem) -> str | Problem:
     return found.key
 
 
+class Pipe(io.BytesIO):
+    """Bytes that come one after the other."""
+
+    def seekable(self) -> bool:
+        return False
+
+
+def read(data: bytes) -> list[str | Problem]:
+    """What the reader finds, the same whether it can seek or not."""
+    found = [judged(one) for one in read_samples(io.BytesIO(data), "a")]
+    assert [judged(one) for one in read_samples(io.BufferedReader(Pipe(data)), "a")] == found  # type: ignore[type-var]
+    return found
+
+
 def scanned(data: bytes, path: Path) -> list[str | Problem]:
     """What the resharder finds, the same in whichever way it comes by the bytes."""
     path.write_bytes(data)
@@ -123,13 +138,12 @@ def test_the_resharder_finds_what_the_reader_finds(
     data = made(rng)
     for _ in range(times):
         damage(rng, data)
-    read = [judged(one) for one in read_samples(io.BytesIO(bytes(data)), "a")]
-    read = [one for one in read if not (isinstance(one, Problem) and one.reason.startswith("no sample in it"))]
+    known = [one for one in read(bytes(data)) if not (isinstance(one, Problem) and "no sample in it" in one.reason)]
     found = scanned(bytes(data), tmp_path_factory.getbasetemp() / "a.tar")
-    end = next((place for place, one in enumerate(read) if isinstance(one, Problem) and not one.key), len(read)) + 1
-    assert found[:end] == read[:end]
+    end = next((place for place, one in enumerate(known) if isinstance(one, Problem) and not one.key), len(known)) + 1
+    assert found[:end] == known[:end]
     # Behind the damage stands the sample that it may have cut into, which the resharder leaves out.
-    assert found[end:] in ([], read[end:]) or (not read[end:] and isinstance(found[end], Problem))
+    assert found[end:] in ([], known[end:]) or (not known[end:] and isinstance(found[end], Problem))
 
 
 def test_the_flaws_of_a_sample_are_told_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,10 +152,93 @@ def test_the_flaws_of_a_sample_are_told_alike(tmp_path: Path, monkeypatch: pytes
     parts, small = {f"{n:02d}.png": bytes(1000) for n in range(20)}, {"txt": b"x", "cls": b"1"}
     made = [("photo", parts), ("photo", parts), ("twice", small), ("twice", {"cls": b"2"}), ("twice", {"txt": b"y"})]
     path = write_tar(tmp_path / "x.tar", [*made, ("b", sample(1))])
-    read = [judged(one) for one in read_samples(io.BytesIO(path.read_bytes()), "a")]
-    assert isinstance(read[0], Problem) and read[0].reason.startswith("more than 256 MiB in one sample: its members")
-    assert read[1:] == [Problem("a", "twice", "two members .cls"), "b"]
-    assert read == scanned(path.read_bytes(), tmp_path / "a.tar")
+    found = read(path.read_bytes())
+    assert isinstance(found[0], Problem) and found[0].reason.startswith("more than 256 MiB in one sample: its members")
+    assert found[1:] == [Problem("a", "twice", "two members .cls"), "b"]
+    assert found == scanned(path.read_bytes(), tmp_path / "a.tar")
+
+
+@pytest.mark.parametrize("form", ["GNU", "pax"])
+def test_a_member_that_is_too_large_is_passed_over(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the two forms in which tars tell sizes of 8 GiB and more: as a binary number, and in a header before."""
+    for module in (tars, grouping, reading):
+        monkeypatch.setattr(module, "MEMBER_LIMIT", 9000)
+    rng = random.Random()
+    huge = {"txt": b"x", "json": sample(1)["json"], "png": rng.randbytes(rng.randrange(9001, 20_000))}
+    if rng.random() < 0.5:  # a text, which the resharder reads of others
+        huge["txt"], huge["png"] = huge["png"], huge["txt"]
+    data = b""
+    for key, members in (("a", sample(0)), ("b", huge), ("c", sample(2))):
+        for extension, content in members.items():
+            data += sized_header(f"{key}.{extension}", len(content), form) + content + bytes(-len(content) % BLOCK)
+    data += bytes(2 * BLOCK)
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        assert {one.name: one.size for one in tar}["b.png"] == len(huge["png"])
+    found = read(data)
+    assert found == ["a", Problem("a", "b", "more than 256 MiB in one sample: its members are .json, .png, .txt"), "c"]
+    assert scanned(data, tmp_path / "a.tar") == found
+    cut = data[: data.index(huge["png"] if len(huge["png"]) > 9000 else huge["txt"]) + 5000]
+    told = Problem("a", "", f"cut off within 'b.{'png' if len(huge['png']) > 9000 else 'txt'}'")
+    assert told in scanned(cut, tmp_path / "a.tar") and told in read(cut)
+
+
+def sized_header(name: str, size: int, form: str) -> bytes:
+    """The header of a member whose size does not stand there in digits."""
+    info = tarfile.TarInfo(name)
+    if form == "pax":
+        info.pax_headers = {"size": str(size)}
+        return info.tobuf(tarfile.PAX_FORMAT)
+    header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    header[124:136] = b"\x80" + size.to_bytes(11, "big")
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header)
+
+
+class Counting(io.FileIO):
+    """A file that counts the bytes that are read of it."""
+
+    count = 0
+
+    def readinto(self, buffer: Any) -> int:
+        found = super().readinto(buffer)
+        self.count += found or 0
+        return found or 0
+
+
+def test_nine_gigabytes_are_passed_over_without_being_read(tmp_path: Path) -> None:
+    """Of a tar on a disk; the resharder reads headers, captions and .json alone."""
+    path, size = tmp_path / "a.tar", 9 * 2**30
+    with path.open("wb") as file:
+        for key, members in (("a", sample(0)), ("b", {**sample(1), "png": b""}), ("c", sample(2))):
+            for extension, content in members.items():
+                huge = (key, extension) == ("b", "png")
+                file.write(sized_header(f"{key}.{extension}", size if huge else len(content), "GNU"))
+                file.write(content + bytes(-len(content) % BLOCK))
+                file.seek(size if huge else 0, 1)
+        file.write(bytes(2 * BLOCK))
+    assert path.stat().st_blocks * 512 < 2**20, "a file with a hole"
+    with path.open("rb") as file:
+        found = list(tars.scan(tars.OpenTar(file.fileno()), "a"))
+    assert [one.key for one in found] == ["a", "b", "c"] and isinstance(found[1], Problem)
+    with Counting(path) as raw:
+        assert [judged(one) for one in read_samples(io.BufferedReader(raw, 2**16), "a")] == ["a", found[1], "c"]
+        assert 0 < raw.count < 2**20
+
+
+@pytest.mark.parametrize("name", ["._b.jpg", "__notes__/b.npy", "README"])
+def test_what_is_no_data_is_not_read(name: str, tmp_path: Path) -> None:
+    path, members = tmp_path / "a.tar", [(f"a.{extension}", data) for extension, data in sample(0).items()]
+    with tarfile.open(path, "w") as tar:
+        for member, data in [*members, (name, bytes(5 * 2**20)), *((f"c{one[1:]}", data) for one, data in members)]:
+            info = tarfile.TarInfo(member)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    with Counting(path) as raw:
+        assert [judged(one) for one in read_samples(io.BufferedReader(raw, 2**16), "a")] == ["a", "c"]
+        assert 0 < raw.count < 2**20
+    assert read(path.read_bytes()) == ["a", "c"]
+    assert read(path.read_bytes()[: 5 * 2**20]) == [Problem("a", "", f"cut off within {name!r}"), "a"]
 
 
 def one_header(change: Callable[[bytearray], None]) -> bytes:
@@ -167,8 +264,9 @@ def put(at: int, value: bytes) -> Callable[[bytearray], None]:
     [
         (put(156, b"S"), "member 'a.txt' is sparse: write the tar anew without --sparse"),
         (put(124, b"\xff" * 12), "damaged tar header (negative size)"),
-        (put(124, b"77777777777\0"), "member 'a.txt' claims 8,589,934,591 bytes"),
-        (put(124, b"\x80\0\0\0\0\xff\xff\xff\xff\xff\xff\xff"), "claims"),
+        (put(124, b"77777777777\0"), "cut off within 'a.txt'"),
+        (put(124, b"\x80\0\0\0\0\xff\xff\xff\xff\xff\xff\xff"), "cut off within 'a.txt'"),
+        (lambda header: header.__setitem__(slice(124, 157), b"77777777777\0" + header[136:156] + b"L"), "claims"),
         (put(100, b"rw-r--r-"), "damaged tar header (invalid header)"),
         (put(156, b"x"), "damaged pax header"),
         (put(156, b"X"), "damaged pax header"),
@@ -182,6 +280,19 @@ def test_what_tarfile_would_read_otherwise_is_told(
     (problem,) = read_samples(io.BytesIO(data), "a")
     assert isinstance(problem, Problem) and told in problem.reason
     assert scanned(data, tmp_path / "a.tar") == [problem]
+
+
+@pytest.mark.parametrize("form", ["GNU", "pax"])
+@pytest.mark.parametrize("bits", [33, 45, 59, 64, 87])
+def test_a_size_beyond_all_files_is_a_cut(bits: int, form: str, tmp_path: Path) -> None:
+    """Of a file on a disk, which refuses to seek so far, and of a stream, which has its end where it has one."""
+    size = 2**bits if form == "GNU" else 2 ** min(bits, 59)  # a pax header with more digits is damaged
+    path = tmp_path / "a.tar"
+    path.write_bytes(sized_header("a.png", size, form) + bytes(BLOCK))
+    told = [Problem(str(path), "", "cut off within 'a.png'")]
+    assert list(read_shard(str(path))) == told
+    with Pipe(path.read_bytes()) as pipe:
+        assert list(read_samples(pipe, str(path))) == told
 
 
 def test_what_has_no_data_has_none_whatever_size_it_claims() -> None:

@@ -6,9 +6,7 @@ tool made the pool.
 """
 
 import os
-import re
 import tarfile
-import zlib
 from collections.abc import Iterator, Sequence
 from typing import IO, NamedTuple, Protocol
 
@@ -22,24 +20,22 @@ from poolbench.shards.members import (
     cut_off,
     damaged,
     long_name,
+    long_size,
     padded,
+    sized,
+    usual_header,
 )
 from poolbench.shards.samples import TOO_LARGE, Keys, Problem, Sample, held, split_name
 from poolbench.uids import split_uid
 
 END = bytes(2 * BLOCK)  # of a tar
 NAME_LIMIT = 100  # bytes; a longer name takes a second header
-_AHEAD = 4 * 2**20  # bytes that the disk is asked for beforehand
-_WINDOW = 16 * 1024  # bytes; a caption, a .json and the next sample's first header come with one read
+AHEAD = 4 * 2**20  # bytes that the disk is asked for beforehand
+WINDOW = 16 * 1024  # bytes; a caption, a .json and the next sample's first header come with one read
 _READ = ("json", "txt")  # extensions of which the content is looked at
 _REGULAR = tarfile.REGULAR_TYPES
-# Behind the name stand mode, owner, group, SIZE, time, SUM, the type of a regular file, names, device, and no prefix.
-_USUAL = re.compile(
-    rb"(?:[0-7]{7}[ \0]){3}([0-7]{11})[ \0][0-7]{11}[ \0]([0-7]{6})\0 0.{172}(?:\0{16}|(?:[0-7]{7}[ \0]){2})\0",
-    re.DOTALL,
-)
-_BLANK = tarfile.TarInfo().tobuf(tarfile.USTAR_FORMAT)
-_BLANK_SUM = int(_BLANK[148:154], 8) - 11 * ord("0")  # without the digits of its size
+BLANK = tarfile.TarInfo().tobuf(tarfile.USTAR_FORMAT)
+BLANK_SUM = int(BLANK[148:154], 8) - 11 * ord("0")  # without the digits of its size
 
 
 class Stored(NamedTuple):
@@ -49,6 +45,7 @@ class Stored(NamedTuple):
         offset: byte of its first header.
         span: bytes from there to its end.
         size: bytes that it takes with new headers.
+        members: extension and bytes of each.
     """
 
     key: str
@@ -56,6 +53,7 @@ class Stored(NamedTuple):
     offset: int
     span: int
     size: int
+    members: tuple[tuple[str, int], ...]
 
 
 class Member(NamedTuple):
@@ -92,12 +90,12 @@ class OpenTar:
         self._start, self._held, self._expected = 0, b"", 0
 
     def at(self, offset: int, count: int) -> bytes:
-        while self._expected < min(offset + _AHEAD, self._size):
-            expect(self._handle, self._expected, _AHEAD)
-            self._expected += _AHEAD
+        while self._expected < min(offset + AHEAD, self._size):
+            expect(self._handle, self._expected, AHEAD)
+            self._expected += AHEAD
         place = offset - self._start
         if not 0 <= place <= len(self._held) - count:
-            self._start, self._held, place = offset, os.pread(self._handle, max(count, _WINDOW), offset), 0
+            self._start, self._held, place = offset, os.pread(self._handle, max(count, WINDOW), offset), 0
         return self._held[place : place + count]
 
     def reaches(self, offset: int) -> bool:
@@ -171,7 +169,8 @@ def _sample(shard: str, group: Sequence[Member], keys: Keys) -> Stored | Problem
     except ValueError as error:
         return Problem(shard, first.stem, str(error))
     size = sum(BLOCK + padded(member.size) for member in group)
-    return Stored(first.stem, uid, first.start, last.end - first.start, size)
+    held_ = tuple((member.extension, member.size) for member in group)
+    return Stored(first.stem, uid, first.start, last.end - first.start, size, held_)
 
 
 def _uid(group: Sequence[Member], keys: Keys) -> str:
@@ -198,10 +197,9 @@ def members(tar: Tar, stop: int = -1) -> Iterator[Member]:
     """The regular files of a tar (ustar, GNU or pax) that are data, up to its end mark, or to byte `stop`.
 
     Raises:
-        tarfile.TarError: damaged header, early end, a sparse member or one above MEMBER_LIMIT, or something behind the
-            end mark.
+        tarfile.TarError: damaged header, early end, a sparse member, or something behind the end mark.
     """
-    at, start, told = 0, 0, ""
+    at, start, told, told_size = 0, 0, "", None
     while at != stop:
         header = tar.at(at, BLOCK)
         if not header:
@@ -213,23 +211,25 @@ def members(tar: Tar, stop: int = -1) -> Iterator[Member]:
             return
         except tarfile.HeaderError as error:
             raise damaged(header, at, error) from None
+        size = sized(kind, size, None if kind in NAMING else told_size)
         data, at = at + BLOCK, at + BLOCK + padded(size)
         stem, extension = split_name(told or name)
         wanted = extension in _READ or kind not in _REGULAR
-        content = tar.at(data, size) if wanted else None
+        content = tar.at(data, size) if wanted and size <= MEMBER_LIMIT else None
         if not tar.reaches(at):
             raise cut_off(told or name)
         if kind in _REGULAR and extension:
             yield Member(stem, extension, start, data, size, content)
         if kind in NAMING:
             told = long_name(kind, content or b"") or told
+            told_size = long_size(kind, content or b"", told_size)
         else:
-            start, told = at, ""
+            start, told, told_size = at, "", None
 
 
 def _check_tail(tar: Tar, at: int) -> None:
     try:
-        check_tail(at, lambda offset: tar.at(offset, _WINDOW))
+        check_tail(at, lambda offset: tar.at(offset, WINDOW))
     except tarfile.ReadError as error:
         raise BetweenError(str(error)) from None
 
@@ -261,10 +261,10 @@ def header(name: str, size: int) -> bytes:
     """The header of a regular file, as `tarfile.TarInfo.tobuf` makes it in a tenth of the time."""
     path, digits = name.encode("utf-8", "surrogateescape"), b"%011o" % size
     assert len(path) <= NAME_LIMIT
-    block = bytearray(_BLANK)
+    block = bytearray(BLANK)
     block[: len(path)] = path
     block[124:135] = digits
-    block[148:154] = b"%06o" % (_BLANK_SUM + sum(path) + sum(digits))
+    block[148:154] = b"%06o" % (BLANK_SUM + sum(path) + sum(digits))
     return bytes(block)
 
 
@@ -279,19 +279,9 @@ def _parse(block: bytes) -> tuple[str, int, bytes]:
 
     Raises:
         tarfile.HeaderError: it is damaged, or the end mark.
-        tarfile.ReadError: the member is larger than MEMBER_LIMIT, or sparse.
+        tarfile.ReadError: it tells a name of more than MEMBER_LIMIT, or the member is sparse.
     """
-    # The usual header is read by hand, in a fifth of the time; the reader's own class judges all others.
-    if len(block) == BLOCK and (usual := _USUAL.match(block, NAME_LIMIT)):
-        size, total = int(usual[1], 8), int(usual[2], 8)
-        if size <= MEMBER_LIMIT and total == _sum(block) - sum(block[148:156]) + 8 * ord(" "):
-            return block[:NAME_LIMIT].partition(b"\0")[0].decode("utf-8", "surrogateescape"), size, tarfile.REGTYPE
+    if (usual := usual_header(block)) is not None:
+        return *usual, tarfile.REGTYPE
     member = StrictTarInfo.frombuf(block, "utf-8", "surrogateescape")
     return member.name, member.size, member.type
-
-
-def _sum(block: bytes) -> int:
-    """Of the bytes of a header. The low half of Adler-32 is 1 plus the sum of the bytes, modulo 65521, which 256 bytes
-    cannot reach; Python's own sum takes ten times as long."""
-    half = BLOCK // 2
-    return (zlib.adler32(block[:half]) & 0xFFFF) + (zlib.adler32(block[half:]) & 0xFFFF) - 2

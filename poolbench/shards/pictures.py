@@ -13,6 +13,8 @@ from poolbench.errors import first_line
 PIXEL_LIMIT = 64 * 2**20  # pixels; a decoded picture above it (192 MB) would threaten the memory of a worker
 # What the web shows. Pillow knows many more; one starts a program, others have no limits.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+# Those of shards, by Pillow's names, with the extensions of their members.
+EXTENSIONS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
 
 
 def opened(data: bytes, formats: tuple[str, ...] = FORMATS) -> Image.Image:

@@ -245,25 +245,33 @@ class _Feed:
     def __init__(self, file: IO[bytes], shard: str) -> None:
         self.damage = self.flaw = self.foreign = ""
         self._file, self._shard = file, shard
+        self._parts = ("", "")  # of the name of the member that was looked at last
         self._stem = self._extension = self._flaw = ""  # of the group that is being made
         self._size = 0
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         try:
-            for member, data in read_members(self._file):
-                stem, self._extension = split_name(member)
+            for member, data in read_members(self._file, self._is_data):
+                stem, self._extension = self._parts
                 if not self._extension:
                     self.foreign = self.foreign or ("" if is_hidden(member) else member)
                     continue
                 if stem != self._stem:
                     self.flaw, self._flaw, self._stem, self._size = self._flaw, "", stem, 0
-                self._size += len(data)
-                if self._size > MEMBER_LIMIT:  # a whole shard of "photo.0001.jpg" would be one sample
+                self._size += len(data) if data is not None else MEMBER_LIMIT + 1
+                if data is None or self._size > MEMBER_LIMIT:  # a whole shard of "photo.0001.jpg" would be one sample
                     self._flaw, data = TOO_LARGE, b""
                 yield {"fname": member, "data": data, "__url__": self._shard}
         except tarfile.TarError as error:
             self.damage = str(error)
         self.flaw = self._flaw
+
+    def _is_data(self, member: str) -> bool:
+        """Whether the content of the member that comes next is wanted: none of a note, nor of a sample that is too
+        large already."""
+        self._parts = split_name(member)
+        stem, extension = self._parts
+        return bool(extension) and (stem != self._stem or self._size <= MEMBER_LIMIT)
 
     def parted(self, _: str) -> tuple[str, str]:
         """Stem and extension of the member that was handed out last, behind a dot: webdataset keeps notes of its own

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import braceexpand
-import fsspec
 
 from poolbench.errors import UserError
 from poolbench.files import digest_json, files_below
-from poolbench.remote import LISTING, StoreError, call, patiently
+from poolbench.remote import LISTING, StoreError, call, patiently, system_of
 
 
 class Shard(NamedTuple):
@@ -156,7 +155,7 @@ def _list_remote(spec: str, empty_is_fine: bool = False) -> list[_Found]:
 
 def _find(spec: str) -> tuple[Any, str, dict[str, dict[str, Any]]]:
     """The filesystem of a URL, the URL's path there, and the files at or below it."""
-    system, root = fsspec.core.url_to_fs(spec)
+    system, root = system_of(spec)
     # The plain walk over folders, which HTTP is listed by, would leave out those that it cannot reach just now.
     strict = {"on_error": "raise"} if "http" in system.protocol else {}
     entries: dict[str, dict[str, Any]] = call(system, "find", root, detail=True, seconds=LISTING, **strict)
