@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -176,7 +177,7 @@ def beside(checkout: Path, entries: list[str], captions: list[str], found: Match
         ("its loop", original.loop, LOOP),
         ("its automaton, pyahocorasick", original.automaton, AUTOMATON),
     ):
-        seconds, theirs = timed(lambda f=function, n=count: [f(text, entries) for text in captions[:n]])
+        seconds, theirs = timed(partial(_each, function, captions[:count], entries))
         for row, one in enumerate(theirs):
             if sorted(one) != ours[row].tolist():
                 sys.exit(f"{name} finds something else in {captions[row]!r}")
@@ -205,6 +206,10 @@ def drawn(balance: Callable[..., bool], ours: Sequence[np.ndarray], counts: np.n
     if abs(kept - each.sum()) > 4 * error:
         sys.exit(f"its draws keep {kept:,} rows, {each.sum():,.0f} are expected")
     return f"Its draws with t = {T} keep {kept:,} rows; ours are expected to keep {each.sum():,.0f} ± {error:,.0f}."
+
+
+def _each(function: Callable[..., Any], captions: Sequence[str], entries: Any) -> list[Any]:
+    return [function(text, entries) for text in captions]
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, Any]:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from poolbench.assets import Asset
 from poolbench.errors import UserError
 
 import curate.models.wordnet
-from curate.models.assets import Asset
 
 # What the packages that tests may be marked with bring: Debian's slurm-wlm, munge, chromium, chromium-driver.
 PROGRAMS = {

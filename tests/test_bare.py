@@ -23,7 +23,7 @@ def test_this_test_sees_a_bare_machine() -> None:
 @pytest.mark.system("nothing", list)
 def test_a_marked_test_sees_all_of_it() -> None:
     assert Path("/usr/share/wordnet") == curate.models.wordnet._DEBIAN
-    assert curate.models.wordnet.fetched.__module__ == "curate.models.assets"
+    assert curate.models.wordnet.fetched.__module__ == "poolbench.assets"
 
 
 def test_programs_are_hidden_and_their_neighbours_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,12 +15,12 @@ from faulty_server import Faulty, serving
 from small_wordnet import DEBIAN, needs_wordnet
 
 import poolbench.remote
+from poolbench.assets import Asset, fetched
 from poolbench.errors import UserError
 
-import curate.models.assets
 import curate.models.languages
 import curate.models.wordnet
-from curate.models.assets import LID_176, WORDNET, Asset, fetched
+from curate.models.assets import LID_176, WORDNET
 from curate.models.captions import token_counts
 from curate.models.languages import check_detector, detector
 from curate.models.wordnet import FILES, WordNet, find_wordnet

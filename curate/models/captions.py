@@ -14,7 +14,7 @@ _TOKEN = r"[^ \n\r\t\v\f\x00]+"
 
 def is_english(texts: pa.ChunkedArray, language: str) -> np.ndarray:
     """Which captions a detector calls English, bool [texts]; none may be missing."""
-    found = detector(language)(texts.to_pylist()) if len(texts) else []
+    found = detector(language)(texts.combine_chunks()) if len(texts) else []
     return np.array([name == "en" for name in found], dtype=bool)
 
 

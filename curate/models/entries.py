@@ -24,10 +24,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from poolbench.assets import fetched
 from poolbench.errors import UserError, first_line
 from poolbench.files import digest_json
 
-from curate.models.assets import METACLIP_METADATA, fetched
+from curate.models.assets import METACLIP_METADATA
 from curate.models.languages import check_detector, detector
 from curate.models.wordnet import DATA, find_wordnet, synset_names
 

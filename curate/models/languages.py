@@ -12,15 +12,21 @@ import importlib.util
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+
+from poolbench.assets import fetched
 from poolbench.errors import UserError, nearest
 
-from curate.models.assets import LID_176, fetched
+from curate.models.assets import LID_176
+from curate.models.fasttext_lines import Lines, OtherModelError
 
-Detector = Callable[[Sequence[str]], list[str]]
+Detector = Callable[[Sequence[str] | pa.Array], list[str]]
 
 PUBLISHED = "fasttext"
 _EXTRA = "pip install -e '.[curate]'"
 _LABEL = len("__label__")
+_CAPTIONS = 2**14  # that fastText's rule is asked about at a time: what it knows of their words is in memory
 
 
 def check_detector(name: str) -> None:
@@ -36,7 +42,8 @@ def check_detector(name: str) -> None:
 
 @functools.cache
 def detector(name: str) -> Detector:
-    """The detector of that name, which gives the ISO code of each text, "" where it finds none.
+    """The detector of that name, which gives the ISO code of each text, "" where it finds none. Texts are a list of
+    them, or an array of strings without nulls.
 
     Loaded once per process. The languages of a list are those of its texts one by one.
     """
@@ -52,18 +59,47 @@ def _fasttext_small() -> Detector:
 
 
 def _fasttext_of(path: Path) -> Detector:
+    """fastText's answers: from curate.models.fasttext_lines, and from itself where that is not sure of one."""
     _folder_of("fasttext", "fasttext-predict")
+    ask = functools.cache(lambda: _library_of(path))  # its own copy of the model, for the few captions that need it
+    try:
+        lines = Lines(path)
+    except (OtherModelError, OSError):
+        return ask()
+    names = np.array(lines.labels, object)
+
+    def detect(texts: Sequence[str] | pa.Array) -> list[str]:
+        array = texts if isinstance(texts, pa.Array) else pa.array(texts, pa.large_string())
+        found: list[str] = []
+        for start in range(0, len(array), _CAPTIONS):
+            piece = array.slice(start, _CAPTIONS)
+            best = lines.best(piece)
+            labels = names[best.labels]
+            unsure = np.flatnonzero(~best.sure)
+            if len(unsure):
+                labels[unsure] = ask()(piece.take(pa.array(unsure)))
+            found += labels.tolist()
+        return found
+
+    return detect
+
+
+def _library_of(path: Path) -> Detector:
     import fasttext
 
     # What predict() of the wrapper calls for a list; fasttext-predict's own wrapper then fails on the answer.
     predict = fasttext.load_model(str(path)).f.multilinePredict
 
-    def detect(texts: Sequence[str]) -> list[str]:
-        answer = predict([text.replace("\n", " ") + "\n" for text in texts], 1, 0.0, "strict")
+    def detect(texts: Sequence[str] | pa.Array) -> list[str]:
+        answer = predict([text.replace("\n", " ") + "\n" for text in _listed(texts)], 1, 0.0, "strict")
         labels = answer[0] if isinstance(answer, tuple) else answer  # the packages differ
         return [label[0][_LABEL:] if label else "" for label in labels]
 
     return detect
+
+
+def _listed(texts: Sequence[str] | pa.Array) -> Sequence[str]:
+    return texts.to_pylist() if isinstance(texts, pa.Array) else texts
 
 
 def _cld3() -> Detector:
@@ -72,8 +108,8 @@ def _cld3() -> Detector:
 
     find = gcld3.NNetLanguageIdentifier(min_num_bytes=0, max_num_bytes=1000).FindLanguage
 
-    def detect(texts: Sequence[str]) -> list[str]:
-        return [find(text.replace("\n", " ")).language for text in texts]
+    def detect(texts: Sequence[str] | pa.Array) -> list[str]:
+        return [find(text.replace("\n", " ")).language for text in _listed(texts)]
 
     return detect
 
@@ -83,6 +119,11 @@ _DETECTORS: dict[str, Callable[[], Detector]] = {
     "fasttext_small": _fasttext_small,
     "cld3": _cld3,
 }
+
+
+def is_numeric(name: str) -> bool:
+    """Whether numpy does nearly all the work of a detector; see curate.selectors.base.Filter.numeric."""
+    return name in ("fasttext", "fasttext_small")
 
 
 def _folder_of(module: str, package: str) -> Path:

@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from poolbench.assets import fetched
 from poolbench.errors import UserError
 from poolbench.files import atomic, cache, claimed, digest_file, digest_json
 from poolbench.text import some
 
-from curate.models.assets import IMAGENET_TRAIN, fetched
+from curate.models.assets import IMAGENET_TRAIN
 from curate.models.forms import gram
 from curate.models.matrices import as_npy, load_matrix
 from curate.pool.embedded import finished

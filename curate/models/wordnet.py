@@ -12,10 +12,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from poolbench.assets import fetched
 from poolbench.errors import UserError
 from poolbench.files import atomic, cache, digest_bytes
 
-from curate.models.assets import WORDNET, fetched
+from curate.models.assets import WORDNET
 
 # The order in which nltk asks, and how it takes endings off. A rule's result is looked up before the next rule's.
 _ENDINGS: dict[str, tuple[tuple[str, str], ...]] = {

@@ -9,7 +9,7 @@ import pyarrow as pa
 from poolbench.options import option
 
 from curate.models.captions import is_english, long_enough
-from curate.models.languages import check_detector
+from curate.models.languages import check_detector, is_numeric
 from curate.pool.passes import Passes
 from curate.selectors.base import Filter
 
@@ -28,6 +28,10 @@ class Basic(Filter):
     most."""
 
     columns = ("text", "original_width", "original_height")
+
+    @property
+    def light(self) -> bool:
+        return is_numeric(self.options.language)
 
     def learn(self, passes: Passes) -> None:
         check_detector(self.options.language)

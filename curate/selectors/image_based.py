@@ -11,12 +11,13 @@ import numpy as np
 import pyarrow as pa
 from tqdm import tqdm
 
+from poolbench.assets import fetched
 from poolbench.errors import UserError, nearest
 from poolbench.files import atomic, cache, claimed, digest_file, digest_json
 from poolbench.options import option, source
 
 from curate.models import clusters
-from curate.models.assets import CENTROIDS, fetched
+from curate.models.assets import CENTROIDS
 from curate.models.captions import usable_captions
 from curate.models.languages import check_detector
 from curate.models.matrices import as_npy, load_matrix
