@@ -6,13 +6,19 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: test processes share two cores
 
 import bare
 import forked
+import numpy as np
 import open_clip
 import pytest
+
+if TYPE_CHECKING:
+    from browser import Browser
+    from web_server import Web
 
 # `nohup` and `make test &` in a script leave these ignored, and what we start would have it from us: a process that
 # does not hear Ctrl-C. With a handler we are as deaf, and our children are not.
@@ -45,6 +51,14 @@ def small_model() -> None:
 
 
 @pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights of the small model, far enough from the initial ones; not to be written to."""
+    from evalsets import write_checkpoint  # here, as most tests need no model
+
+    return write_checkpoint(tmp_path_factory.mktemp("model") / "model.pt")
+
+
+@pytest.fixture(scope="module")
 def pinned_data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A lock file that pins every task of the main suite to what the runs of tests/runs.py were scored on."""
     from runs import lock_all  # here, as most tests need no runs
@@ -53,6 +67,36 @@ def pinned_data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("POOLBENCH_LOCK", str(path))  # for the commands that tests start, too
         yield path
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """Other inputs each time; a test that fails shows the seed."""
+    seed = int.from_bytes(os.urandom(4), "big")
+    print("seed", seed)
+    return np.random.default_rng(seed)
+
+
+@pytest.fixture(scope="session")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Metadata in four files of 250 rows, of which one uid stands in two files; not to be written to."""
+    from metadata import columns_of, embeddings_of, write_file, write_metadata  # here, as most tests need none
+    from pools import uid_of
+
+    folder = write_metadata(tmp_path_factory.mktemp("pool"))
+    columns = columns_of(250, first=750)
+    columns["uid"][7] = uid_of(3)
+    write_file(folder / "0003.parquet", columns, embeddings_of(250, 750))
+    return folder
+
+
+@pytest.fixture
+def hosts() -> Iterator["Web"]:
+    """A local web of hosts that serve pictures, fail and lie."""
+    from web_server import Web, serving  # here, as most tests need none
+
+    with serving(Web()) as hosts:
+        yield hosts
 
 
 @pytest.fixture(scope="session")
@@ -80,6 +124,25 @@ def cluster() -> Iterator[dict[str, str]]:
 
     with slurm_cluster.cluster() as environment:
         yield environment
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Browser"]:
+    """A real browser for a file of tests."""
+    from browser import Browser, chrome  # here, as most tests need none
+
+    folder = tmp_path_factory.mktemp("pages")
+    with chrome(folder / "downloads") as driver:
+        yield Browser(driver, folder)
+
+
+@pytest.fixture
+def browser(chromium: "Browser") -> Iterator["Browser"]:
+    """The browser, wide and light; whatever a page complains of in the console fails the test."""
+    chromium.resize(1280)
+    chromium.theme("light")
+    yield chromium
+    assert chromium.complaints() == []
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -5,7 +5,6 @@ import pickle
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from browser import Browser, needs_browser
 from metadata import columns_of, write_file, write_metadata
 from pools import picture, uid_of, write_pool, write_tar
-from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 
 from poolbench import uids
 from poolbench.errors import UserError
@@ -25,12 +23,13 @@ from poolbench.uids import DTYPE, split_uid, write_subset
 from curate import inspect
 from curate.pool import files as pool
 from curate.pool.files import File, list_pool
+from curate.pool.hashes import hashed
 from curate.pool.passes import Passes
 from curate.report.gather import Findings, Question
 from curate.report.gather import gather as gathered
 from curate.report.members import Members, Overlap, Runs
 from curate.report.page import percent
-from curate.report.statistics import DROPPED, KEPT, Histogram, hashed
+from curate.report.statistics import DROPPED, KEPT, Histogram
 from curate.report.words import contrasts, host_of, words_of
 
 ROWS = 1000
@@ -289,22 +288,6 @@ def test_wrong_commands_get_one_line(
     assert "\n" not in str(caught.value) and not (tmp_path / "r.html").exists()
 
 
-def missing() -> list[str]:
-    return [name for name in ("chromium", "chromedriver") if shutil.which(name) is None]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[webdriver.Chrome]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium") or ""
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
-    yield driver
-    driver.quit()
-
-
 def hostile_page(folder: Path) -> Path:
     """A report in which every text that comes from outside tries to be markup."""
     columns = columns_of(40)
@@ -333,38 +316,34 @@ def hostile_page(folder: Path) -> Path:
     return folder / "r.html"
 
 
-@pytest.mark.system("chromium chromium-driver", missing)
-def test_the_page_runs_nothing_and_fits_every_screen(tmp_path: Path, browser: webdriver.Chrome) -> None:
+@needs_browser
+def test_the_page_runs_nothing_and_fits_every_screen(tmp_path: Path, browser: Browser) -> None:
     path = hostile_page(tmp_path)
-    browser.get_log("performance")  # type: ignore[no-untyped-call]
+    browser.driver.get_log("performance")  # type: ignore[no-untyped-call]
     for width in (360, 1280):
-        size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 600}
-        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-        browser.get(path.as_uri())
-        assert browser.execute_script("return document.documentElement.scrollWidth") <= width
-    assert browser.title == "<i>kept<script>.npy · subset report"
-    assert browser.execute_script("return [...document.querySelectorAll('script, b, i, [onerror]')].length") == 0
-    captions = browser.execute_script("return [...document.querySelectorAll('.sheet bdi')].map((x) => x.textContent)")
+        browser.resize(width)
+        browser.open(path)
+        assert browser.js("return document.documentElement.scrollWidth") <= width
+    assert browser.driver.title == "<i>kept<script>.npy · subset report"
+    assert browser.js("return [...document.querySelectorAll('script, b, i, [onerror]')].length") == 0
+    captions = browser.js("return [...document.querySelectorAll('.sheet bdi')].map((x) => x.textContent)")
     assert captions == [HOSTILE] * 6
-    drawn = browser.execute_script(
-        "return [...document.querySelectorAll('.sheet img')].filter((x) => x.naturalWidth).length"
-    )
-    assert drawn == 5 and browser.execute_script("return document.querySelectorAll('.sheet .none').length") == 1
-    assert browser.get_log("browser") == []  # type: ignore[no-untyped-call]
-    sent = [json.loads(line["message"])["message"] for line in browser.get_log("performance")]  # type: ignore[no-untyped-call]
+    drawn = browser.js("return [...document.querySelectorAll('.sheet img')].filter((x) => x.naturalWidth).length")
+    assert drawn == 5 and browser.js("return document.querySelectorAll('.sheet .none').length") == 1
+    assert browser.driver.get_log("browser") == []  # type: ignore[no-untyped-call]
+    sent = [json.loads(line["message"])["message"] for line in browser.driver.get_log("performance")]  # type: ignore[no-untyped-call]
     asked = {one["params"]["request"]["url"][:5] for one in sent if one["method"] == "Network.requestWillBeSent"}
     assert asked <= {"file:", "data:"}
 
 
-@pytest.mark.system("chromium chromium-driver", missing)
-def test_text_is_read_on_either_ground(data: Path, tmp_path: Path, browser: webdriver.Chrome) -> None:
+@needs_browser
+def test_text_is_read_on_either_ground(data: Path, tmp_path: Path, browser: Browser) -> None:
     run(data / "kept.npy", pool=data / "metadata", out=tmp_path / "r.html")
     grounds = []
     for theme in ("light", "dark"):
-        features = [{"name": "prefers-color-scheme", "value": theme}]
-        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-        browser.get((tmp_path / "r.html").as_uri())
-        colours = browser.execute_script(
+        browser.theme(theme)
+        browser.open(tmp_path / "r.html")
+        colours = browser.js(
             "const of = (x, key) => getComputedStyle(document.querySelector(x))[key];"
             "return [of('body', 'backgroundColor'), of('body', 'color'), of('svg text', 'fill')]"
         )

@@ -18,6 +18,7 @@ from poolbench.errors import UserError, first_line
 from poolbench.uids import malformed, uid_text
 
 from curate.pool.files import BadFile, File, Rows, read
+from curate.pool.hashes import hashed
 from curate.pool.passes import Passes
 from curate.report.members import Members
 from curate.report.statistics import (
@@ -30,7 +31,6 @@ from curate.report.statistics import (
     SCORE_EDGES,
     Histogram,
     Sample,
-    hashed,
 )
 
 _SCORE = ("clip_", "_similarity_score")

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jinja2
 from markupsafe import Markup
@@ -118,7 +118,13 @@ class Report(NamedTuple):
 
 def page(report: Report) -> str:
     """The whole document; the same text for the same report."""
+    return document(_FOLDER / "page.html", report=report)
+
+
+def document(template: Path, **values: Any) -> str:
+    """A document from a template that extends base.html of this folder: the same head, the same styles."""
     environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader([template.parent, _FOLDER]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -126,9 +132,13 @@ def page(report: Report) -> str:
         keep_trailing_newline=True,
     )
     environment.filters |= {"percent": percent, "count": count}
-    template = environment.from_string((_FOLDER / "page.html").read_text(encoding="utf-8"))
     style = Markup((_FOLDER / "page.css").read_text(encoding="utf-8"))
-    return template.render(report=report, style=style)
+    return environment.get_template(template.name).render(style=style, **values)
+
+
+def p_value(p: float) -> str:
+    """Two digits; one that is too small for a float is not 0."""
+    return f"{p:.2g}" if p else "below 1e-300"
 
 
 def percent(share: float) -> str:

@@ -16,11 +16,12 @@ from poolbench.shards.sources import Shard
 from poolbench.subset import Subset
 from poolbench.uids import DTYPE, split_uid
 
-from curate.report.statistics import DROPPED, KEPT, hashed
+from curate.pool.hashes import hashed
+from curate.report.statistics import DROPPED, KEPT
 
 SHARDS = 4  # read for a sheet, drawn at random
 CELLS = 24  # of each group
-_SIDE = 160  # pixels of a thumbnail's longer side
+SIDE = 160  # pixels of a thumbnail's longer side
 
 
 class Cell(NamedTuple):
@@ -83,14 +84,28 @@ def _cell(found: _Found) -> Cell:
     return Cell(found.uid, caption, _thumbnail(found.sample.first_of(IMAGE_EXTENSIONS) or b""))
 
 
+def small(data: bytes) -> Image.Image:
+    """A picture file as large as a page shows it.
+
+    Raises:
+        Exception: whatever a decoder raises on foreign bytes, which is not documented.
+    """
+    image = opened(data)
+    image.draft("RGB", (2 * SIDE, 2 * SIDE))
+    found = rgb(image)
+    found.thumbnail((SIDE, SIDE), Image.Resampling.BICUBIC)
+    return found
+
+
+def data_url(image: Image.Image) -> str:
+    """A picture as a part of a page."""
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
 def _thumbnail(data: bytes) -> str:
     try:
-        image = opened(data)
-        image.draft("RGB", (2 * _SIDE, 2 * _SIDE))
-        small = rgb(image)
-        small.thumbnail((_SIDE, _SIDE), Image.Resampling.BICUBIC)
-        buffer = io.BytesIO()
-        small.save(buffer, "JPEG", quality=80)
-    except Exception:  # what a decoder raises on foreign bytes is not documented; the page says that there is none
+        return data_url(small(data))
+    except Exception:  # the page says that there is none
         return ""
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -8,8 +8,6 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from curate.pool.hashes import mixed
-
 KEPT, DROPPED, OTHER = "kept", "dropped", "other"  # groups of rows; OTHER is what the second subset keeps
 ONLY, ONLY_OTHER = "only", "only other"
 SCORE_EDGES = np.round(np.arange(-1, 1.0025, 0.005), 3)
@@ -110,11 +108,3 @@ class Sample:
         """The texts, or the addresses, of the sampled rows."""
         values: list[str | None] = [] if self.texts is None else self.texts[name].to_pylist()
         return values
-
-
-def hashed(uids: np.ndarray, seed: int) -> np.ndarray:
-    """A number for each uid that looks random and depends on uid and seed alone, uint64 [n]."""
-    state = np.full(len(uids), seed, np.uint64)
-    for half in ("f0", "f1"):
-        state = mixed(state ^ uids[half])
-    return state
