@@ -34,9 +34,10 @@ from poolbench.uids import from_texts
 
 from curate.command import run
 from curate.models.devices import CPU
-from curate.models.targets import gram_of, targets_of
+from curate.models.targets import Targets, gram_of, named, targets_of
 from curate.pool.files import list_pool
-from curate.pool.passes import Part, Passes
+from curate.pool.parts import Part
+from curate.pool.passes import Passes
 from curate.scorers.neg_clip_loss import NegClipLoss
 from curate.scorers.norm_sim import NormSim
 from curate.scorers.rows import score_columns
@@ -93,7 +94,7 @@ def main() -> None:
         os.environ["POOLBENCH_CACHE"] = str(folder / "cache")
         rng = np.random.default_rng(0)
         np.save(folder / "targets.npy", vectors(TARGETS, rng))
-        gram_of(targets_of(str(folder / "targets.npy")))
+        gram_of(_targets(folder))
         spent = {}
         for number, case in enumerate(cases(options.batch)):
             write_pool(folder / f"{number}", case.sizes, rng)
@@ -123,6 +124,11 @@ def cases(batch: int) -> list[Case]:
             batch=batch,
         ),
     ]
+
+
+def _targets(folder: Path) -> Targets:
+    path = str(folder / "targets.npy")
+    return targets_of(path, named(path))
 
 
 def vectors(rows: int, rng: np.random.Generator, width: int = WIDTH) -> np.ndarray:
@@ -155,7 +161,7 @@ def new_process(function: Callable[..., Any], *arguments: Any) -> Any:
 def measure(case: Case, folder: Path) -> Spent:
     scorer: Any = NegClipLoss("l14", 0.01, case.batch, 1, 0, "cpu")
     if case.method != "neg_clip_loss":
-        targets = targets_of(str(folder.parent / "targets.npy"))
+        targets = _targets(folder.parent)
         scorer = Vas(targets, "l14_img", "cpu") if case.method == "vas" else NormSim(targets, "l14_img", "inf", "cpu")
     files = list_pool(str(folder), str(folder / "made"))
     before, began = rate(case.precision), time.process_time()
@@ -264,7 +270,10 @@ def beside(folder: Path, vas: Path | None, ncl: Path | None) -> dict[str, str]:
     uids, clip = from_texts(read["uid"].to_pylist()), read["clip_l14_similarity_score"].to_numpy()
     given, found = [f"filter.targets={folder / 'targets.npy'}"], {}
     both = ["filter.clip_fraction=0.45", "filter.fraction=0.3"]
-    first = lambda theirs: theirs.filter_by_score(clip, 0.45, None, len(uids))  # noqa: E731
+
+    def first(theirs: Any) -> Any:
+        return theirs.filter_by_score(clip, 0.45, None, len(uids))
+
     if vas:
         theirs = loaded(vas, "vas")
         chosen, matrix = first(theirs), targets.T @ targets / len(targets)
@@ -292,7 +301,10 @@ def beside(folder: Path, vas: Path | None, ncl: Path | None) -> dict[str, str]:
 
 def theirs_by_rounds(theirs: Any, uids: np.ndarray, clip: np.ndarray, vectors: Any) -> np.ndarray:
     """What their loop of VAS-D keeps; both replacements are of what hands pieces to GPUs."""
-    variance = lambda some, *_: some.float().T @ some.float() / len(some)  # noqa: E731
+
+    def variance(some: Any, *_: Any) -> Any:
+        return some.float().T @ some.float() / len(some)
+
     theirs.load_all_data = lambda *_, **__: (uids, clip, vectors, variance(vectors))
     theirs.cal_target_variance = variance
     theirs.cal_vass_iter = lambda some, _, matrix, *__: theirs.get_vas_gpu(some, matrix, 0)
@@ -338,7 +350,7 @@ def quiet(module: types.ModuleType) -> None:
     if to.__name__ != "_to_cpu":
 
         def _to_cpu(self: torch.Tensor, *given: Any, **named: Any) -> torch.Tensor:
-            words = ["cpu" if isinstance(one, str) and one.startswith("cuda") else one for one in given]
+            words: list[Any] = ["cpu" if isinstance(one, str) and one.startswith("cuda") else one for one in given]
             return to(self, *words, **named)
 
         torch.Tensor.to = _to_cpu  # type: ignore[method-assign, assignment]

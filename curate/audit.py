@@ -2,35 +2,38 @@
 
 python -m curate.audit subset=subset.npy pool=metadata out=audit
 python -m curate.audit subset='[a.npy,b.npy]' pool=metadata attributes=faces.parquet domains=true out=audit
+python -m curate.audit subset=subset.npy pool=metadata out=audit part=3/16    # and, when all are through: merge=16
 
 Writes groups.json, groups.csv, words.csv and index.html. docs/audits.md explains them.
 """
 
-import contextlib
 import csv
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from poolbench.audit_report import FILE, AuditReport, Group, Word
 from poolbench.command import Command
 from poolbench.errors import UserError
-from poolbench.files import atomic, write_json
+from poolbench.files import atomic, digest_file, write_json
 from poolbench.machine import cores
 from poolbench.options import option, output, source
 from poolbench.uids import malformed
 
-from curate.audits.count import Question, Tallies, Words, items, tallies
+from curate.audits.count import Question, Tallies, Words, count, items, tallies
 from curate.audits.groups import Attribute, Languages, Shapes, Sides, captions, check_domains
 from curate.audits.page import page
-from curate.audits.results import Audit, Group, Word, audited
+from curate.audits.results import audited
 from curate.audits.tables import Given, by_domain, by_uid
 from curate.models.languages import check_detector
 from curate.pool.files import BadFile, File, list_pool, schema_of
-from curate.pool.passes import Passes, work_folder
+from curate.pool.parts import WHOLE, Part, part_or_merge
+from curate.pool.passes import Passes
+from curate.pool.work import WorkFolder, work_folder
 from curate.report.members import Members
 
 
@@ -51,42 +54,63 @@ class AuditOptions:
     domain_tables: Any = source("parquet or CSV tables of attributes of domains, found by a column domain", None)
     language: str | None = option("also by language: fasttext | fasttext_small | cld3; null: not", None)
     workers: int | None = option("processes; null: one for each core", None)
+    part: str | None = option("i/n: count one of n parts of the pool, and no more", None)
+    merge: int | None = option("n: put n parts together; what one has not counted is told, and not made", None)
+    work: str | None = output("folder of the counts, to be kept; null: <out>.work, which goes at the end", None)
 
 
 def audit(options: AuditOptions) -> int:
-    """The command: write the audit; exit status 1 where files or uids of the pool had to be left out.
+    """The command: write the audit, or count a part's files; exit status 1 where files or uids of the pool had to be
+    left out.
 
     Raises:
-        UserError: wrong options, nothing to look at, or attributes of another pool.
+        UserError: wrong options, nothing to look at, attributes of another pool, or a part that is missing.
     """
-    out = _checked(options)
-    paths = _listed(options.subset)
-    subsets, files = [Members(path) for path in paths], list_pool(options.pool)
-    with _tables_beside(out) as work, Passes(files, None, options.workers or cores()) as passes:
-        attributes, notes = _attributes(options, _columns(files), work)
-        words, domains = _words(attributes, options.words), options.domain_rows if options.domains else None
-        question = Question(subsets, attributes, options.pairs, words, domains)
-        total = tallies(passes, question)
-        _check_given(attributes, total)
-        found = audited(_names(paths), question, total, items(passes, question, total))
-    left_out = [f"left out: {why}" for why in passes.bad.values()]
-    if total.malformed:
-        left_out.append(f"left out: {malformed(total.malformed, total.example)}")
-    found.notes = [*left_out, *notes]
-    _written(found, out)
+    out, part = _checked(options), part_or_merge(options.part, options.merge)
+    files = list_pool(options.pool)
+    with work_folder(out, options.work, shared=part is not WHOLE) as work:
+        with Passes(files, work.path, options.workers or cores(), part, merge=options.merge) as passes:
+            question, notes = _question(options, files, work)
+            if part is not WHOLE:
+                count(passes, question, part)
+                return _told_of_part(part, passes)
+            total = tallies(passes, question)
+            _check_given(question.attributes, total, work)
+            of_items = items(passes, question, total)
+        left_out = [f"left out: {why}" for why in passes.bad.values()]
+        if total.malformed:
+            left_out.append(f"left out: {malformed(total.malformed, total.example)}")
+        found = audited(_names(_listed(options.subset)), question, total, of_items, [*left_out, *notes])
+        _written(found, out)
+        if not passes.bad:
+            work.remove()
     _told(found, out)
     return 1 if left_out else 0
 
 
-@contextlib.contextmanager
-def _tables_beside(out: Path) -> Iterator[Path]:
-    """A folder for attribute tables in the making, which goes when the block ends."""
-    with work_folder(out, None) as work:
-        work.path.mkdir(parents=True, exist_ok=True)
-        try:
-            yield work.path
-        finally:
-            work.remove()
+def _question(options: AuditOptions, files: Sequence[File], work: WorkFolder) -> tuple[Question, list[str]]:
+    """What to count, and what is to be said of it."""
+    paths = _listed(options.subset)
+    work.path.mkdir(parents=True, exist_ok=True)
+    try:
+        subsets, digests = [Members(path) for path in paths], [digest_file(path) for path in paths]
+        attributes, notes = _attributes(options, _columns(files), work.path)
+    except UserError:
+        if options.part is None:
+            work.remove_unused()
+        raise
+    words, domains = _words(attributes, options.words), options.domain_rows if options.domains else None
+    return Question(subsets, digests, attributes, options.pairs, words, domains), notes
+
+
+def _told_of_part(part: Part, passes: Passes) -> int:
+    """Say what became of a part's files; 1 where one was left out."""
+    own = part.own(passes.files)
+    bad = [passes.bad[file.name] for file in own if file.name in passes.bad]
+    print(f"part {part}: {len(own) - len(bad):,} of {len(own):,} files are counted; merge={part.of} puts all together")
+    for why in bad:
+        print(f"left out: {why}", file=sys.stderr)
+    return 1 if bad else 0
 
 
 def _columns(files: Sequence[File]) -> set[str]:
@@ -104,14 +128,15 @@ def _columns(files: Sequence[File]) -> set[str]:
     raise UserError(f"no file of the pool can be used; {why}")
 
 
-def _check_given(attributes: Sequence[Attribute], total: Tallies) -> None:
+def _check_given(attributes: Sequence[Attribute], total: Tallies, work: WorkFolder) -> None:
     """
     Raises:
-        UserError: a table of attributes knows none of the pool's rows.
+        UserError: a table of attributes knows none of the pool's rows; the counts, of no use, are gone.
     """
     counted = {key.attribute for key in total.groups}
     for one in attributes:
         if isinstance(one, Given) and one.name not in counted:
+            work.remove()
             raise UserError(f"attributes= has a value of {one.name!r} for no row of the pool; is it of another pool?")
 
 
@@ -159,8 +184,8 @@ def _attributes(options: AuditOptions, known: set[str], work: Path) -> tuple[lis
     notes = [f"the pool has no column {name}; what needs it is left out" for name in absent]
     found = [one for one in found if set(one.columns) <= known]
     bands = _bands(options.bands)
-    for number, path in enumerate(_listed(options.attributes)):
-        given, counts = by_uid(path, bands, work, number)
+    for path in _listed(options.attributes):
+        given, counts = by_uid(path, bands, work)
         found += given
         if counts.repeated:
             notes.append(f"{path}: {counts.repeated:,} rows repeat an earlier one's uid; the first one counts")
@@ -197,26 +222,26 @@ def _words(attributes: Sequence[Attribute], minimum: int | None) -> Words | None
     return None if found is None else Words(found.name, found.compare, minimum)  # type: ignore[attr-defined]
 
 
-def _written(found: Audit, out: Path) -> None:
-    write_json(out / "groups.json", found.as_json())
+def _written(found: AuditReport, out: Path) -> None:
+    write_json(out / FILE, found.model_dump())
     for name, kind, rows in (("groups.csv", Group, found.groups), ("words.csv", Word, found.words)):
         with atomic(out / name) as file:
-            table = csv.writer(file, lineterminator="\n")
-            table.writerow([*kind._fields, "different"])
-            table.writerows([*row, row.different] for row in rows)
+            table = csv.DictWriter(file, list(kind.model_fields), lineterminator="\n")
+            table.writeheader()
+            table.writerows(row.model_dump() for row in rows)
     with atomic(out / "index.html") as file:
         file.write(page(found))
 
 
-def _told(found: Audit, out: Path) -> None:
-    for name, kept in found.kept.items():
-        groups = [one for one in found.groups if one.subset == name]
+def _told(found: AuditReport, out: Path) -> None:
+    for subset in found.subsets:
+        groups = [one for one in found.groups if one.subset == subset.subset]
         less, more = (
             sum(one.different and (one.ratio < one.base) == fewer for one in groups) for fewer in (True, False)
         )
         print(
-            f"{name}: {kept / found.pool:.1%} of {found.pool:,} rows kept; of {len(groups):,} groups {less:,} are kept "
-            f"less often than the rest and {more:,} more often, beyond chance"
+            f"{subset.subset}: {subset.base:.1%} of {found.pool:,} rows kept; of {len(groups):,} groups {less:,} are "
+            f"kept less often than the rest and {more:,} more often, beyond chance"
         )
     for line in found.notes:
         print(line, file=sys.stderr)

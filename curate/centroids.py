@@ -24,7 +24,8 @@ from curate.models.clusters import k_means
 from curate.models.languages import PUBLISHED, check_detector
 from curate.models.points import KEY, drawn
 from curate.pool.files import File, list_pool
-from curate.pool.passes import Passes, work_folder
+from curate.pool.passes import Passes
+from curate.pool.work import work_folder
 
 
 @dataclass

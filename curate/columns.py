@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from poolbench.command import parse, part_of
+from poolbench.command import parse
 from poolbench.errors import UserError, exit_on_user_error
 from poolbench.machine import cores
 from poolbench.options import option, output, source
@@ -26,7 +26,8 @@ from poolbench.text import aligned
 from curate.models.devices import EXPLAINED, checked
 from curate.pool.files import list_pool
 from curate.pool.inventory import inventory
-from curate.pool.passes import Part, Passes
+from curate.pool.parts import part_or_merge
+from curate.pool.passes import Passes
 from curate.take_in import Taking, take_in
 
 
@@ -47,6 +48,7 @@ class ColumnsConfig:
     captions: Any = option("column of captions to compare with the pool's, a text or several; [a,b]: several", None)
     device: str = option(f"of captions=: {EXPLAINED}", "auto")
     part: str = option("i/n: the files i, i+n, ... first, for an array of n", "1/1")
+    merge: int | None = option("n: make nothing, say what each of n parts lacks", None)
     workers: int | None = option("processes; null: one for each core", None)
 
 
@@ -62,7 +64,8 @@ def main(arguments: Sequence[str]) -> int:
     if config.workers is not None and config.workers < 1:
         raise UserError(f"workers={config.workers} must be positive")
     files = list_pool(config.pool, config.columns)
-    with Passes(files, None, config.workers or cores(), Part(*part_of(config.part))) as passes:
+    part = part_or_merge(None if config.part == "1/1" else config.part, config.merge)
+    with Passes(files, None, config.workers or cores(), part, merge=config.merge) as passes:
         if config.import_ is None:
             print(aligned(inventory(passes)))
         else:
@@ -74,7 +77,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _command(arguments: Sequence[str]) -> str:
     """The command line without what makes no difference to the columns, the same for all parts."""
-    same = [word for word in arguments if word.partition("=")[0] not in ("part", "workers", "device")]
+    same = [word for word in arguments if word.partition("=")[0] not in ("part", "merge", "workers", "device")]
     return shlex.join(["python", "-m", "curate.columns", *same])
 
 

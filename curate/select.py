@@ -1,7 +1,6 @@
 """From a pool and a filter to a subset file, and a summary of it beside."""
 
 import contextlib
-import importlib.metadata
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -10,21 +9,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from poolbench.command import part_of
 from poolbench.errors import UserError, unwritable
 from poolbench.files import atomic, digest_file, digest_json, files_in, read_json, write_json
 from poolbench.machine import cores
 from poolbench.uids import DTYPE, malformed
+from poolbench.versions import version
 
 from curate.config import CurateConfig
 from curate.pool.chosen import judged
 from curate.pool.files import File, list_pool, spans
 from curate.pool.merge import Run, RunWriter, merge, runs_in
-from curate.pool.passes import WHOLE, Part, Pass, Passes, result, work_folder
+from curate.pool.parts import WHOLE, Part, part_or_merge
+from curate.pool.passes import Pass, Passes, light, result
 from curate.pool.quantile import column_of
+from curate.pool.work import work_folder
 from curate.selectors.base import Filter, tallied
 from curate.selectors.registry import build, described
-from curate.selectors.subset import Subset
+from curate.selectors.subset import subsets
 
 _SHOWN = 20  # malformed uids that the summary lists
 _PACKAGES = ("poolbench", "numpy", "pyarrow")
@@ -64,9 +65,9 @@ def select(config: CurateConfig, spec: dict[str, Any]) -> int:
         1 where files or rows had to be left out, else 0.
 
     Raises:
-        UserError: wrong options, nothing to select from, nothing kept, or a subset that is there already.
+        UserError: wrong options, nothing to select from, nothing kept, a subset that is there already, a missing part.
     """
-    part = WHOLE if config.part is None else Part(*part_of(config.part))
+    part = part_or_merge(config.part, config.merge)
     inputs = _inputs(spec, config)
     out = Path(config.out).expanduser()
     if out.suffix != ".npy":
@@ -75,7 +76,7 @@ def select(config: CurateConfig, spec: dict[str, Any]) -> int:
         return _found(out, inputs.identity())
     # Two runs that merge would take each other's results away; parts share them.
     with work_folder(out, config.work, shared=part is not WHOLE) as work:
-        with Passes(inputs.files, work.path, config.workers or cores(), part) as passes:
+        with Passes(inputs.files, work.path, config.workers or cores(), part, merge=config.merge) as passes:
             inputs.chosen.prepare(passes)
             step = passes.prepared(judge, inputs.chosen, spills=True)
             passes.tell_found(step)
@@ -88,6 +89,7 @@ def select(config: CurateConfig, spec: dict[str, Any]) -> int:
     return status
 
 
+@light
 def judge(file: File, chosen: Filter, spill: Path) -> dict[str, Any]:
     """Write the uids that a filter keeps of a file to `spill`, as sorted runs, and count."""
     rows = kept = wrong = 0
@@ -108,10 +110,12 @@ def judge(file: File, chosen: Filter, spill: Path) -> dict[str, Any]:
 
 def _inputs(spec: dict[str, Any], config: CurateConfig) -> Inputs:
     chosen = build(spec)
+    for leaf in subsets(chosen):
+        leaf.check_filled()
     if config.pool is not None:
         files = list_pool(config.pool, config.columns)
     else:
-        leaves = _subsets(chosen)
+        leaves = subsets(chosen)
         if not leaves or any(chosen.needs):
             raise UserError("pool= is needed; only subset files can be combined without one")
         for leaf in leaves:
@@ -129,12 +133,6 @@ def _stamps(described_: Any) -> Iterator[list[int]]:
     elif isinstance(described_, dict | list):
         for value in described_.values() if isinstance(described_, dict) else described_:
             yield from _stamps(value)
-
-
-def _subsets(chosen: Filter) -> list[Subset]:
-    """The subset files within a filter."""
-    own = [chosen] if isinstance(chosen, Subset) else []
-    return [*own, *(leaf for child in chosen.children for leaf in _subsets(child))]
 
 
 def _found(out: Path, identity: str) -> int:
@@ -164,6 +162,7 @@ def _tell_part(part: Part, passes: Passes, step: Pass) -> int:
             rows, kept, wrong = rows + judged_.rows, kept + judged_.kept, wrong + judged_.malformed
             examples += judged_.examples[: 1 - len(examples)]
     print(f"part {part.number}/{part.of}: {len(own)} files, {kept:,} of {rows:,} rows kept", file=sys.stderr)
+    print(f"merge={part.of} puts all parts together", file=sys.stderr)
     _warn(bad, wrong, examples)
     return 1 if bad or wrong else 0
 
@@ -246,13 +245,13 @@ def _summary(config: CurateConfig, inputs: Inputs, passes: Passes, judged_: list
         "malformed_examples": [text for one in judged_ for text in one.examples][:_SHOWN],
         "counts": dict(sorted(tallies.items())),
         "not_in_pool": _not_in_pool(inputs.chosen, tallies),
-        "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "versions": {name: version(name) for name in _PACKAGES},
     }
 
 
 def _not_in_pool(chosen: Filter, tallies: Counter[str]) -> dict[str, int]:
     """By subset file, how many of its uids no row of the pool has; too few by rows that repeat another's uid."""
-    leaves = [leaf for leaf in _subsets(chosen) if not leaf.repeats]
+    leaves = [leaf for leaf in subsets(chosen) if not leaf.repeats]
     absent = {leaf.options.path: leaf.state["different_uids"] - tallies[leaf.found] for leaf in leaves}
     return {path: count for path, count in sorted(absent.items()) if count > 0}
 

@@ -31,8 +31,9 @@ from curate.pool.joined import (
     write_table,
 )
 from curate.pool.joined_texts import write_texts
-from curate.pool.passes import Passes, work_folder
+from curate.pool.passes import Passes
 from curate.pool.places import is_remote
+from curate.pool.work import work_folder
 from curate.scorers.captioned import CaptionSimilarity
 from curate.scorers.imported import KEY, UID, Imported, matched
 from curate.scorers.rows import columns_folder, score_columns

@@ -9,22 +9,25 @@ from poolbench.uids import mapped, split_uid, unsorted_row
 class Subset:
     """How often each uid is wanted, looked up in the memory-mapped file.
 
+    Args:
+        empty: whether the file may hold none, see `mapped`.
+
     Raises:
         UserError: the file is missing, empty or of another dtype.
     """
 
-    def __init__(self, path: str) -> None:
-        self.path = path
+    def __init__(self, path: str, empty: bool = False) -> None:
+        self.path, self._empty = path, empty
         try:
-            uids = mapped(path)
+            uids = mapped(path, empty)
         except UserError as error:
             raise UserError(f"subset {error}") from None
         self.size = len(uids)
         # A plain memoryview gives Python integers several times faster than numpy does, one at a time.
         self._halves = uids.view("u8").data
 
-    def __reduce__(self) -> tuple[type["Subset"], tuple[str]]:
-        return Subset, (self.path,)  # workers map the file again instead of copying it
+    def __reduce__(self) -> tuple[type["Subset"], tuple[str, bool]]:
+        return Subset, (self.path, self._empty)  # workers map the file again instead of copying it
 
     def check_sorted(self) -> None:
         """Read the whole file once; lookups in an unsorted one would miss samples in silence.
@@ -32,7 +35,7 @@ class Subset:
         Raises:
             UserError: it is not sorted.
         """
-        row = unsorted_row(mapped(self.path))
+        row = unsorted_row(mapped(self.path, self._empty))
         if row is not None:
             raise UserError(f"subset {self.path} is not sorted at row {row}; np.sort it")
 

@@ -101,8 +101,11 @@ def malformed(count: int, first: str) -> str:
     )
 
 
-def mapped(path: Path | str) -> Uids:
+def mapped(path: Path | str, empty: bool = False) -> Uids:
     """A subset file, memory-mapped: 1.4 billion uids cost no memory.
+
+    Args:
+        empty: whether it may hold none, as one that is taken away from something may: nothing is chosen by it.
 
     Raises:
         UserError: it is missing, empty or of another dtype.
@@ -124,7 +127,7 @@ def mapped(path: Path | str) -> Uids:
         if array.dtype == np.uint64 and array.ndim == 2 and array.shape[1] == 2:
             how = "np.sort(np.ascontiguousarray(array).view('u8,u8').ravel()) is one of its rows"
         raise UserError(f"{path} holds {array.dtype} {list(array.shape)}, not a list of u8,u8 uids; {how}")
-    if not len(array):
+    if not len(array) and not empty:
         raise UserError(f"{path} is empty")
     uids: Uids = array
     return uids

@@ -28,7 +28,11 @@ def picture(number: int, side: int = 40, form: str = "PNG") -> bytes:
     """An encoded picture, a different one for each number."""
     rng = np.random.default_rng(number)
     base = np.array(list(COLOURS.values())[number % len(COLOURS)])
-    pixels = np.clip(base + rng.integers(-25, 25, (side, side + number % 7, 3)), 0, 255).astype(np.uint8)
+    return encoded(np.clip(base + rng.integers(-25, 25, (side, side + number % 7, 3)), 0, 255).astype(np.uint8), form)
+
+
+def encoded(pixels: np.ndarray, form: str = "PNG") -> bytes:
+    """Pixels as a picture file."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, form)
     return buffer.getvalue()

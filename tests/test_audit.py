@@ -322,6 +322,18 @@ def test_mistakes_are_one_line(tmp_path: Path, words: list[str], said: str) -> N
     assert not (tmp_path / "audit.work").exists()
 
 
+def test_groups_of_one_share_stand_by_name(tmp_path: Path) -> None:
+    rows = write_pool(tmp_path / "pool", 240)
+    names = [f"kind {letter}" for letter in "qwertyuiop"]
+    kinds = {"uid": [row["uid"] for row in rows], "kind": [names[n % 10] for n in range(240)]}
+    pq.write_table(pa.table(kinds), tmp_path / "kinds.parquet")
+    write_subset(tmp_path / "all.npy", kinds["uid"])
+    run(tmp_path, f"subset={tmp_path}/all.npy", f"attributes={tmp_path}/kinds.parquet", "words=null")
+    svg = re.search(r"<svg.*?kind q.*?</svg>", (tmp_path / "audit" / "index.html").read_text(), re.DOTALL)
+    assert svg is not None
+    assert re.findall(r">(kind \w) \(n = 24\)</text>", svg[0]) == sorted(names)
+
+
 def test_what_is_left_out_is_told(tmp_path: Path) -> None:
     rows = write_pool(tmp_path / "pool", 90)
     write_subset(tmp_path / "kept.npy", [row["uid"] for row in rows[::2]])
@@ -332,6 +344,30 @@ def test_what_is_left_out_is_told(tmp_path: Path) -> None:
     assert status == 1
     assert any("broken.parquet" in note for note in found["notes"])
     assert found["pool"] == 90
+
+
+def test_files_without_rows_or_groups_count_nothing(tmp_path: Path) -> None:
+    rows = write_pool(tmp_path / "pool", 90)
+    write_subset(tmp_path / "kept.npy", [row["uid"] for row in rows[::2]])
+    _, before = run(tmp_path, f"subset={tmp_path / 'kept.npy'}")
+    every = pq.read_table(tmp_path / "pool")
+    pq.write_table(every.slice(0, 0), tmp_path / "pool" / "none.parquet")
+    status, found = run(tmp_path, f"subset={tmp_path / 'kept.npy'}")
+    assert status == 0 and found == before
+    (tmp_path / "empty").mkdir()
+    pq.write_table(every.slice(0, 0), tmp_path / "empty" / "none.parquet")
+    with pytest.raises(UserError, match="the pool has no rows with a uid"):
+        run(tmp_path, f"subset={tmp_path / 'kept.npy'}", pool="empty")
+
+
+def test_a_subset_of_none_of_the_rows_keeps_nothing_of_any_group(tmp_path: Path) -> None:
+    write_pool(tmp_path / "pool", 90)
+    write_subset(tmp_path / "others.npy", [uid_of(n) for n in range(900, 910)])
+    status, found = run(tmp_path, f"subset={tmp_path / 'others.npy'}")
+    (subset,) = found["subsets"]
+    assert status == 0 and (subset["size"], subset["kept"], subset["base"]) == (10, 0, 0)
+    tests = {(one["ratio"], one["p"], one["p_corrected"], one["different"]) for one in found["groups"]}
+    assert tests == {(0, 1, 1, False)} and all(0 <= one["low"] < 1e-12 < one["high"] for one in found["groups"])
 
 
 def test_the_page_escapes_what_it_shows(tmp_path: Path) -> None:

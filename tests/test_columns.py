@@ -1,8 +1,10 @@
 """Columns made of a pool: written beside it, read by name, made anew when what they depend on changes; and the best
 rows of a column, an exact number of them."""
 
+import dataclasses
 import functools
 import http.server
+import json
 import os
 import re
 import shutil
@@ -26,7 +28,9 @@ from poolbench.uids import split_uid
 from curate.pool import quantile
 from curate.pool.columns import origin_of, write
 from curate.pool.files import BadFile, File, list_pool, read, read_columns
-from curate.pool.passes import Part, Passes
+from curate.pool.origins import Origin, read_origin
+from curate.pool.parts import Part
+from curate.pool.passes import Passes
 from curate.pool.places import forget
 from curate.scorers.rows import RowScorer, score_columns
 from curate.selectors.registry import build
@@ -254,7 +258,8 @@ def test_a_column_made_otherwise_is_another_one_to_a_selection(tmp_path: Path) -
     scored(pool, Length())
 
     def threshold() -> tuple[float, int]:
-        with Passes(list_pool(str(pool)), tmp_path / "work", 1) as passes:
+        # A part, as what light functions count is kept for the other parts alone.
+        with Passes(list_pool(str(pool)), tmp_path / "work", 1, Part(1, 2)) as passes:
             return quantile.nth_largest(passes, "pixels", 0.3), passes.done
 
     first, done = threshold()
@@ -292,7 +297,7 @@ def test_columns_of_a_pool_on_a_web_server_are_read(tmp_path: Path) -> None:
         made = sorted((pool / "columns").rglob("*.parquet"))
         for path, file in zip(made, files, strict=True):  # as if they had been made of what the server tells
             table = pq.read_table(path)
-            origin = origin_of(path).model_copy(update={"stamp": file.stamp})
+            origin = dataclasses.replace(origin_of(path), stamp=file.stamp)
             found = {name: table[name].to_numpy() for name in origin.makes}
             write(path, iter([table["uid"]]), found, origin)
         for name in ("pixels", "length/pixels"):
@@ -300,3 +305,27 @@ def test_columns_of_a_pool_on_a_web_server_are_read(tmp_path: Path) -> None:
             parts = [table[name].to_numpy() for file in files for table, _ in read_columns(file, [name])]
             near = np.concatenate([pq.read_table(path)["pixels"].to_numpy() for path in made])
             np.testing.assert_array_equal(np.concatenate(parts), near)
+
+
+ORIGIN = Origin(
+    scorer="a", version=2, identity={"b": [1, None]}, makes=["c"], inputs={"d": "e"}, size=3, stamp="f", remake="g"
+)
+
+
+def test_an_origin_is_read_as_it_was_written() -> None:
+    assert read_origin(ORIGIN.text()) == ORIGIN and read_origin(ORIGIN.text()).digest() == ORIGIN.digest()
+    told = json.loads(ORIGIN.text())
+    del told["inputs"]  # which older ones lack
+    assert read_origin(json.dumps(told).encode()) == dataclasses.replace(ORIGIN, inputs={})
+    for change, named in (
+        ({"version": "2"}, "version"),
+        ({"size": 3.0}, "size"),
+        ({"makes": [1]}, "makes"),
+        ({"inputs": {"d": None}}, "inputs"),
+        ({"more": 1}, "more"),
+    ):
+        with pytest.raises(ValueError, match=named):
+            read_origin(json.dumps({**told, **change}).encode())
+    for text in (b"[]", b"{", b"{}"):
+        with pytest.raises(ValueError):
+            read_origin(text)

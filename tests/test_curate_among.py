@@ -10,7 +10,7 @@ import pytest
 import yaml
 from metadata import columns_of, write_file, write_metadata
 from pools import uid_of
-from test_curate_select import curate, frame, selected, uids_of
+from selecting import curate, frame, selected, uids_of
 
 from poolbench.errors import UserError
 from poolbench.files import read_json

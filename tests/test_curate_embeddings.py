@@ -12,7 +12,7 @@ import pytest
 import yaml
 from metadata import columns_of, write_file
 from pools import uid_of
-from test_curate_select import curate, frame, selected, uids_of
+from selecting import curate, frame, selected, uids_of
 
 from poolbench.files import read_json
 from poolbench.uids import DTYPE, is_uid

@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 from metadata import columns_of, write_file
 from pools import uid_of
+from selecting import curate, frame, uids_of
 from test_curate_embeddings import best, described, embeddings, write_random
-from test_curate_select import curate, frame, uids_of
 from test_shares import projected
 
 from poolbench.files import read_json

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from metadata import write_metadata
 from pools import uid_of
-from test_curate_select import SMALL, curate, selected, write_inputs
+from selecting import SMALL, curate, selected, write_inputs
 
 from poolbench.errors import UserError
 
@@ -119,7 +119,7 @@ def test_columns_are_taken_into_the_bucket_or_into_a_local_folder(
     def full(*_: object) -> None:
         raise OSError("Access Denied")
 
-    monkeypatch.setattr("curate.pool.places.put", full)
+    monkeypatch.setattr("poolbench.remote.put", full)
     with pytest.raises(UserError, match=r"columns/other cannot be written: Access Denied; .*columns="):
         columns.main([*words, "name=other"])
     assert columns.main([*words, "name=other", f"columns={tmp_path}/local"]) == 0

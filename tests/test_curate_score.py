@@ -1,90 +1,46 @@
-"""Scoring shards: the numbers against open_clip's own, and nothing lost by interruptions, damage or wrong commands."""
+"""Scoring shards: the numbers against open_clip's own, and what stands there already, kept, extended or made anew."""
 
-import gzip
 import io
 import json
-import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import forked
 import numpy as np
 import open_clip
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import slurm_cluster
 import torch
 from evalsets import MODEL, write_checkpoint
 from PIL import Image
 from pools import sample, uid_of, write_pool, write_tar
 from runs import run_json
+from scoring import REAL, run, scores_of, table_of, varied, write_varied
 from test_dependencies import FILES, MODULES
 
-from poolbench.errors import UserError, status_of
+from poolbench.errors import UserError
 from poolbench.files import read_lines, write_json
 from poolbench.models.clip import create
 
-import curate.scorers.run
-from curate import score, scorers
+from curate import scorers
 from curate.pool.files import list_pool, read
 from curate.pool.scored import Conditions, Made, Record, ScoredShard, Scores
 from curate.scorers import registry
 
-ROOT = Path(__file__).parent.parent
 B32 = Made("b32", ("clip_b32_similarity_score",), ("b32_img", "b32_txt"))
-REAL = "ViT-Ti-32-64"  # a model that processes of their own know, too
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with pool/, 3 shards of 14 samples, model.pt and, in scores/, what scoring them gives."""
-    root = tmp_path_factory.mktemp("score")
-    for shard in range(3):
-        numbers = range(14 * shard, 14 * (shard + 1))
-        write_tar(root / "pool" / f"{shard:05d}.tar", ((f"{number:08d}", varied(number)) for number in numbers))
-    write_checkpoint(root / "model.pt")
+    root = write_varied(tmp_path_factory.mktemp("score"))
     assert run(root / "pool", root / "model.pt", root / "scores") == 0
     return root
 
 
-def varied(number: int) -> dict[str, bytes]:
-    """The members of a sample of one of three kinds of picture, whose caption has one of four lengths."""
-    members = sample(number, ("PNG", "JPEG", "WEBP")[number % 3])
-    return members | {"txt": b", ".join([members["txt"]] * (4 - number % 4))}
-
-
-def run(pool: Path | str, checkpoint: Path | str | None, out: Path, **options: Any) -> int:
-    """`python -m curate.score` in this process; mistakes raise."""
-    known = {"checkpoint": checkpoint, "shards": pool, "out": out, "model": MODEL, "arch": "b32", "workers": 0}
-    words = [f"{key}={value}" for key, value in {**known, **options}.items() if value is not None]
-    before, sys.argv = sys.argv, ["score", *words]
-    try:
-        return score.main()
-    finally:
-        sys.argv = before
-
-
-def table_of(folder: Path) -> dict[str, Any]:
-    """Every row of a scored folder by uid: its columns, and its vectors."""
-    rows = {}
-    for path in sorted(folder.glob("*.parquet")):
-        arrays = np.load(path.with_suffix(".npz"))
-        for number, row in enumerate(pq.read_table(path).to_pylist()):
-            rows[row["uid"]] = row | {name: arrays[name][number] for name in arrays.files}
-    return rows
-
-
-def scores_of(folder: Path) -> dict[str, float]:
-    return {uid: row["clip_b32_similarity_score"] for uid, row in table_of(folder).items()}
+# --- the numbers ---
 
 
 def test_scores_are_open_clips(root: Path) -> None:
@@ -152,74 +108,106 @@ def test_what_a_pools_json_holds_is_kept(root: Path, tmp_path: Path) -> None:
         assert second[name] is None
 
 
-def damaged_pool(folder: Path) -> dict[str, str]:
-    """A shard in which every kind of bad sample stands among good ones; key -> part of the reason."""
-    good = [(f"good{number}", sample(number)) for number in range(5)]
-    cases: dict[str, tuple[dict[str, bytes | None], str]] = {
-        "nojson": ({"json": None}, "no .json with a uid"),
-        "nouid": ({"json": b"{}"}, "its .json holds no uid"),
-        "baduid": ({"json": b'{"uid": "xyz"}'}, "not 32 hex digits"),
-        "brokenjson": ({"json": b"{"}, "its .json holds no uid"),
-        "listjson": ({"json": b"[]"}, "its .json holds no uid"),
-        "deepjson": ({"json": b"[" * 100_000}, "its .json holds no uid"),
-        "noimage": ({"png": None}, "no image"),
-        "emptyimage": ({"png": b""}, "empty image"),
-        "html": ({"png": b"<html>"}, "none of JPEG"),
-        "cut": ({"png": sample(9)["png"][:300]}, "cannot be decoded"),
-        "notext": ({"txt": None}, "no caption"),
-        "blank": ({"txt": b" \n"}, "empty caption"),
-        "latin": ({"txt": b"caf\xe9"}, "not UTF-8"),
-    }
-    bad = []
-    for number, (key, (changes, _)) in enumerate(cases.items(), start=10):
-        members = sample(number) | changes
-        bad.append((key, {name: data for name, data in members.items() if data is not None}))
-    write_tar(folder / "0.tar", [*good[:2], *bad, *good[2:]])
-    return {key: reason for key, (_, reason) in cases.items()}
+def test_a_diverged_model_is_told(root: Path, tmp_path: Path) -> None:
+    state = torch.load(root / "model.pt", weights_only=True)
+    state["state_dict"]["visual.proj"].fill_(float("nan"))
+    torch.save(state, tmp_path / "nan.pt")
+    with pytest.raises(UserError, match="not finite numbers; did its training diverge"):
+        run(root / "pool", tmp_path / "nan.pt", tmp_path / "out")
+    assert not list((tmp_path / "out").glob("*.parquet"))
 
 
-def test_bad_samples_are_listed_each_time(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    expected = damaged_pool(tmp_path / "pool")
-    whole = write_pool(tmp_path / "more", shards=1, per_shard=4, first=100) / "00000.tar"
-    data = whole.read_bytes()
-    (tmp_path / "pool" / "1.tar").write_bytes(data[: len(data) * 2 // 3])
-    for _ in range(2):
-        assert run(tmp_path / "pool", root / "model.pt", tmp_path / "out") == 1
-        lines = read_lines(tmp_path / "out" / "bad_samples.jsonl")
-        found = {line["key"]: line["reason"] for line in lines if line["shard"] == "0.tar"}
-        assert found.keys() == expected.keys()
-        assert all(expected[key] in found[key] for key in expected)
-        # The damage, and the sample that it cuts in two.
-        assert [line["key"] for line in lines if line["shard"] == "1.tar"] == ["", "00000102"]
-        rows = table_of(tmp_path / "out")
-        assert {uid_of(number) for number in range(5)} <= set(rows) and uid_of(100) in rows and len(rows) < 9
-        said = capsys.readouterr()
-        assert f"{len(rows)} samples scored, 15 left out" in said.out and "lists all 15" in said.err
-    assert "0 of 2 shards to score" in said.out
+def test_the_model_of_a_run_need_not_be_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_folder = tmp_path / "runs" / "mine"
+    checkpoint = run_folder / "checkpoints" / "step_000000009.pt"
+    checkpoint.parent.mkdir(parents=True)
+    torch.save({"state_dict": create(REAL, seed=3).state_dict()}, checkpoint)
+    write_json(
+        run_folder / "run.json",
+        {
+            **run_json("mine", "tiny"),
+            "recipe": {"model": REAL},
+            "checkpoint": {"path": "checkpoints/step_000000009.pt", "sha256": "0" * 64},
+        },
+    )
+    pool = write_pool(tmp_path / "pool", shards=1, per_shard=3)
+    assert run(pool, run_folder, tmp_path / "a", model=None, arch=None) == 0
+    assert run(pool, checkpoint, tmp_path / "b", model=None, arch=None) == 0
+    assert "as vit_ti_32_64: 1 of 1 shards to score" in capsys.readouterr().out
+    first, second = (pq.read_table(tmp_path / one / "00000.parquet") for one in "ab")
+    assert first == second and "clip_vit_ti_32_64_similarity_score" in first.column_names
 
 
-def test_joined_and_torn_shards_are_told_and_the_commonest_reason_where_nothing_is_left(
-    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+BRIGHTNESS = '''
+"""How bright a picture is."""
+from dataclasses import dataclass
+import numpy as np
+import torch
+from curate.pool.scored import Identity, Made, Scores
+from curate.scorers.base import Scorer, ScorerOptions
+from poolbench.models.transforms import WebPixels
+from poolbench.options import option
+from torchvision.transforms import CenterCrop, Compose, Normalize, ToTensor
+
+@dataclass
+class Options(ScorerOptions):
+    """The options."""
+    side: int = option("pixels", 8)
+
+class Brightness(Scorer):
+    def __init__(self, options):
+        super().__init__(options)
+        self.made = Made("brightness", ("brightness", "longest"), ("colour",))
+        self.identity = Identity(model="none", tag=None, sha256="", precision="fp32", options={"side": options.side})
+
+    def load(self, device):
+        self.pixels = WebPixels(Compose([CenterCrop(self.options.side), ToTensor(), Normalize([0] * 3, [1] * 3)]))
+        self.tokenizer = lambda captions: torch.tensor([[len(caption)] for caption in captions])
+
+    def score(self, batch, clock):
+        with clock.on("counting"):
+            colour = batch.pictures.double().mean((2, 3)).float().numpy()
+        columns = {"brightness": colour.mean(1), "longest": batch.tokens[:, 0].float().numpy()}
+        return Scores(columns, {"colour": colour})
+'''
+
+
+def test_a_scorer_is_one_file(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pool = write_pool(tmp_path / "pool", shards=2, per_shard=4)
-    whole = (pool / "00000.tar").read_bytes()
-    (pool / "00000.tar").write_bytes(whole + (pool / "00001.tar").read_bytes())
-    parts = [(f"{n}", {name: sample(n)[name]}) for name in ("png", "txt", "json") for n in range(4, 9)]
-    write_tar(pool / "00001.tar", parts)
-    (pool / "._00000.tar").write_bytes(b"mac")
-    assert run(pool, root / "model.pt", tmp_path / "out") == 1
-    assert set(table_of(tmp_path / "out")) == {uid_of(number) for number in range(4)}
-    lines = read_lines(tmp_path / "out" / "bad_samples.jsonl")
-    assert [(line["shard"], line["key"]) for line in lines] == [
-        ("00000.tar", ""),
-        *(("00001.tar", f"{n}") for n in range(4, 9)),
-    ]
-    assert "as cat joins them" in lines[0]["reason"] and all("not adjacent" in line["reason"] for line in lines[1:])
-    shutil.rmtree(pool)
-    write_tar(pool / "0.tar", []).write_bytes(gzip.compress(whole))
-    capsys.readouterr()
-    assert run(pool, root / "model.pt", tmp_path / "none") == 1
-    assert "nothing could be scored; 0.tar: no tar but a gzip file: gunzip it" in capsys.readouterr().err
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules" / "brightness.py").write_text(BRIGHTNESS)
+    monkeypatch.setattr(scorers, "__path__", [*scorers.__path__, str(tmp_path / "modules")])
+    assert registry.names() == ["attributes", "brightness", "clip_similarity", "hyperbolic", "targets"]
+    own: dict[str, Any] = {"scorer": "brightness", "model": None, "arch": None}
+    out = tmp_path / "out"
+    shutil.copytree(root / "scores", out)
+    assert run(root / "pool", None, out, **own, side=4, batch_size=5) == 0
+    assert "none as brightness: 3 of 3 shards to score, cpu" in capsys.readouterr().out
+    before, after = table_of(root / "scores"), table_of(out)
+    for number in range(42):
+        members = varied(number)
+        data = next(members[kind] for kind in ("png", "jpg", "webp") if kind in members)
+        picture = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(np.float64)
+        top, left = (round((side - 4) / 2) for side in picture.shape[:2])
+        colour = picture[top : top + 4, left : left + 4].mean((0, 1))
+        row = after[uid_of(number)]
+        np.testing.assert_allclose(row.pop("colour"), colour, rtol=1e-3)
+        assert row.pop("brightness") == pytest.approx(colour.mean(), rel=1e-6)
+        assert row.pop("longest") == len(members["txt"])
+        assert row.keys() == before[uid_of(number)].keys()
+        assert all(np.array_equal(row[name], value) for name, value in before[uid_of(number)].items())
+    assert run(root / "pool", None, out, **own, side=4) == 0
+    assert "0 of 3 shards to score" in capsys.readouterr().out
+    with pytest.raises(UserError, match="holds scores of another options"):
+        run(root / "pool", None, out, **own)
+    assert run(root / "pool", root / "model.pt", out) == 0
+    assert "0 of 3 shards to score" in capsys.readouterr().out
+    with pytest.raises(UserError, match="unknown key 'side'"):
+        run(root / "pool", root / "model.pt", out, side=4)
+
+
+# --- what stands there already ---
 
 
 def test_finished_shards_are_found_again_and_damaged_ones_made_anew(root: Path, tmp_path: Path) -> None:
@@ -351,80 +339,14 @@ def test_what_differs_is_named_and_a_record_of_another_version_is_refused(tmp_pa
         assert "\n" not in str(caught.value)
 
 
-BRIGHTNESS = '''
-"""How bright a picture is."""
-from dataclasses import dataclass
-import numpy as np
-import torch
-from curate.pool.scored import Identity, Made, Scores
-from curate.scorers.base import Scorer, ScorerOptions
-from poolbench.models.transforms import WebPixels
-from poolbench.options import option
-from torchvision.transforms import CenterCrop, Compose, Normalize, ToTensor
-
-@dataclass
-class Options(ScorerOptions):
-    """The options."""
-    side: int = option("pixels", 8)
-
-class Brightness(Scorer):
-    def __init__(self, options):
-        super().__init__(options)
-        self.made = Made("brightness", ("brightness", "longest"), ("colour",))
-        self.identity = Identity(model="none", tag=None, sha256="", precision="fp32", options={"side": options.side})
-
-    def load(self, device):
-        self.pixels = WebPixels(Compose([CenterCrop(self.options.side), ToTensor(), Normalize([0] * 3, [1] * 3)]))
-        self.tokenizer = lambda captions: torch.tensor([[len(caption)] for caption in captions])
-
-    def score(self, batch, clock):
-        with clock.on("counting"):
-            colour = batch.pictures.double().mean((2, 3)).float().numpy()
-        columns = {"brightness": colour.mean(1), "longest": batch.tokens[:, 0].float().numpy()}
-        return Scores(columns, {"colour": colour})
-'''
-
-
-def test_a_scorer_is_one_file(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "modules").mkdir()
-    (tmp_path / "modules" / "brightness.py").write_text(BRIGHTNESS)
-    monkeypatch.setattr(scorers, "__path__", [*scorers.__path__, str(tmp_path / "modules")])
-    assert registry.names() == ["brightness", "clip_similarity", "hyperbolic", "targets"]
-    own: dict[str, Any] = {"scorer": "brightness", "model": None, "arch": None}
-    out = tmp_path / "out"
-    shutil.copytree(root / "scores", out)
-    assert run(root / "pool", None, out, **own, side=4, batch_size=5) == 0
-    assert "none as brightness: 3 of 3 shards to score, cpu" in capsys.readouterr().out
-    before, after = table_of(root / "scores"), table_of(out)
-    for number in range(42):
-        members = varied(number)
-        data = next(members[kind] for kind in ("png", "jpg", "webp") if kind in members)
-        picture = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(np.float64)
-        top, left = (round((side - 4) / 2) for side in picture.shape[:2])
-        colour = picture[top : top + 4, left : left + 4].mean((0, 1))
-        row = after[uid_of(number)]
-        np.testing.assert_allclose(row.pop("colour"), colour, rtol=1e-3)
-        assert row.pop("brightness") == pytest.approx(colour.mean(), rel=1e-6)
-        assert row.pop("longest") == len(members["txt"])
-        assert row.keys() == before[uid_of(number)].keys()
-        assert all(np.array_equal(row[name], value) for name, value in before[uid_of(number)].items())
-    assert run(root / "pool", None, out, **own, side=4) == 0
-    assert "0 of 3 shards to score" in capsys.readouterr().out
-    with pytest.raises(UserError, match="holds scores of another options"):
-        run(root / "pool", None, out, **own)
-    assert run(root / "pool", root / "model.pt", out) == 0
-    assert "0 of 3 shards to score" in capsys.readouterr().out
-    with pytest.raises(UserError, match="unknown key 'side'"):
-        run(root / "pool", root / "model.pt", out, side=4)
-
-
 def test_one_module_writes_a_pools_columns() -> None:
     """What else of curate writes parquet files, and why they are no pool's columns."""
     others = {
         "curate.pool.scored": "the metadata of scored shards, a pool of its own",
+        "curate.pack.shard": "the metadata of packed shards, a pool of its own",
+        "curate.pack.plan": "which picture and caption goes into which shard, for the packing itself",
         "curate.download.images": "the list of what became of each url, beside its shard",
+        "curate.scorers.attribute_table": "a table of attributes by uid, which an audit takes",
     }
     writing = re.compile(r"\bpq\.(write_table|ParquetWriter|write_to_dataset)|\bto_parquet\b")
     found = {
@@ -433,160 +355,3 @@ def test_one_module_writes_a_pools_columns() -> None:
         if module.startswith("curate") and writing.search(FILES[module].read_text(encoding="utf-8"))
     }
     assert found == {"curate.pool.columns", *others}
-
-
-def test_the_model_of_a_run_need_not_be_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run_folder = tmp_path / "runs" / "mine"
-    checkpoint = run_folder / "checkpoints" / "step_000000009.pt"
-    checkpoint.parent.mkdir(parents=True)
-    torch.save({"state_dict": create(REAL, seed=3).state_dict()}, checkpoint)
-    write_json(
-        run_folder / "run.json",
-        {
-            **run_json("mine", "tiny"),
-            "recipe": {"model": REAL},
-            "checkpoint": {"path": "checkpoints/step_000000009.pt", "sha256": "0" * 64},
-        },
-    )
-    pool = write_pool(tmp_path / "pool", shards=1, per_shard=3)
-    assert run(pool, run_folder, tmp_path / "a", model=None, arch=None) == 0
-    assert run(pool, checkpoint, tmp_path / "b", model=None, arch=None) == 0
-    assert "as vit_ti_32_64: 1 of 1 shards to score" in capsys.readouterr().out
-    first, second = (pq.read_table(tmp_path / one / "00000.parquet") for one in "ab")
-    assert first == second and "clip_vit_ti_32_64_similarity_score" in first.column_names
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"batch": 3}, r"unknown key 'batch': did you mean 'batch_size'\?"),
-        ({"precision": "fp16"}, "unknown precision 'fp16'"),
-        ({"batch_size": 0}, "batch_size=0: at least 1"),
-        ({"workers": -1}, "workers=-1: 0 or more"),
-        ({"arch": "B 32"}, "arch=B 32: small letters"),
-        ({"part": "3/2"}, "part=3/2 is not i/n"),
-        ({"device": "cuda:77"}, "device=cuda:77 is not there"),
-        ({"out": "s3://bucket/out"}, "out=s3://bucket/out is not written: only local files and folders are"),
-        ({"checkpoint": "/nowhere.pt"}, "neither a file nor a pretrained tag"),
-        ({"model": "ViT-B-23"}, "unknown model 'ViT-B-23'; did you mean"),
-        ({"model": None}, "model= is needed"),
-        ({"model": None, "checkpoint": "runs/nowhere"}, "checkpoint=runs/nowhere is no file and no run"),
-        ({"shards": "/nowhere"}, "shards=/nowhere does not exist"),
-        ({"checkpoint": None}, "checkpoint= is needed"),
-        ({"scorer": "clip_similarty"}, r"scorer=clip_similarty is not known; did you mean 'clip_similarity'\?"),
-    ],
-)
-def test_wrong_commands_get_one_line(root: Path, tmp_path: Path, options: dict[str, Any], message: str) -> None:
-    known: dict[str, Any] = {"pool": root / "pool", "checkpoint": root / "model.pt", "out": tmp_path / "out"}
-    with pytest.raises(UserError, match=message) as caught:
-        run(**{**known, **({"pool": options.pop("shards")} if "shards" in options else {}), **options})
-    assert "\n" not in str(caught.value)
-    assert not (tmp_path / "out").exists()
-
-
-def test_two_shards_of_one_name_are_refused(root: Path, tmp_path: Path) -> None:
-    both = [write_pool(tmp_path / name, shards=1, per_shard=1) for name in "ab"]
-    with pytest.raises(UserError, match="two are called 00000"):
-        run(f"[{both[0]},{both[1]}]", root / "model.pt", tmp_path / "out")
-
-
-def test_a_diverged_model_is_told(root: Path, tmp_path: Path) -> None:
-    state = torch.load(root / "model.pt", weights_only=True)
-    state["state_dict"]["visual.proj"].fill_(float("nan"))
-    torch.save(state, tmp_path / "nan.pt")
-    with pytest.raises(UserError, match="not finite numbers; did its training diverge"):
-        run(root / "pool", tmp_path / "nan.pt", tmp_path / "out")
-    assert not list((tmp_path / "out").glob("*.parquet"))
-
-
-def test_a_shard_that_cannot_be_read_now_is_tried_again(root: Path, tmp_path: Path) -> None:
-    pool = write_pool(tmp_path / "pool", shards=2, per_shard=3)
-    shards = [str(path) for path in sorted(pool.glob("*.tar"))]
-    moved = tmp_path / "away.tar"
-
-    def failing(path: str, size: int, tally: Any) -> Any:
-        Path(shards[1]).rename(moved)
-        monkeypatch.undo()
-        return open(path, "rb")  # noqa: PTH123
-
-    monkeypatch = pytest.MonkeyPatch()
-    monkeypatch.setattr("curate.scorers.stream.open_shard", failing)  # the second shard goes while the first is read
-    assert run(pool, root / "model.pt", tmp_path / "out") == 1
-    assert read_lines(tmp_path / "out" / "bad_samples.jsonl")[0]["shard"] == "00001.tar"
-    assert not (tmp_path / "out" / "00001.parquet").exists()
-    moved.rename(shards[1])
-    assert run(pool, root / "model.pt", tmp_path / "out") == 0
-    assert len(table_of(tmp_path / "out")) == 6 and not (tmp_path / "out" / "bad_samples.jsonl").exists()
-
-
-@pytest.fixture(scope="module")
-def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with pool/, 12 shards of 10 samples, and model.pt of a model that every process knows."""
-    root = tmp_path_factory.mktemp("real")
-    write_pool(root / "pool", shards=12, per_shard=10)
-    torch.save({"state_dict": create(REAL, seed=1).state_dict()}, root / "model.pt")
-    assert run(root / "pool", root / "model.pt", root / "scores", model=REAL) == 0
-    return root
-
-
-def command(real: Path, out: Path, *words: str) -> list[str]:
-    known = [f"checkpoint={real}/model.pt", f"model={REAL}", f"shards={real}/pool", f"out={out}", "arch=b32"]
-    return ["-m", "curate.score", *known, *words]
-
-
-@pytest.mark.slow
-def test_a_process_for_each_device(
-    real: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(curate.scorers.run, "subprocess", SimpleNamespace(Popen=forked.popen))
-    assert run(real / "pool", real / "model.pt", tmp_path, model=REAL, device="cpu,cpu") == 0
-    assert capfd.readouterr().out.count("6 of 6 shards to score, cpu") == 2
-    assert scores_of(tmp_path) == pytest.approx(scores_of(real / "scores"), abs=1e-6)
-
-
-@pytest.mark.slow
-def test_a_killed_run_goes_on(real: Path, tmp_path: Path) -> None:
-    process = forked.start(*command(real, tmp_path, "workers=1", "batch_size=1"), new_session=True)
-    until(lambda: list(tmp_path.glob("*.parquet")) or process.poll() is not None)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    finished = {path.name: path.stat().st_ino for path in tmp_path.glob("*.parquet")}
-    assert 0 < len(finished) < 12
-    assert run(real / "pool", real / "model.pt", tmp_path, model=REAL) == 0
-    assert all((tmp_path / name).stat().st_ino == inode for name, inode in finished.items())
-    assert scores_of(tmp_path) == pytest.approx(scores_of(real / "scores"), abs=1e-6)
-
-
-@pytest.mark.slow
-@pytest.mark.system("slurm-wlm munge", slurm_cluster.missing)
-def test_an_array_on_slurm(real: Path, tmp_path: Path, cluster: dict[str, str]) -> None:
-    environment = cluster | {"PYTHON": sys.executable, "OMP_NUM_THREADS": "1"}
-    words = [*command(real, tmp_path / "out")[2:], "workers=0"]
-    sbatch = [
-        "sbatch",
-        "--wait",
-        "--parsable",
-        "--array=3-4",
-        f"--output={tmp_path}/log.%a",
-        "slurm/score.sbatch",
-        *words,
-    ]
-    done = subprocess.run(sbatch, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=180)
-    logs = [path.read_text() for path in sorted(tmp_path.glob("log.*"))]
-    assert done.returncode == 0, (done.stderr, logs)
-    assert len(logs) == 2 and all("6 of 6 shards to score" in log for log in logs)
-    assert scores_of(tmp_path / "out") == pytest.approx(scores_of(real / "scores"), abs=1e-6)
-
-
-def test_exit_status_of_a_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert status_of(lambda: run(tmp_path, "x", tmp_path / "file.txt", model=None)) == 2
-    assert (
-        capsys.readouterr().err == "error: checkpoint=x is no file and no run; a pretrained tag needs model= as well\n"
-    )
-
-
-def until(true: Callable[[], Any], seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.01)

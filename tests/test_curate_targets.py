@@ -18,8 +18,9 @@ from evalsets import MODEL, classification_samples, encoded, picture, write_chec
 from metadata import columns_of, write_file
 from PIL import Image
 from pools import write_pool, write_tar
-from test_curate_score import REAL, until
-from test_curate_select import SMALL, curate, selected
+from scoring import REAL
+from selecting import SMALL, curate, selected
+from waiting import until
 
 from poolbench.errors import UserError, status_of
 from poolbench.files import read_json, read_lines, write_json
@@ -264,7 +265,7 @@ def test_other_embeddings_are_not_replaced_unless_told(made: Path, tmp_path: Pat
 
 
 def test_a_pool_by_another_model_is_told(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from test_curate_score import run
+    from scoring import run
 
     pairs = write_pool(tmp_path / "pairs", shards=1, per_shard=12)
     other = write_checkpoint(tmp_path / "other.pt", seed=1)

@@ -122,8 +122,9 @@ def test_modules_that_need_an_extra_are_found() -> None:
 
 @pytest.mark.parametrize("folder", ["tests", "bench"])
 def test_what_tests_and_benchmarks_import_is_declared(folder: str) -> None:
-    """But for what a benchmark asks of the original code, in an environment of that one's."""
-    files = [path for path in (ROOT / folder).glob("*.py") if not path.name.startswith("original_")]
+    """But for what a benchmark asks of the original code or of another peer, in an environment of that one's."""
+    peers = ("original_", "polars_")
+    files = [path for path in (ROOT / folder).glob("*.py") if not path.name.startswith(peers)]
     own = {*PACKAGES, *(path.stem for name in ("tests", "bench") for path in (ROOT / name).glob("*.py"))}
     known = ALWAYS | OPTIONAL | declared(EXTRAS["dev"])
     found = {one.module for path in files for one in imports(path) if foreign(one, own)}

@@ -15,8 +15,8 @@ import pyarrow as pa
 import pytest
 from metadata import write_file
 from pools import uid_of
+from selecting import curate, selected, uids_of
 from small_wordnet import DEBIAN, needs_wordnet
-from test_curate_select import curate, selected, uids_of
 
 from poolbench.errors import UserError
 from poolbench.files import read_json

@@ -1,6 +1,7 @@
 """Passes over a pool's files: in order, in processes, kept or handed on, and what one file can do to the others."""
 
 import os
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 from metadata import rows_or_death, write_metadata
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from poolbench.errors import UserError
 
 from curate.pool.files import BadFile, File, list_pool
-from curate.pool.passes import Part, Passes, work_folder
+from curate.pool.parts import Part
+from curate.pool.passes import Passes, light
+from curate.pool.work import work_folder
 
 
 @pytest.fixture
@@ -57,6 +61,66 @@ def test_results_come_in_the_order_of_the_files(files: list[File], tmp_path: Pat
     assert (tmp_path / "work").exists() == kept
 
 
+@light
+def process_and_thread(file: File, *_: object) -> tuple[int, int]:
+    time.sleep(0.05)  # so that one thread cannot take all files
+    return os.getpid(), threading.get_ident()
+
+
+class Heavy:
+    """An argument that asks for processes."""
+
+    light = False
+
+    def identity(self) -> Any:
+        return "heavy"
+
+
+def test_light_functions_are_called_in_threads(files: list[File], tmp_path: Path) -> None:
+    """Unless they are given something heavy, the pool is in a store, or it is large and there are cores for it."""
+    elsewhere = [file._replace(path=f"s3://bucket/{file.name}.parquet") for file in files]
+    large = [file._replace(size=10**9) for file in files]
+    for pool, workers, arguments, in_threads in (
+        (files, 2, (), True),
+        (files, 2, (Heavy(),), False),
+        (elsewhere, 2, (), False),
+        (large, 2, (), True),
+        (large, 5, (), False),
+    ):
+        with Passes(pool, tmp_path / "work", workers) as passes:
+            found = [tuple(one) for _, one in passes.map(process_and_thread, *arguments)]
+        processes, threads_ = {pid for pid, _ in found}, {thread for _, thread in found}
+        assert len(found) == 6 and (processes == {os.getpid()}) == in_threads
+        assert not in_threads or (len(threads_) == workers and threading.get_ident() not in threads_)
+
+
+@light
+def blas_threads(file: File) -> list[int]:
+    return [one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_light_functions_multiply_in_their_own_thread(files: list[File], workers: int) -> None:
+    """All others, where they are called in this process, on as many as they were given."""
+    with threadpool_limits(3, "blas"):
+        before = blas_threads(files[0])
+        with Passes(files, None, workers) as passes:
+            counts = [count for _, found in passes.map(blas_threads) for count in found]
+            assert set(counts) == {1} and len(counts) == len(files) * len(before) > 0
+            if workers == 1:
+                assert [found for _, found in passes.map(squares, Power(1))] and blas_threads(files[0]) == before
+            for _ in passes.map(blas_threads):
+                pass
+        assert blas_threads(files[0]) == before and set(before) == {3}
+
+
+def test_what_is_light_is_kept_for_other_parts_alone(files: list[File], tmp_path: Path) -> None:
+    for number, part in enumerate((Part(1, 1), Part(1, 2))):
+        with Passes(files, tmp_path, 2, part) as passes:
+            assert len(list(passes.map(process_and_thread, number))) == 6
+        assert len(list(tmp_path.rglob("*.json"))) == 6 * number
+
+
 def noted(file: File, folder: str) -> int:
     Path(folder, file.name).touch()
     return file.number
@@ -80,6 +144,20 @@ def test_arguments_tell_results_apart(files: list[File], tmp_path: Path) -> None
         with Passes(files, tmp_path, 1) as passes:
             sums = [int(array.sum()) for _, array in passes.map(squares, Power(power))]
             assert sums == [sum(n**power for n in range(k + 1)) for k in range(6)] and passes.done == made, number
+
+
+@pytest.mark.parametrize("left", ["nothing", "a part", "zeros"])
+def test_what_a_crash_left_of_a_mark_is_none(left: str, files: list[File], tmp_path: Path) -> None:
+    """The file is there, and what was written into it is not, or not all of it."""
+    for done in (6, 1, 0):
+        with Passes(files, tmp_path, 1, Part(1, 1)) as passes:
+            found = {file.name: array.tolist() for file, array in passes.map(squares, Power(3))}
+            assert found == {file.name: [n**3 for n in range(file.number + 1)] for file in files}
+            assert passes.done == done
+        (mark,) = tmp_path.glob("squares-*/0004.*.json")
+        if done == 6:
+            whole = mark.read_bytes()
+            mark.write_bytes({"nothing": b"", "a part": whole[:-2], "zeros": bytes(len(whole))}[left])
 
 
 def test_a_whole_pool_is_asked_for(files: list[File], tmp_path: Path) -> None:

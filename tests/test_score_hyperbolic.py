@@ -15,8 +15,8 @@ import torch
 from evalsets import MODEL, write_checkpoint
 from PIL import Image
 from pools import uid_of, write_tar
-from test_curate_score import run as run_as_it_is
-from test_curate_score import table_of, varied
+from scoring import run as run_as_it_is
+from scoring import table_of, varied
 from test_hyperbolic import published
 
 from poolbench.errors import UserError

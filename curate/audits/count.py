@@ -1,30 +1,37 @@
 """The passes of an audit over a pool: rows of every group, words beside two groups, domains; raw, and kept by each
 subset.
 
-Each file is counted by itself, in any process. Words and domains take a second pass, which counts those that the first
-found in full buckets (curate/audits/frequent.py).
+Each file is counted by itself, in any process of any part; its counts are kept as an npz, packed into an array of
+bytes. Words and domains take a second pass, which counts those that the first found in full buckets
+(curate/audits/frequent.py).
 """
 
+import io
 import itertools
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from poolbench.errors import UserError
+from poolbench.files import digest_bytes
 from poolbench.uids import malformed
 
 from curate.audits.frequent import Buckets, bucket
 from curate.audits.groups import Attribute, Captions, Masks, domains_of
 from curate.pool.files import File, Rows, read
+from curate.pool.parts import Part
 from curate.pool.passes import Passes
 from curate.report.members import Members
 from curate.report.words import words_of
 
 _SEVERAL = " and "  # between the groups of a pair, and between their attributes
+_VERSION = 1  # raised by a change that gives other counts
+_FILLED = ("word_gaps", "word_counts", "domain_gaps", "domain_counts")  # see Buckets.filled
 
 
 class Key(NamedTuple):
@@ -47,12 +54,14 @@ class Question:
     """What to count: of which subsets, in which groups.
 
     Attributes:
+        digests: SHA-256 of each subset's file.
         pairs: whether groups of two attributes of captions are taken together, too.
         words: None: not counted.
         domains: rows that a domain has at least; None: not counted.
     """
 
     subsets: Sequence[Members]
+    digests: Sequence[str]
     attributes: Sequence[Attribute]
     pairs: bool
     words: Words | None
@@ -63,6 +72,12 @@ class Question:
         """Of the pool, that the groups are told by."""
         every = [name for attribute in self.attributes for name in attribute.columns]
         return list(dict.fromkeys([*every, *(["url"] if self.domains is not None else [])]))
+
+    def identity(self) -> Any:
+        """All that the counts of a file depend on besides the file; least counts of words and domains come later."""
+        attributes = [attribute.identity() for attribute in self.attributes]
+        words = None if self.words is None else [self.words.attribute, self.words.groups]
+        return [_VERSION, list(self.digests), attributes, self.pairs, words, self.domains is not None]
 
 
 @dataclass
@@ -85,6 +100,22 @@ class Tallies:
         self.malformed += other.malformed
         self.example = self.example or other.example
 
+    def packed(self) -> np.ndarray:
+        """As bytes, uint8 [n]."""
+        told = {"groups": list(self.groups), "malformed": self.malformed, "example": self.example}
+        counts = np.array(list(self.groups.values()), np.int64).reshape(-1, len(self.rows))
+        buckets = (*self.words.filled(), *self.domains.filled())
+        return _packed(told, {"rows": self.rows, "groups": counts, **dict(zip(_FILLED, buckets, strict=True))})
+
+    @classmethod
+    def unpacked(cls, data: np.ndarray) -> "Tallies":
+        told, arrays = _unpacked(data)
+        groups = {Key(*key): counts for key, counts in zip(told["groups"], arrays["groups"], strict=True)}
+        found = cls(arrays["rows"], groups, malformed=told["malformed"], example=told["example"])
+        found.words.fill(*(arrays[name] for name in _FILLED[:2]))
+        found.domains.fill(*(arrays[name] for name in _FILLED[2:]))
+        return found
+
 
 @dataclass
 class Items:
@@ -98,6 +129,36 @@ class Items:
             for name, counts in theirs.items():
                 mine[name] = mine[name] + counts if name in mine else counts
 
+    def packed(self) -> np.ndarray:
+        """As bytes, uint8 [n]."""
+        told = {"words": list(self.words), "domains": list(self.domains)}
+        arrays = {"words": list(self.words.values()), "domains": list(self.domains.values())}
+        return _packed(told, {name: np.array(counts, np.int64) for name, counts in arrays.items()})
+
+    @classmethod
+    def unpacked(cls, data: np.ndarray) -> "Items":
+        told, arrays = _unpacked(data)
+        return cls(*(dict(zip(told[name], arrays[name], strict=True)) for name in ("words", "domains")))
+
+
+class Full(NamedTuple):
+    """The full buckets of words and of domains, packed bits."""
+
+    words: np.ndarray
+    domains: np.ndarray
+
+    def identity(self) -> Any:
+        return [digest_bytes(bits.tobytes()) for bits in self]
+
+
+def count(passes: Passes, question: Question, part: Part) -> None:
+    """Count a part's files; of the first pass, where there is a second one, also those that no other part has."""
+    if question.words is None and question.domains is None:
+        passes.do(passes.prepared(tallied, question), part.own(passes.files))
+        return
+    full = full_of(question, tallies(passes, question))
+    passes.do(passes.prepared(itemized, question, full), part.own(passes.files))
+
 
 def tallies(passes: Passes, question: Question) -> Tallies:
     """Count every group of the pool in one pass. Files that cannot be read are left out.
@@ -107,7 +168,7 @@ def tallies(passes: Passes, question: Question) -> Tallies:
     """
     total = Tallies(np.zeros(1 + len(question.subsets), np.int64))
     for _, found in passes.map(tallied, question):
-        total.merge(found)
+        total.merge(Tallies.unpacked(found))
     if not total.rows[0]:
         wrong = f": {malformed(total.malformed, total.example)}" if total.malformed else ""
         raise UserError(f"the pool has no rows with a uid{wrong}")
@@ -119,10 +180,8 @@ def items(passes: Passes, question: Question, total: Tallies) -> Items:
     found = Items()
     if question.words is None and question.domains is None:
         return found
-    full_words = total.words.full(question.words.minimum) if question.words else np.zeros(0, bool)
-    full_domains = total.domains.full(question.domains) if question.domains is not None else np.zeros(0, bool)
-    for _, one in passes.map(itemized, question, np.packbits(full_words), np.packbits(full_domains)):
-        found.merge(one)
+    for _, one in passes.map(itemized, question, full_of(question, total)):
+        found.merge(Items.unpacked(one))
     if question.words:
         least = question.words.minimum
         found.words = {word: counts for word, counts in found.words.items() if counts[:, 0].min() >= least}
@@ -131,8 +190,15 @@ def items(passes: Passes, question: Question, total: Tallies) -> Items:
     return found
 
 
-def tallied(file: File, question: Question) -> Tallies:
-    """The counts of one file.
+def full_of(question: Question, total: Tallies) -> Full:
+    """The buckets in which a frequent word or domain may be."""
+    words = total.words.full(question.words.minimum) if question.words else np.zeros(0, bool)
+    domains = total.domains.full(question.domains) if question.domains is not None else np.zeros(0, bool)
+    return Full(np.packbits(words), np.packbits(domains))
+
+
+def tallied(file: File, question: Question) -> np.ndarray:
+    """The counts of one file, packed Tallies.
 
     Raises:
         BadFile: it cannot be read.
@@ -151,16 +217,16 @@ def tallied(file: File, question: Question) -> Tallies:
             found.words.add(channel, (word for words in _words(rows.table, mask) for word in words))
         if question.domains is not None:
             found.domains.add(0, (one for one in domains_of(rows.table["url"].to_pylist()) if one))
-    return found
+    return found.packed()
 
 
-def itemized(file: File, question: Question, words: np.ndarray, domains: np.ndarray) -> Items:
-    """The exact counts of a file's words and domains in full buckets, which are packed bits.
+def itemized(file: File, question: Question, full: Full) -> np.ndarray:
+    """The exact counts of a file's words and domains in full buckets, packed Items.
 
     Raises:
         BadFile: it cannot be read.
     """
-    found, full_words, full_domains = Items(), np.unpackbits(words), np.unpackbits(domains)
+    found, full_words, full_domains = Items(), np.unpackbits(full.words), np.unpackbits(full.domains)
     for rows in read(file, question.columns):
         chosen, masks = _chosen(rows, question), _masks(rows, question)
         for channel, mask in enumerate(_beside(masks, question)):
@@ -176,7 +242,21 @@ def itemized(file: File, question: Question, words: np.ndarray, domains: np.ndar
                 if domain and full_domains[bucket(domain)]:
                     counts = found.domains.setdefault(domain, np.zeros(len(chosen), np.int64))
                     counts += row
-    return found
+    return found.packed()
+
+
+def _packed(told: Any, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Something that JSON can hold, and arrays, as bytes of an npz."""
+    stream = io.BytesIO()
+    np.savez_compressed(stream, told=np.frombuffer(json.dumps(told).encode(), np.uint8), **arrays)  # type: ignore[arg-type]
+    return np.frombuffer(stream.getvalue(), np.uint8)
+
+
+def _unpacked(data: np.ndarray) -> tuple[Any, dict[str, np.ndarray]]:
+    """What `_packed` packed."""
+    with np.load(io.BytesIO(data.tobytes()), allow_pickle=False) as stored:
+        arrays = {name: stored[name] for name in stored.files}
+    return json.loads(arrays.pop("told").tobytes()), arrays
 
 
 def _chosen(rows: Rows, question: Question) -> list[np.ndarray]:

@@ -19,15 +19,14 @@ class Buckets:
     def __init__(self, channels: int) -> None:
         self.counts = np.zeros((channels, _BUCKETS), np.int64)
 
-    def __getstate__(self) -> tuple[tuple[int, ...], np.ndarray, np.ndarray]:
-        """Of one file most buckets are empty."""
+    def filled(self) -> tuple[np.ndarray, np.ndarray]:
+        """The gaps between buckets that are not empty, which of one file are few, and their counts; u4 and u8 [n]."""
         places = np.flatnonzero(self.counts)
-        return self.counts.shape, places, self.counts.flat[places]
+        return np.diff(places, prepend=0).astype("u4"), self.counts.flat[places].astype("u8")
 
-    def __setstate__(self, state: tuple[tuple[int, ...], np.ndarray, np.ndarray]) -> None:
-        shape, places, counts = state
-        self.counts = np.zeros(shape, np.int64)
-        self.counts.flat[places] = counts
+    def fill(self, gaps: np.ndarray, counts: np.ndarray) -> None:
+        """Take what `filled` gave of buckets of as many channels."""
+        self.counts.flat[np.cumsum(gaps, dtype=np.int64)] = counts
 
     def add(self, channel: int, items: Iterable[str]) -> None:
         for item, times in Counter(items).items():

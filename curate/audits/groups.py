@@ -40,6 +40,10 @@ class Attribute(ABC):
     minimum: int = CELL
     regressed: int = CELL
 
+    def identity(self) -> Any:
+        """All that its groups depend on besides the pool, JSON-able."""
+        return [type(self).__name__, self.name]
+
     @abstractmethod
     def masks(self, table: pa.Table, uids: Uids) -> Masks:
         """The groups of some rows, which have `columns`; groups without rows may be left out."""
@@ -64,6 +68,9 @@ class Captions(Attribute):
         self.name, self.compare = name, spelled.compare
         edges = (f"(?:^|{_EDGE})", f"(?:$|{_EDGE})") if spelled.boundary else ("", "")
         self.patterns = {group: f"{edges[0]}(?:{words}){edges[1]}" for group, words in spelled.groups.items()}
+
+    def identity(self) -> Any:
+        return [*super().identity(), self.patterns]
 
     def masks(self, table: pa.Table, uids: Uids) -> Masks:
         texts = table["text"]
@@ -165,6 +172,9 @@ class Languages(Attribute):
 
     def __init__(self, language: str) -> None:
         self._language = language
+
+    def identity(self) -> Any:
+        return [*super().identity(), self._language]
 
     def masks(self, table: pa.Table, uids: Uids) -> Masks:
         texts = [text or "" for text in table["text"].to_pylist()]

@@ -4,14 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jinja2
-from markupsafe import Markup
+from poolbench.audit_report import AuditReport, Group, Line, Word
 
-from curate.audits.results import Audit, Group, Line, Word
 from curate.report import page as report
 from curate.report.charts import drawn
 
-_FOLDER = Path(__file__).parent
+_TEMPLATE = Path(__file__).parent / "page.html"
 _SHOWN = 40  # groups of an attribute that are drawn, the largest; the tables have all
 _WORDS = 15  # of either sign
 _COLOURS = ("#0a84d0", "#d9730d", "#2e9e6b", "#a05bc0", "#c0392b", "#7f8c8d")  # of subsets, seen on white and on black
@@ -45,31 +43,28 @@ class Legend(NamedTuple):
     share: str
 
 
-def page(found: Audit) -> str:
+def page(found: AuditReport) -> str:
     """The whole document; the same text for the same audit."""
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = environment.from_string((_FOLDER / "page.html").read_text(encoding="utf-8"))
-    colours = dict(zip(found.kept, _COLOURS * len(found.kept), strict=False))
-    return template.render(
-        style=Markup((_FOLDER.parent / "report" / "page.css").read_text(encoding="utf-8")),
-        legend=[Legend(name, colours[name], report.percent(kept / found.pool)) for name, kept in found.kept.items()],
+    names = [one.subset for one in found.subsets]
+    colours = dict(zip(names, _COLOURS * len(names), strict=False))
+    return report.document(
+        _TEMPLATE,
+        legend=[Legend(one.subset, colours[one.subset], report.percent(one.base)) for one in found.subsets],
         pool=f"{found.pool:,}",
         tests=f"{len(found.groups):,}",
         sections=[_section(name, found, colours) for name in dict.fromkeys(one.attribute for one in found.groups)],
-        words=[_beside(subset, found, colours[subset]) for subset in found.kept if found.words],
-        small=[f"{name}: {count:,}" for name, count in found.small.items()],
+        words=[_beside(subset, found, colours[subset]) for subset in names if found.words],
+        small=[f"{name}: {count:,}" for name, count in found.below_minimum.items()],
         notes=found.notes,
     )
 
 
-def _section(attribute: str, found: Audit, colours: dict[str, str]) -> Section:
+def _section(attribute: str, found: AuditReport, colours: dict[str, str]) -> Section:
     groups = [one for one in found.groups if one.attribute == attribute]
     sizes = {one.group: one.raw for one in groups}
     shown = sorted(sizes, key=lambda name: (-sizes[name], name))[:_SHOWN]
     of = [one for one in groups if one.group in shown]
-    lines = [one for one in found.lines if one.attribute == attribute]
+    lines = [one for one in found.amplification if one.attribute == attribute]
     note = f"{len(sizes):,} group{'s' if len(sizes) > 1 else ''}" + (
         f", the {_SHOWN} largest are shown" if len(sizes) > _SHOWN else ""
     )
@@ -79,7 +74,7 @@ def _section(attribute: str, found: Audit, colours: dict[str, str]) -> Section:
         dots=_dots(of, found, colours),
         amplification=_amplification(groups, lines, colours) if lines else "",
         lines=[_said(one) for one in lines],
-        rows=[_row(one, len(found.kept) > 1) for one in of],
+        rows=[_row(one, len(found.subsets) > 1) for one in of],
     )
 
 
@@ -88,19 +83,19 @@ def _said(line: Line) -> str:
     sure = direction if line.p < 0.05 else "no more than chance"
     return (
         f"{line.subset}: the share kept changes by {line.slope * 1000:+.2g} for 1,000 rows more "
-        f"(r = {line.r:.2f}, p = {line.p:.2g}, {line.groups:,} groups): {sure}"
+        f"(r = {line.r:.2f}, p = {report.p_value(line.p)}, {line.groups:,} groups): {sure}"
     )
 
 
 def _row(one: Group, several: bool) -> list[str]:
     cells = [one.group, *([one.subset] if several else []), f"{one.raw:,}", f"{one.kept:,}", report.percent(one.ratio)]
     interval = f"{report.percent(one.low)} to {report.percent(one.high)}"
-    return [*cells, interval, f"{one.p_corrected:.2g}", "yes" if one.different else ""]
+    return [*cells, interval, report.p_value(one.p_corrected), "yes" if one.different else ""]
 
 
-def _dots(groups: Sequence[Group], found: Audit, colours: dict[str, str]) -> str:
+def _dots(groups: Sequence[Group], found: AuditReport, colours: dict[str, str]) -> str:
     """A dot for each group's share and a line for its interval, beside the pool's share; filled where it differs."""
-    order = sorted({one.group for one in groups}, key=lambda name: _first(groups, name).ratio)
+    order = sorted({one.group for one in groups}, key=lambda name: (_first(groups, name).ratio, name))
     values = [
         {
             "group": one.group,
@@ -124,7 +119,7 @@ def _dots(groups: Sequence[Group], found: Audit, colours: dict[str, str]) -> str
     x = {"type": "quantitative", "title": "share that is kept", "axis": {"format": "~%", "tickCount": 6}}
     offset = {"yOffset": {"field": "subset", "type": "nominal"}} if len(colours) > 1 else {}
     encoding: dict[str, Any] = {"y": y, "color": colour, **offset}
-    bases = [{"base": kept / found.pool, "subset": name} for name, kept in found.kept.items()]
+    bases = [{"base": one.base, "subset": one.subset} for one in found.subsets]
     return drawn(
         {
             "width": _WIDTH,
@@ -184,7 +179,7 @@ def _amplification(groups: Sequence[Group], lines: Sequence[Line], colours: dict
     return drawn({"width": 320, "height": 200, "layer": layers})
 
 
-def _beside(subset: str, found: Audit, colour: str) -> Beside:
+def _beside(subset: str, found: AuditReport, colour: str) -> Beside:
     assert found.compared is not None
     first, second = found.compared
     words = sorted((one for one in found.words if one.subset == subset), key=lambda one: one.difference)
@@ -204,7 +199,7 @@ def _beside(subset: str, found: Audit, colour: str) -> Beside:
             f"{one.first_kept:,} of {one.first_raw:,}",
             f"{one.second_kept:,} of {one.second_raw:,}",
             f"{one.difference:+.1%}",
-            f"{one.p_corrected:.2g}",
+            report.p_value(one.p_corrected),
         ]
         for one in shown
     ]

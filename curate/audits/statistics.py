@@ -5,10 +5,13 @@ kept, its standard error sqrt(r (1 - r) / n), and exclusion amplification, the r
 of the groups. Intervals, tests and their correction are ours.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+
+from poolbench.audit_report import wilson
 
 LEVEL = 0.05  # of the tests together, after Benjamini and Hochberg
 _FEW = 5.0  # an expected count below this: the exact test
@@ -34,17 +37,9 @@ class Amplification(NamedTuple):
 
 
 def share(kept: int, raw: int) -> Share:
-    """Of `raw` rows, more than none, of which `kept` are kept.
-
-    The interval is Wilson's score interval, which holds for small cells and for shares of 0 and 1.
-    """
-    from scipy import stats  # here and below: half a second, for which help and mistakes need not wait
-
+    """Of `raw` rows, more than none, of which `kept` are kept."""
     ratio = kept / raw
-    z = float(stats.norm.ppf(0.975))
-    middle = (ratio + z * z / (2 * raw)) / (1 + z * z / raw)
-    half = z / (1 + z * z / raw) * float(np.sqrt(ratio * (1 - ratio) / raw + z * z / (4 * raw * raw)))
-    return Share(ratio, float(np.sqrt(ratio * (1 - ratio) / raw)), max(0.0, middle - half), min(1.0, middle + half))
+    return Share(ratio, math.sqrt(ratio * (1 - ratio) / raw), *wilson(kept, raw))
 
 
 def differ(kept: int, raw: int, other_kept: int, other_raw: int) -> float:
@@ -54,7 +49,7 @@ def differ(kept: int, raw: int, other_kept: int, other_raw: int) -> float:
     Pearson's chi-squared of the table of two, without correction; Fisher's exact test where less than 5 is expected in
     a cell.
     """
-    from scipy import stats
+    from scipy import stats  # here and below: half a second, for which help and mistakes need not wait
 
     table = np.array([[kept, raw - kept], [other_kept, other_raw - other_kept]], np.int64)
     rows, columns, total = table.sum(axis=1), table.sum(axis=0), table.sum()

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from poolbench.errors import UserError, first_line, nearest
+from poolbench.files import digest_file, digest_json, read_json, write_json
 from poolbench.uids import Uids
 
 from curate.audits.groups import Attribute, Masks, banded, domains_of, masks_of
@@ -27,12 +29,16 @@ class Given(Attribute):
     def __init__(self, name: str, table: Path, width: int, place: int, groups: Sequence[str], edges: Any) -> None:
         """
         Args:
-            table: see curate.pool.joined; in its column `place` lie codes of `groups`, or numbers between `edges`.
+            table: see curate.pool.joined; in its column `place` lie codes of `groups`, or numbers between `edges`. What
+                is in it is known by its name.
         """
         self.name, self.table = name, table
         self._width, self._place, self._groups, self._edges = width, place, list(groups), edges
         if name == "year":
             self.minimum, self.regressed = YEAR, YEARS
+
+    def identity(self) -> Any:
+        return [*super().identity(), self.table.name, self._edges]
 
     def masks(self, table: pa.Table, uids: Uids) -> Masks:
         known = open_table(self.table, kind_of(self._width))
@@ -54,20 +60,41 @@ class ByDomain(Attribute):
         if name == "year":
             self.minimum, self.regressed = YEAR, YEARS
 
+    def identity(self) -> Any:
+        return [*super().identity(), digest_json(self._groups)]
+
     def masks(self, table: pa.Table, uids: Uids) -> Masks:
         domains = domains_of(table["url"].to_pylist())
         return masks_of([None if domain is None else self._groups.get(domain) for domain in domains])
 
 
-def by_uid(path: str, bands: Mapping[str, Sequence[float]], folder: Path, number: int) -> tuple[list[Given], Counts]:
+def by_uid(path: str, bands: Mapping[str, Sequence[float]], folder: Path) -> tuple[list[Given], Counts]:
     """The attributes of a parquet or CSV file with a column `uid`, sorted into a file of `folder` for looking up.
 
-    Columns of texts, truth values and whole numbers are categories; other numbers need `bands`.
+    Columns of texts, truth values and whole numbers are categories; other numbers need `bands`. A table that is there,
+    as another part has made it, is not made again.
 
     Raises:
         UserError: it cannot be read, has no such column, or one that parts rows into nothing.
     """
-    names, codes = _columns(Path(path), "uid"), _Codes(path, bands)
+    names = _columns(Path(path), "uid")
+    known = digest_json([digest_file(path), {name: bands[name] for name in names if name in bands}])[:16]
+    table, mark = folder / f"attributes-{known}.table", folder / f"attributes-{known}.json"
+    if not mark.exists():
+        with TemporaryDirectory(dir=folder, prefix=f".{table.name}.") as scratch:
+            told = _sorted(path, names, bands, Path(scratch, table.name))
+            for made in Path(scratch).iterdir():
+                made.replace(folder / made.name)
+        write_json(mark, told)
+    told = read_json(mark)
+    columns = enumerate(names)
+    given = [Given(name, table, len(names), at, told["groups"][name], bands.get(name)) for at, name in columns]
+    return given, Counts(**told["counts"])
+
+
+def _sorted(path: str, names: Sequence[str], bands: Mapping[str, Sequence[float]], table: Path) -> dict[str, Any]:
+    """Write a file's rows as a table; its counts, and the groups of each column by their codes."""
+    codes = _Codes(path, bands)
     expected = sum(len(batch) for batch in _batches(Path(path), ["uid"]))
 
     def pieces() -> Iterator[np.ndarray]:
@@ -76,12 +103,10 @@ def by_uid(path: str, bands: Mapping[str, Sequence[float]], folder: Path, number
             values = np.stack([codes.of(name, batch[name]) for name in names], axis=1)
             yield rows_of(scattered(uids), values[good].astype(np.float32))
 
-    table = folder / f"attributes-{number}.table"
     counts = write_table(pieces(), kind_of(len(names)), table, expected)
     if not counts.names:
         raise UserError(f"attributes={path} has no row with a uid")
-    columns = enumerate(names)
-    return [Given(name, table, len(names), at, codes.groups(name), bands.get(name)) for at, name in columns], counts
+    return {"counts": counts._asdict(), "groups": {name: codes.groups(name) for name in names}}
 
 
 def by_domain(path: str) -> list[ByDomain]:

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from curate.pool.files import File, Rows, read
+from curate.pool.passes import light
 
 
 class Needs(NamedTuple):
@@ -24,6 +25,11 @@ class Chooser(Protocol):
         """What `count` reads."""
         ...
 
+    @property
+    def light(self) -> bool:
+        """Whether Arrow and numpy do its work; see curate.pool.passes.light."""
+        ...
+
     def count(self, rows: pa.Table, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
         """How often each row is kept, int64 [rows]; `rows` is never empty, and "uid" is among the arrays, u8,u8."""
         ...
@@ -37,6 +43,7 @@ class Everything:
     """Keeps each row that has a good uid."""
 
     needs = Needs((), ())
+    light = True
 
     def count(self, rows: pa.Table, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
         return np.ones(len(arrays["uid"]), np.int64)
@@ -58,6 +65,7 @@ def judged(file: File, chosen: Chooser) -> Iterator[tuple[Rows, np.ndarray]]:
             yield rows, np.zeros(0, np.int64)
 
 
+@light
 def kept_bits(file: File, chosen: Chooser) -> np.ndarray:
     """Which rows of a file are kept, however often, a bit each, u1 [rows / 8]; one without a good uid is not."""
     parts = []

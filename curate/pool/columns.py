@@ -6,20 +6,17 @@ store, or another one that `columns=` names; the first of several is where new o
 """
 
 import functools
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from poolbench.errors import first_line, nearest
-from poolbench.files import digest_json
-from poolbench.validation import first_refusal
 
+from curate.pool.origins import Origin, read_origin
 from curate.pool.places import State, folders_of, opened, state_of, writing
 
 FOLDER = "columns"  # of a pool
@@ -28,35 +25,6 @@ _KEY = b"poolbench.column"  # in the schema's metadata
 
 class UnusableColumn(Exception):  # noqa: N818 (what cannot be used is the column)
     """A made column that is missing, ambiguous, or of other rows. The message is one line that names it."""
-
-
-class Origin(BaseModel):
-    """What made the columns of a file.
-
-    Attributes:
-        scorer: name of what made them, and `version` of its rule.
-        identity: all that the numbers depend on besides the file and `inputs`, JSON-able.
-        makes: the columns.
-        inputs: of each made column that they were made of, the digest of its origin.
-        size: of the pool's file in bytes.
-        stamp: of the pool's file and its npz as they were, see curate.pool.files.File.
-        remake: the command that makes them anew.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    scorer: str
-    version: int
-    identity: Any
-    makes: list[str]
-    inputs: dict[str, str] = {}
-    size: int
-    stamp: str
-    remake: str
-
-    def digest(self) -> str:
-        """Of what made the numbers, whatever the file."""
-        return digest_json([self.scorer, self.version, self.identity, self.makes, self.inputs])[:16]
 
 
 class Found(NamedTuple):
@@ -141,9 +109,9 @@ def origin_of(path: str | Path) -> Origin:
             f"{path} does not say what made it; python -m curate.columns import=<its folder> takes columns of others in"
         )
     try:
-        return Origin.model_validate_json(text)
-    except ValidationError as error:
-        raise UnusableColumn(f"{path}: its origin is of another version ({first_refusal(error)})") from None
+        return read_origin(text)
+    except ValueError as error:
+        raise UnusableColumn(f"{path}: its origin is of another version ({error})") from None
 
 
 def origin_digest(made: Sequence[str], file: str, column: str) -> str | None:
@@ -211,19 +179,28 @@ def write(path: str | Path, uids: Iterator[pa.ChunkedArray], columns: Mapping[st
         OSError: it cannot be written.
         ValueError: a column of another dtype, or of other rows than there are uids.
     """
-    record = json.dumps(origin.model_dump(mode="json"), sort_keys=True).encode()
     fields = [("uid", pa.string()), *((name, pa.float32()) for name in origin.makes)]
-    schema = pa.schema(fields, metadata={_KEY: record})
+    schema = pa.schema(fields, metadata={_KEY: origin.text()})
     rows = 0
-    with writing(str(path)) as stream, pq.ParquetWriter(stream, schema, compression="zstd") as writer:
+    # Uids are all different: a dictionary of them would be made, and given up, of each piece.
+    how = {"compression": "zstd", "use_dictionary": False}
+    with writing(str(path)) as stream, pq.ParquetWriter(stream, schema, **how) as writer:
         for uid in uids:
-            values = [pa.array(columns[name][rows : rows + len(uid)], pa.float32()) for name in origin.makes]
-            writer.write_table(pa.table([uid.cast(pa.string()), *values], schema=schema))
+            values = [_float32(columns[name][rows : rows + len(uid)]) for name in origin.makes]
+            # Casting loads Arrow's functions, a twentieth of a second, for what nearly always is a text already.
+            texts = uid if uid.type == pa.string() else uid.cast(pa.string())
+            writer.write_table(pa.table([texts, *values], schema=schema))
             rows += len(uid)
         for name in origin.makes:
             if columns[name].dtype != np.float32 or columns[name].shape != (rows,):
                 given = f"{columns[name].dtype} {list(columns[name].shape)}"
                 raise ValueError(f"column {name} of {origin.scorer} is {given}, not float32 [{rows}]")
+
+
+def _float32(values: np.ndarray) -> pa.Array:
+    """As pa.array gives it, which loads numpy's masked arrays for a look whether it is one."""
+    data = np.ascontiguousarray(values, np.float32)
+    return pa.Array.from_buffers(pa.float32(), len(data), [None, pa.py_buffer(data)])
 
 
 def _in_folder(places: Sequence[str], file: str, column: str) -> Found | None:

@@ -7,21 +7,19 @@ read it.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import IO, Any, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from poolbench.errors import UserError
-from poolbench.files import atomic, files_in, read_json, write_json
-from poolbench.validation import first_refusal
+from poolbench.files import files_in, write_json
 
+from curate.pool.recorded import RecordedShard, read_as
 from curate.pool.scored import Conditions, Identity, Made, Maker, Record, Scores, differences
 
 PLAN = "targets.json"
 KINDS = ("float16", "float32")
-
-Model = TypeVar("Model", bound=BaseModel)
 
 
 class Plan(BaseModel):
@@ -48,48 +46,17 @@ class Embedded(NamedTuple):
     tests: list[str]
 
 
-class EmbeddedShard:
-    """The two files of one shard.
+class EmbeddedShard(RecordedShard):
+    """The embeddings of one shard, [pictures, width] of the option `dtype`."""
 
-    Attributes:
-        name: of the shard.
-        made: how many rows it has and what made them.
-    """
+    suffix = ".npy"
 
-    def __init__(self, folder: Path, name: str) -> None:
-        self.name = name
-        self.npy = folder / f"{name}.npy"
-        self._record = folder / f"{name}.npy.json"
+    def _has(self, rows: int) -> bool:
+        return len(np.load(self.path, mmap_mode="r" if rows else None, allow_pickle=False)) == rows
 
-    def __str__(self) -> str:
-        return str(self.npy)
-
-    def record(self, made: Made) -> Record | None:
-        """How the shard was embedded, None where it was not, or where its rows are gone or cut short."""
-        if not self._record.is_file():
-            return None
-        found = _read(self._record, Record)
-        try:
-            whole = len(np.load(self.npy, mmap_mode="r" if found.rows else None, allow_pickle=False)) == found.rows
-        except (OSError, ValueError, EOFError):
-            whole = False
-        return found if whole else None
-
-    def in_the_way(self, made: Made, conditions: Conditions) -> str:
-        """Nothing: `begin` has looked at the whole folder."""
-        return ""
-
-    def same_rows(self, rows: Sequence[Mapping[str, Any]]) -> bool:
-        """Nobody else has put rows there."""
-        return True
-
-    def write(self, made: Made, rows: Sequence[Mapping[str, Any]], scores: Scores, record: Record) -> None:
-        """Write both files. An old record goes first: it must not stand beside new embeddings."""
-        self._record.unlink(missing_ok=True)
+    def _save(self, file: IO[bytes], rows: Sequence[Mapping[str, Any]], scores: Scores, record: Record) -> None:
         (vectors,) = scores.arrays.values()
-        with atomic(self.npy, "wb") as file:
-            np.save(file, vectors.astype(str(record.conditions.options["dtype"])))
-        write_json(self._record, record.model_dump(mode="json"))
+        np.save(file, vectors.astype(str(record.conditions.options["dtype"])))
 
 
 def begin(folder: Path, plan: Plan, overwrite: bool) -> None:
@@ -99,7 +66,7 @@ def begin(folder: Path, plan: Plan, overwrite: bool) -> None:
         UserError: it holds other embeddings, which would be lost or mixed up with these.
     """
     path = folder / PLAN
-    before = _read(path, Plan) if path.is_file() else None
+    before = read_as(Plan, path) if path.is_file() else None
     if before is None and (foreign := files_in(folder, "*.npy")):
         raise UserError(f"{foreign[0]} was not made by this command; choose another out=")
     if before is not None and not overwrite:
@@ -131,7 +98,7 @@ def finished(folder: Path, what: str) -> Embedded:
             f"{what}={folder} has no {PLAN}; python -m curate.score scorer=targets makes such a folder, and a .npy is "
             "named by itself"
         )
-    plan = _read(path, Plan)
+    plan = read_as(Plan, path)
     shards = [EmbeddedShard(folder, name) for name in sorted(plan.shards)]
     made = Made("", (), ())
     records = [shard.record(made) for shard in shards]
@@ -146,20 +113,7 @@ def finished(folder: Path, what: str) -> Embedded:
             f"{what}={folder} is not finished: {len(missing)} of {len(shards)} shards have no embeddings, the first is "
             f"{missing[0]}; the command that made it makes them"
         )
-    whole = [(shard.npy, record) for shard, record in zip(shards, records, strict=True) if record and record.rows]
+    whole = [(shard.path, record) for shard, record in zip(shards, records, strict=True) if record and record.rows]
     if not whole:
         raise UserError(f"{what}={folder} holds no embedding: no picture of its shards could be used")
     return Embedded([npy for npy, _ in whole], Maker.of(whole[0][1]), plan.tests)
-
-
-def _read(path: Path, kind: type[Model]) -> Model:
-    """
-    Raises:
-        UserError: it is no JSON, or of another version.
-    """
-    try:
-        return kind.model_validate(read_json(path))
-    except ValidationError as error:
-        raise UserError(
-            f"{path} is of another version ({first_refusal(error)}); choose another out=, or move the folder away"
-        ) from None

@@ -11,14 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from poolbench.errors import UserError, first_line, nearest
 from poolbench.files import digest_file, digest_json
-from poolbench.remote import LISTING, StoreError, call, patiently
 from poolbench.subset import Subset
 from poolbench.uids import from_digits, is_uid
 
@@ -140,6 +138,8 @@ def _local_entry(path: Path) -> _Entry | None:
 
 def _remote_entries(spec: str) -> dict[str, _Entry]:
     """The files in a folder of a store, in one listing."""
+    from poolbench.remote import StoreError, patiently  # see places.py
+
     try:
         system, found = patiently(lambda: _list_remote(spec))
     except StoreError as error:
@@ -155,6 +155,10 @@ def _remote_entries(spec: str) -> dict[str, _Entry]:
 
 
 def _list_remote(spec: str) -> tuple[Any, dict[str, dict[str, Any]]]:
+    import fsspec
+
+    from poolbench.remote import LISTING, call
+
     system, root = fsspec.core.url_to_fs(spec)
     return system, call(system, "find", root, maxdepth=1, detail=True, seconds=LISTING)
 
@@ -187,19 +191,27 @@ def read_columns(
         parquet = pq.ParquetFile(stack.enter_context(opened(file.path, file.size)))
         known, rows = parquet.schema_arrow.names, parquet.metadata.num_rows
         made = {name: _open_made(file, name, known, rows, stack) for name in columns if name not in known}
-        # Arrow forgets the number of rows of no columns.
-        own = [name for name in columns if name in known] or known[:1]
+        own = [name for name in columns if name in known] or ([] if made else known[:1])
         members = _open_arrays(file, [name for name in arrays if name != PLACE], rows, stack)
         start = file.number * PLACES
-        for batch in parquet.iter_batches(at_once or ROWS, columns=own, use_threads=False):
-            table = plain(pa.Table.from_batches([batch]))
-            for name, column in made.items():
-                table = table.append_column(name, column.read(len(table)))
-            pieces = {name: member.read(len(table)) for name, member in members.items()}
+        for count, table in _pieces(parquet, own, rows, at_once or ROWS):
+            if made:
+                table = pa.table({name: made[name].read(count) if name in made else table[name] for name in columns})
+            pieces = {name: member.read(count) for name, member in members.items()}
             if PLACE in arrays:
-                pieces[PLACE] = np.arange(start, start + len(table))
-            start += len(table)
-            yield table.select(list(columns)) if made else table, pieces
+                pieces[PLACE] = np.arange(start, start + count)
+            start += count
+            yield table, pieces
+
+
+def _pieces(parquet: pq.ParquetFile, own: Sequence[str], rows: int, at_once: int) -> Iterator[tuple[int, pa.Table]]:
+    """Columns of a file piece by piece, each with how many rows it is of, which Arrow forgets of no columns."""
+    if not own:
+        for start in range(0, rows, at_once):
+            yield min(at_once, rows - start), pa.table({})
+        return
+    for batch in parquet.iter_batches(at_once, columns=list(own), use_threads=False):
+        yield len(batch), plain(pa.Table.from_batches([batch]))
 
 
 def read_array(file: File, name: str, rows: int, at_once: int) -> Iterator[np.ndarray]:
@@ -292,7 +304,7 @@ def _any(kind: pa.DataType, *names: str) -> bool:
 
 def spans(subsets: Sequence[str]) -> list[File]:
     """Subset files, instead of a pool, as files of which each has the uids that begin alike, from all of them."""
-    total = sum(Subset(path).size for path in subsets)
+    total = sum(Subset(path, empty=True).size for path in subsets)
     count = max(1, -(-total // SPAN))
     digests = digest_json([digest_file(path) for path in subsets])[:16]
     return [

@@ -65,7 +65,7 @@ class RunWriter:
         """Write what is not written yet."""
         if self._pending:
             uids = sort_uids(np.concatenate(self._pending))
-            self._stream.write(uids.tobytes())
+            self._stream.write(uids.data)
             self.lengths.append(len(uids))
             self._pending.clear()
 
@@ -88,17 +88,25 @@ def merge(runs: list[Run], out: Path, memory: int) -> int:
     with atomic(out, "wb") as file:
         write_header(file, total)
         for part in _sorted_parts(runs, max(1, min(memory // _BYTES, max(_RANGE, len(runs) * _OF_A_RUN)))):
-            file.write(part.tobytes())
+            file.write(part.data)
     return total
 
 
-def sort_uids(uids: np.ndarray) -> np.ndarray:
-    """Sorted by both halves: by the first one, which takes a twentieth of np.sort's time, where that is enough."""
-    uids = uids[np.argsort(uids["f0"])]
-    high, low = uids["f0"], uids["f1"]
-    if ((high[1:] == high[:-1]) & (low[1:] < low[:-1])).any():
-        uids = uids[np.lexsort((low, high))]
-    return uids
+def sort_uids(uids: Uids) -> Uids:
+    """Sorted by both halves: by the leading bits of the first one, which takes a fortieth of np.sort's time, where that
+    is enough."""
+    # The place of each uid takes the last bits, so that sorting plain numbers, which is fastest, gives the order.
+    places = np.uint64((1 << max(len(uids) - 1, 0).bit_length()) - 1)
+    keys = uids["f0"] & ~places
+    keys |= np.arange(len(uids), dtype=np.uint64)
+    keys.sort()
+    keys &= places
+    found: Uids = uids[keys.view(np.int64)]
+    high, low = found["f0"].copy(), found["f1"]
+    further = high[1:] > high[:-1]
+    if not further.all() and (~further & ((high[1:] < high[:-1]) | (low[1:] < low[:-1]))).any():
+        found = uids[np.lexsort((uids["f1"], uids["f0"]))]
+    return found
 
 
 def _sorted_parts(runs: list[Run], most: int) -> Iterator[np.ndarray]:

@@ -7,45 +7,39 @@ How results are kept and found again stands in curate/pool/__init__.py.
 import concurrent.futures
 import contextlib
 import functools
-import multiprocessing
 import os
-import shutil
 import signal
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
-from tqdm import tqdm
 
-from poolbench.arrow import do_without_pandas
+from poolbench.arrow import do_without_pandas, hold_memory
 from poolbench.errors import UserError, first_line, full_gpu
-from poolbench.files import atomic, claimed, digest_json, read_json, write_json
+from poolbench.files import atomic, digest_json, read_json, write_json
 from poolbench.machine import cores, end_with_parent
+from poolbench.progress import Progress
 
 from curate.pool.files import BadFile, File
-from curate.pool.places import forget
+from curate.pool.parts import WHOLE, Part, tell_missing
+from curate.pool.places import forget, is_remote
+from curate.pool.work import writing_results
+
+if TYPE_CHECKING:
+    from threadpoolctl import threadpool_limits
 
 _Work = TypeVar("_Work")  # what a worker is given: a file, or a group of them
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+# Threads that a light function's calls run in, at most: a fifth of it Python does, for one thread at a time, so that
+# more would wait. For pools beyond so many bytes more processes are soon worth the second that they take to begin.
+_THREADS, _THREADS_BYTES = 4, 1e9
+_MARKS_END = b"\n}\n"  # as `write_json` has it, and nowhere else in a file
 _AHEAD = 2  # results for each worker that wait, at most, to be taken where none is kept
-
-
-class Part(NamedTuple):
-    """Part `number` (from 1) of `of`: every of-th file."""
-
-    number: int
-    of: int
-
-    def own(self, files: list[File]) -> list[File]:
-        return files[self.number - 1 :: self.of]
-
-
-WHOLE = Part(1, 1)
 
 
 @runtime_checkable
@@ -55,6 +49,20 @@ class Identified(Protocol):
     def identity(self) -> Any:
         """All that tells it from another one, JSON-able."""
         ...
+
+
+def light(function: _Function) -> _Function:
+    """Mark a function of a file as one whose work Arrow and numpy do, all but a few calls for each piece of rows: it is
+    called in threads of one process. Starting others costs half a second of a core each, which is 2 million rows.
+
+    An argument that says of itself `light = False` takes the mark away.
+    """
+    function.light = True  # type: ignore[attr-defined]
+    return function
+
+
+def _is_light(function: Callable[..., Any], arguments: tuple[Any, ...]) -> bool:
+    return getattr(function, "light", False) and all(getattr(one, "light", True) for one in arguments)
 
 
 class Pass(NamedTuple):
@@ -73,8 +81,22 @@ class Pass(NamedTuple):
         """The file that is there once a result is."""
         return self.folder / f"{file.name}.{file.stamp}.json"
 
+    def is_there(self, file: File) -> bool:
+        """Whether a result is. Nobody waits for the disk to have a mark, of which a crash of the machine may leave a
+        part, or zeros: pools of many small files would wait for little else."""
+        try:
+            with self.mark(file).open("rb") as mark:
+                mark.seek(max(0, mark.seek(0, os.SEEK_END) - len(_MARKS_END)))
+                return mark.read() == _MARKS_END
+        except FileNotFoundError:
+            return False
+
     def array(self, file: File) -> Path:
         return self.mark(file).with_suffix(".npy")
+
+    def refusal(self, file: File) -> Path:
+        """The file that is there where the function refused the pool's, with the reason."""
+        return self.mark(file).with_suffix(".bad")
 
     def spill(self, file: File) -> Path:
         return self.mark(file).with_suffix(".uids")
@@ -101,20 +123,29 @@ class Passes:
     """
 
     def __init__(
-        self, files: list[File], work: Path | None, workers: int, part: Part = WHOLE, whole: bool = False
+        self,
+        files: list[File],
+        work: Path | None,
+        workers: int,
+        part: Part = WHOLE,
+        whole: bool = False,
+        merge: int | None = None,
     ) -> None:
         """
         Args:
             work: folder of the results; None: they are handed on, a few at a time in memory, and not kept.
             whole: whether a file that cannot be used is a mistake, as the result would be another one without it.
+            merge: of how many parts the results are to be there: none is made, and a missing one is a mistake.
         """
         self.files = files
         self.bad: dict[str, str] = {}
         self.done = 0
-        self._work, self._workers, self._part, self._whole = work, workers, part, whole
+        self._work, self._workers, self._part, self._whole, self._merge = work, workers, part, whole, merge
         self._complete: set[Path] = set()
         self._executor: concurrent.futures.ProcessPoolExecutor | None = None
+        self._threads: concurrent.futures.ThreadPoolExecutor | None = None
         self._limits: set[str] = set()  # variables that are set for the workers, and nobody else
+        self._blas: threadpool_limits | None = None  # while light functions are called
 
     @property
     def suffix(self) -> str:
@@ -127,10 +158,12 @@ class Passes:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._executor is not None:
-            self._executor.shutdown(wait=error is None, cancel_futures=True)
+        for executor in (self._executor, self._threads):
+            if executor is not None:
+                executor.shutdown(wait=error is None, cancel_futures=True)
         for name in self._limits:
             os.environ.pop(name, None)
+        self._limit_blas(False)
 
     def map(self, function: Callable[..., Any], *arguments: Any) -> Iterator[tuple[File, Any]]:
         """`function(file, *arguments)` of every readable file, in parallel; results come in the order of the files.
@@ -143,9 +176,11 @@ class Passes:
         Raises:
             UserError: a worker died, or no file of the pool can be read.
         """
-        if self._work is None:
+        # What a light function finds is found again as soon as it is read, but for a part, which finds that of others.
+        if self._work is None or (_is_light(function, arguments) and self._part == WHOLE):
             call = functools.partial(attempt, function, arguments)
-            yield from self._made(call, function.__name__, self.usable(), _AHEAD * self._workers)
+            started = self._workers_for(function, arguments)
+            yield from self._made(call, function.__name__, self.usable(), _AHEAD * self._workers, started)
             return
         step = self.made(function, *arguments)
         for file in self.usable():
@@ -175,31 +210,39 @@ class Passes:
 
     def tell_found(self, step: Pass) -> None:
         """Say how many results are there, where any is."""
-        if found := sum(step.mark(file).exists() for file in self.files):
+        if found := sum(step.is_there(file) for file in self.files):
             print(f"continuing: {found} of {len(self.files)} files are done", file=sys.stderr)
 
-    def do(self, step: Pass, files: list[File]) -> None:
+    def do(self, step: Pass, files: Sequence[File]) -> None:
         """Make the results that are missing. Files that cannot be read are noted in `bad`, and tried again by the next
         run.
 
         Raises:
-            UserError: see `map`.
+            UserError: see `map`; or one is missing where the parts are only merged.
         """
-        wanted = [file for file in files if file.name not in self.bad and not step.mark(file).exists()]
+        wanted = [file for file in files if file.name not in self.bad and not step.is_there(file)]
+        if self._merge is not None:
+            self._note_refusals(step, wanted)
+            self._check_there(lambda file: file.name in self.bad or step.is_there(file))
+            return
         with self._writing():  # errors of reading are BadFile
-            deque(self._made(functools.partial(make, step), step.function.__name__, wanted, len(wanted)), maxlen=0)
+            call, started = functools.partial(make, step), self._workers_for(step.function, step.arguments)
+            deque(self._made(call, step.function.__name__, wanted, len(wanted), started), maxlen=0)
 
     def each(self, function: Callable[..., Any], *arguments: Any, done: Callable[[File], bool]) -> None:
         """Call a function of every readable file of which `done` does not say that it was: it leaves what it makes in a
         place of its own. A part does its own files first, then those that the others have not done yet.
 
         Raises:
-            UserError: see `map`.
+            UserError: see `do`.
         """
+        if self._merge is not None:
+            self._check_there(done)
+            return
         for files in self._turns():
             wanted = [file for file in files if file.name not in self.bad and not done(file)]
-            call = functools.partial(attempt, function, arguments)
-            deque(self._made(call, function.__name__, wanted, len(wanted)), maxlen=0)
+            call, started = functools.partial(attempt, function, arguments), self._workers_for(function, arguments)
+            deque(self._made(call, function.__name__, wanted, len(wanted), started), maxlen=0)
 
     def gathered(self, function: Callable[..., Any], groups: Sequence[Any], *arguments: Any) -> Iterator[Any]:
         """`function(group, *arguments)` of each group of files, in parallel; results come in the order of the groups,
@@ -212,12 +255,32 @@ class Passes:
             UserError: a file cannot be used, or see `map`.
         """
         call = functools.partial(attempt_group, function, arguments)
-        for _, outcome in self._outcomes(call, groups, _AHEAD * self._workers):
+        for _, outcome in self._outcomes(call, groups, _AHEAD * self._workers, self._started):
             if outcome.why:
                 raise UserError(outcome.why)
             yield outcome.value
 
-    def _turns(self) -> Iterator[list[File]]:
+    def _note_refusals(self, step: Pass, files: list[File]) -> None:
+        """Leave out the files that a part could not use."""
+        for file in files:
+            if step.refusal(file).exists():
+                self.bad[file.name] = read_json(step.refusal(file))["why"]
+        self._check_usable()
+
+    def _check_there(self, done: Callable[[File], bool]) -> None:
+        """
+        Raises:
+            UserError: a part has not done all of its files.
+        """
+        assert self._merge is not None
+        there = [done(file) for file in self.files]
+        if missing := tell_missing([file.name for file in self.files], there, self._merge, "files"):
+            raise UserError(
+                f"nothing is written: {missing:,} of {len(there):,} files are missing, see above; without merge= this "
+                "command does them itself"
+            )
+
+    def _turns(self) -> Iterator[Sequence[File]]:
         """The files of this part, then those of each of the others."""
         number, of = self._part
         return (Part((number + turn - 1) % of + 1, of).own(self.files) for turn in range(of))
@@ -232,11 +295,16 @@ class Passes:
         return [file for file in self.files if file.name not in self.bad]
 
     def _made(
-        self, call: Callable[[File], Outcome], name: str, files: list[File], ahead: int
+        self,
+        call: Callable[[File], Outcome],
+        name: str,
+        files: Sequence[File],
+        ahead: int,
+        started: Callable[[], concurrent.futures.Executor],
     ) -> Iterator[tuple[File, Any]]:
         """What a call makes of each file that it can use, in their order; the others are noted."""
-        with tqdm(total=len(files), desc=name, unit="file", disable=None, leave=False) as bar:
-            for file, outcome in self._outcomes(call, files, ahead):
+        with Progress(len(files), name, "file") as bar:
+            for file, outcome in self._outcomes(call, files, ahead, started):
                 bar.update()
                 self.done += 1
                 if not outcome.why:
@@ -245,6 +313,9 @@ class Passes:
                 if self._whole:
                     raise UserError(outcome.why)
                 self.bad[file.name] = outcome.why
+        self._check_usable()
+
+    def _check_usable(self) -> None:
         if self.bad and len(self.bad) == len(self.files):
             raise UserError(f"no file of the pool can be used; {next(iter(self.bad.values()))}")
 
@@ -252,10 +323,14 @@ class Passes:
         return writing_results(self._work, "choose another folder by work=")
 
     def _outcomes(
-        self, call: Callable[[_Work], Outcome], files: Sequence[_Work], ahead: int
+        self,
+        call: Callable[[_Work], Outcome],
+        files: Sequence[_Work],
+        ahead: int,
+        started: Callable[[], concurrent.futures.Executor],
     ) -> Iterator[tuple[_Work, Outcome]]:
         """The calls, in the order of the files or groups of them, of which at most `ahead` are begun before the first
-        is taken."""
+        is taken, by the workers that `started` gives."""
         if self._workers == 1 or len(files) < 2:
             for file in files:
                 yield file, call(file)
@@ -263,68 +338,56 @@ class Passes:
         waiting: deque[tuple[_Work, concurrent.futures.Future[Outcome]]] = deque()
         try:
             for file in files:
-                waiting.append((file, self._started().submit(call, file)))
+                waiting.append((file, started().submit(call, file)))
                 if len(waiting) > ahead:
                     first, future = waiting.popleft()
                     yield first, future.result()
             while waiting:
                 first, future = waiting.popleft()
                 yield first, future.result()
-        except BrokenProcessPool:
+        except concurrent.futures.BrokenExecutor:
             again = "give fewer" if self._work is None else "the same command continues, with fewer"
             raise UserError(f"a worker died, for want of memory most likely; {again} workers= if so") from None
 
-    def _started(self) -> concurrent.futures.ProcessPoolExecutor:
+    def _workers_for(
+        self, function: Callable[..., Any], arguments: tuple[Any, ...]
+    ) -> Callable[[], concurrent.futures.Executor]:
+        """What gives the workers that call a function: threads where it is light, else processes."""
+        large = self._workers > _THREADS and sum(file.size for file in self.files) > _THREADS_BYTES
+        # What is known of a store's files is one for all threads.
+        local = not any(map(is_remote, (place for file in self.files for place in (file.path, *file.made))))
+        in_threads = _is_light(function, arguments) and local and not large
+        self._limit_blas(in_threads)
+        return self._in_threads if in_threads else self._started
+
+    def _limit_blas(self, limited: bool) -> None:
+        """Let matrices be multiplied in the thread that asks for it, or, as by default, on all cores: threads that wait
+        for a product of a thousand rows turn round for longer than it takes."""
+        if limited and self._blas is None:
+            from threadpoolctl import threadpool_limits
+
+            self._blas = threadpool_limits(1, "blas")
+        elif not limited and self._blas is not None:
+            self._blas.restore_original_limits()
+            self._blas = None
+
+    def _in_threads(self) -> concurrent.futures.ThreadPoolExecutor:
+        if self._threads is None:
+            self._threads = concurrent.futures.ThreadPoolExecutor(min(self._workers, _THREADS))
+        return self._threads
+
+    def _started(self) -> "concurrent.futures.ProcessPoolExecutor":
         if self._executor is None:
             # Else each worker would multiply matrices on all cores. Libraries look when they are loaded.
             names = {f"{library}_NUM_THREADS" for library in ("OMP", "OPENBLAS", "MKL")}
             self._limits = names - os.environ.keys()
             os.environ.update(dict.fromkeys(self._limits, str(max(1, cores() // self._workers))))
+            import multiprocessing  # and with it all that processes need, which a pass in threads does without
+
             # Arrow's threads do not survive a fork.
             context = multiprocessing.get_context("spawn")
             self._executor = concurrent.futures.ProcessPoolExecutor(self._workers, context, _begin_worker)
         return self._executor
-
-
-class WorkFolder(NamedTuple):
-    """Where a command keeps what it found of each file, until what it makes of all of it is written."""
-
-    path: Path
-    named: bool  # by the user, who keeps it
-
-    def remove(self) -> None:
-        """Take it away, as its work is done, unless the user named it."""
-        if not self.named:
-            shutil.rmtree(self.path)
-
-
-@contextlib.contextmanager
-def work_folder(out: Path, named: str | None, shared: bool = False) -> Iterator[WorkFolder]:
-    """The folder that `named` names, else `<out>.work`, for this process alone unless it is shared, as by parts.
-
-    Raises:
-        UserError: another process works there.
-    """
-    path = Path(named).expanduser() if named else out.with_name(f"{out.name}.work")
-    with contextlib.nullcontext() if shared else claimed(path):
-        yield WorkFolder(path, bool(named))
-
-
-@contextlib.contextmanager
-def writing_results(folder: Path | str | None, way_out: str) -> Iterator[None]:
-    """Tell in a line that results cannot be written. Errors of reading the pool are BadFile, so an OSError is one of
-    writing.
-
-    Raises:
-        UserError: as said.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"{folder} cannot be written: {error.strerror or error}; make room and start the same command again, which "
-            f"continues, or {way_out}"
-        ) from None
 
 
 def attempt(function: Callable[..., Any], arguments: tuple[Any, ...], file: File) -> Outcome:
@@ -363,16 +426,18 @@ def attempt_group(function: Callable[..., Any], arguments: tuple[Any, ...], grou
 
 def make(step: Pass, file: File) -> Outcome:
     """Make and keep one result, unless another part has in the meantime; its value stays where it is kept."""
-    if step.mark(file).exists():
+    if step.is_there(file):
         return Outcome(None, "")
     value, why = attempt(step.function, (*step.arguments, *([step.spill(file)] if step.spills else [])), file)
     if why:
+        write_json(step.refusal(file), {"why": why})
         return Outcome(None, why)
+    step.refusal(file).unlink(missing_ok=True)
     if isinstance(value, np.ndarray):
         with atomic(step.array(file), "wb") as stream:
             np.save(stream, value)
         value = None
-    write_json(step.mark(file), {"value": value})
+    write_json(step.mark(file), {"value": value}, durable=False)
     return Outcome(None, "")
 
 
@@ -381,6 +446,7 @@ def _begin_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()
     do_without_pandas()
+    hold_memory()
 
 
 def result(step: Pass, file: File) -> Any:

@@ -1,7 +1,8 @@
 """Files below a local folder or a folder of a store, by one name: where the columns of a pool lie.
 
 A file is written whole or not at all: a local one is renamed, stores put theirs so. What a store has listed is taken
-for true until `forget`, which whoever begins to look calls.
+for true until `forget`, which whoever begins to look calls. What reads stores takes a tenth of a second to import: only
+those wait for it who have one.
 """
 
 import contextlib
@@ -15,7 +16,6 @@ from typing import IO, Any, NamedTuple
 import pyarrow as pa
 
 from poolbench.files import atomic
-from poolbench.remote import PIECE, SeekableFile, info, put, tree
 
 _listed: dict[str, dict[str, "State"]] = {}  # of places in stores, their files
 
@@ -52,6 +52,8 @@ def state_of(path: str) -> State | None:
     for place, files in _listed.items():
         if path.startswith(f"{place}/"):
             return files.get(path)
+    from poolbench.remote import info
+
     found = info(path)
     return None if found is None else _state(found)
 
@@ -66,6 +68,8 @@ def folders_of(place: str) -> list[str]:
         paths = Path(place).iterdir() if Path(place).is_dir() else ()
         names = {path.name for path in paths if path.is_dir()}
     else:
+        from poolbench.remote import tree
+
         if place not in _listed:
             _listed[place] = {f"{place}/{name}": _state(found) for name, found in tree(place).items()}
         names = {
@@ -81,7 +85,11 @@ def opened(path: str, size: int) -> IO[bytes] | pa.NativeFile:
     Args:
         size: its bytes, as a listing of the store gave them; 0 where it gave none.
     """
-    return io.BufferedReader(SeekableFile(path, size), PIECE) if is_remote(path) else pa.OSFile(path)
+    if not is_remote(path):
+        return pa.OSFile(path)
+    from poolbench.remote import PIECE, SeekableFile
+
+    return io.BufferedReader(SeekableFile(path, size), PIECE)
 
 
 @contextlib.contextmanager
@@ -95,6 +103,8 @@ def writing(path: str) -> Iterator[IO[Any]]:
         with atomic(path, "wb") as file:
             yield file
         return
+    from poolbench.remote import put
+
     with tempfile.TemporaryDirectory() as folder:
         local = Path(folder) / "file"
         with local.open("wb") as file:

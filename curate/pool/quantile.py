@@ -4,7 +4,6 @@ A float64 is turned into an integer of the same order. Its leading digits are co
 n-th score the next digits, and so on.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -18,12 +17,13 @@ from poolbench.uids import split_uid, uid_text
 from curate.pool.chosen import Chooser, Everything, bits_of, kept_bits
 from curate.pool.columns import UnusableColumn, folders, origin_digest
 from curate.pool.files import PLACE, BadFile, File, read, read_columns
-from curate.pool.passes import Pass, Passes, result
+from curate.pool.passes import Pass, Passes, light, result
 from curate.pool.places import forget
 
 # Bits of each digit. The first two are all that a float32 has once it is a float64, so that it needs two passes.
-_DIGITS = (20, 15, 29)
-_SIGN = np.uint64(1 << 63)
+_DIGITS = (18, 17, 15, 14)
+_AT_ONCE = 2**18  # rows whose digits are counted at a time, so that the counters, as many, are gone through less often
+_SIGN = np.int64(-(1 << 63))
 _FEW = 2**16  # rows of one score that are sorted by their uids in memory
 _UID_DIGIT = 16  # bits of a uid by which more of them are parted
 
@@ -181,18 +181,19 @@ def _at_place(passes: Passes, column: Column, place_of: Callable[[int], int], ra
     prefix = done = above = 0
     place: int | None = None
     for level, bits in enumerate(_DIGITS):
-        counts: Counter[int] = Counter()
+        counts = np.zeros(1 << bits, np.int64)
         rows, single = 0, True
         for _, found in passes.map(count_digits, column, level, prefix, *ranked):
-            counts.update(dict(zip(found["digits"], found["counts"], strict=True)))
-            rows, single = rows + found["rows"], single and found["single"]
+            rows, single = rows + int(found[0, 0]), single and bool(found[0, 1])
+            counts[found[1:, 0]] += found[1:, 1]
         if place is None:
             if not rows:
                 raise UserError("the pool has no rows")
             place = place_of(rows)
-            if place >= counts.total():
-                return _Place(-np.inf, counts.total(), 0, rows)
-        digit, left = _at(counts, place)
+            if place >= counts.sum():
+                return _Place(-np.inf, int(counts.sum()), 0, rows)
+        digit, left = _at(counts[::-1], place)
+        digit = len(counts) - 1 - digit
         above, place = above + place - left, left
         prefix, done = prefix << bits | digit, done + bits
         if single and level == 1:
@@ -200,64 +201,63 @@ def _at_place(passes: Passes, column: Column, place_of: Callable[[int], int], ra
     missing = 64 - done  # bits that are 0 in every score, and so 1 in the integer of a negative one
     key = prefix << missing
     score = _float(key if key >> 63 else key | (1 << missing) - 1)
-    return _Place(score, above, counts[digit], rows)
+    return _Place(score, above, int(counts[digit]), rows)
 
 
-def count_digits(file: File, column: Column, level: int, prefix: int, ranked: Pass | None = None) -> dict[str, Any]:
-    """How often each digit at `level` stands in the scores of a file that begin with `prefix`.
+@light
+def count_digits(file: File, column: Column, level: int, prefix: int, ranked: Pass | None = None) -> np.ndarray:
+    """How often each digit at `level` stands in the scores of a file that begin with `prefix`, int64 [1 + digits, 2].
 
-    `rows` counts all rows, NaN too; `single` says whether two digits hold all of a score. With `ranked`, a pass of
-    `kept_bits`, only its rows' scores are looked at.
+    The first row has the number of all rows, NaN too, and 1 where two digits hold all of a score, else 0; each other
+    one a digit and how often it stands. With `ranked`, a pass of `kept_bits`, only its rows' scores are looked at.
     """
     done, bits = sum(_DIGITS[:level]), _DIGITS[level]
     kept = None if ranked is None else result(ranked, file)
-    counts: Counter[int] = Counter()
+    counts = np.zeros(1 << bits, np.int64)
     rows, single = 0, True
-    for table, _ in read_columns(file, [column.name]):
+    for table, _ in read_columns(file, [column.name], at_once=_AT_ONCE):
         values = scores(table[column.name])
         start, rows = rows, rows + len(values)
         single = single and values.dtype in (np.float16, np.float32)
         values = values if kept is None else values[bits_of(kept, start, rows)]
-        keys = ordered(values[~np.isnan(values)] + 0.0)  # -0.0 is no less than 0.0
+        numbers = values[~missing] if (missing := np.isnan(values)).any() else values
+        keys = ordered(numbers + values.dtype.type(0))  # -0.0 is no less than 0.0
         if level:
             keys = keys[keys >> np.uint64(64 - done) == np.uint64(prefix)]
-        digits, often = np.unique(
-            (keys >> np.uint64(64 - done - bits)) & np.uint64((1 << bits) - 1), return_counts=True
-        )
-        counts.update(dict(zip(digits.tolist(), often.tolist(), strict=True)))
-    return {"digits": list(counts), "counts": list(counts.values()), "rows": rows, "single": single}
+        digits = (keys >> np.uint64(64 - done - bits)) & np.uint64((1 << bits) - 1)
+        often = np.bincount(digits.view(np.int64))
+        counts[: len(often)] += often
+    return np.concatenate([np.array([[rows, single]], np.int64), _counted(counts)])
 
 
 def _nth_tie(passes: Passes, column: Column, score: float, place: int, ties: int, ranked: Pass) -> tuple[int, int, int]:
     """Uid and place of the row at `place`, from 0, of the rows with a score, in the order of their uids."""
     prefix = done = 0
     while ties > _FEW and done < 128:
-        counts: Counter[int] = Counter()
+        counts = np.zeros(1 << _UID_DIGIT, np.int64)
         for _, found in passes.map(count_ties, column, score, done, prefix, ranked):
-            counts.update(dict(zip(found["digits"], found["counts"], strict=True)))
-        digit = 0
-        for digit in sorted(counts):
-            if place < counts[digit]:
-                break
-            place -= counts[digit]
-        ties, prefix, done = counts[digit], prefix << _UID_DIGIT | digit, done + _UID_DIGIT
+            counts[found[:, 0]] += found[:, 1]
+        digit, place = _at(counts, place)
+        ties, prefix, done = int(counts[digit]), prefix << _UID_DIGIT | digit, done + _UID_DIGIT
     rows = [tuple(row) for _, found in passes.map(ties_of, column, score, done, prefix, ranked) for row in found]
     rows.sort()
     high, low, at = rows[place]
     return int(high), int(low), int(at)
 
 
-def count_ties(file: File, column: Column, score: float, done: int, prefix: int, ranked: Pass) -> dict[str, Any]:
-    """How often each digit follows, after `done` bits, in the uids that begin with `prefix` of rows with a score."""
-    counts: Counter[int] = Counter()
+@light
+def count_ties(file: File, column: Column, score: float, done: int, prefix: int, ranked: Pass) -> np.ndarray:
+    """How often each digit follows, after `done` bits, in the uids that begin with `prefix` of rows with a score: int64
+    [digits, 2], a digit and how often it does."""
+    counts = np.zeros(1 << _UID_DIGIT, np.int64)
     for uids, _ in _tied(file, column, score, done, prefix, ranked):
         half, at = ("f0", done) if done < 64 else ("f1", done - 64)
         digit = (uids[half] >> np.uint64(64 - at - _UID_DIGIT)) & np.uint64((1 << _UID_DIGIT) - 1)
-        digits, often = np.unique(digit, return_counts=True)
-        counts.update(dict(zip(digits.tolist(), often.tolist(), strict=True)))
-    return {"digits": list(counts), "counts": list(counts.values())}
+        counts += np.bincount(digit.view(np.int64), minlength=len(counts))
+    return _counted(counts)
 
 
+@light
 def ties_of(file: File, column: Column, score: float, done: int, prefix: int, ranked: Pass) -> list[list[int]]:
     """High and low half of the uid, and place, of the rows with a score whose uids begin with the `done` bits of
     `prefix`."""
@@ -288,8 +288,10 @@ def _tied(
 
 def ordered(values: np.ndarray) -> np.ndarray:
     """Numbers, none of them NaN, as u8 of the same order, -0.0 just below 0.0."""
-    bits = values.astype(np.float64).view(np.uint64)
-    return np.where(bits & _SIGN, ~bits, bits | _SIGN)
+    bits = values.astype(np.float64).view(np.int64)
+    turned = bits >> 63  # all bits of a negative one; of the others the sign alone
+    turned |= _SIGN
+    return (bits ^ turned).view(np.uint64)
 
 
 def _float(key: int) -> float:
@@ -298,10 +300,14 @@ def _float(key: int) -> float:
     return float(np.array([bits], np.uint64).view(np.float64)[0])
 
 
-def _at(counts: Counter[int], place: int) -> tuple[int, int]:
-    """The digit that holds the score at `place` in descending order, and the place among those with that digit."""
-    for digit in sorted(counts, reverse=True):
-        if place < counts[digit]:
-            return digit, place
-        place -= counts[digit]
-    raise AssertionError("a place beyond the counts")
+def _counted(counts: np.ndarray) -> np.ndarray:
+    """The digits that stand somewhere and how often, int64 [digits, 2], of counts of all."""
+    digits = np.flatnonzero(counts)
+    return np.stack([digits, counts[digits]], axis=1)
+
+
+def _at(counts: np.ndarray, place: int) -> tuple[int, int]:
+    """The digit that stands at `place` in ascending order, and the place among its own."""
+    upto = np.cumsum(counts)
+    digit = int(np.searchsorted(upto, place, side="right"))
+    return digit, place - int(upto[digit] - counts[digit])

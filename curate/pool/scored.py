@@ -1,8 +1,9 @@
 """A shard's scores as pool metadata: `<shard>.parquet` and, row for row, `<shard>.npz`.
 
-This module writes the metadata of shards that were scored, columns.py the columns that are made of a pool's rows, and
-nothing else in curate writes either: scorers hand their numbers to a runner (curate/scorers/run.py, rows.py), selectors
-only read. What a file was made with is written into the parquet itself, last: one that has the record is whole.
+This module writes the metadata of shards that were scored, columns.py the columns that are made of a pool's rows,
+curate/pack/ the metadata of what it packs, and nothing else in curate writes any: scorers hand their numbers to a
+runner (curate/scorers/run.py, rows.py), selectors only read. What a file was made with is written into the parquet
+itself, last: one that has the record is whole.
 """
 
 import json

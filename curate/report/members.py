@@ -31,15 +31,18 @@ class Runs(NamedTuple):
 class Members:
     """A subset file.
 
+    Args:
+        empty: whether it may hold no uid, see `mapped`.
+
     Raises:
         UserError: the file is missing, empty, of another dtype, or not sorted.
     """
 
-    def __init__(self, path: str) -> None:
-        subset = Subset(path)
+    def __init__(self, path: str, empty: bool = False) -> None:
+        subset = Subset(path, empty)
         subset.check_sorted()
         self.path, self.size = path, subset.size
-        self._uids = mapped(path)
+        self._uids = mapped(path, empty)
         self._seen = np.zeros(-(-self.size // 8), np.uint8)  # a bit for each place that was noted
 
     def __reduce__(self) -> Any:
@@ -78,5 +81,5 @@ class Members:
 def _known(path: str, size: int) -> Members:
     """Members of a file that was looked through before."""
     found = Members.__new__(Members)
-    found.path, found.size, found._uids, found._seen = path, size, mapped(path), np.empty(0, np.uint8)
+    found.path, found.size, found._uids, found._seen = path, size, mapped(path, empty=True), np.empty(0, np.uint8)
     return found

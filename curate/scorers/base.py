@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
-from poolbench.command import part_of
 from poolbench.errors import UserError
 from poolbench.files import files_in
 from poolbench.options import option, output, source
 
+from curate.pool.parts import part_or_merge
 from curate.pool.scored import Conditions, Identity, Made, Record, ScoredShard, Scores, is_scored, row_of
 from curate.scorers.views import OneView, Seen, add
 
@@ -47,6 +47,7 @@ class ScorerOptions:
     batch_size: int | None = option("samples at a time; null: 256 on a GPU, 32 on a CPU", None)
     workers: int | None = option("processes that read shards, for each device; null: as the cores allow", None)
     part: str = option("i/n: the shards i, i+n, i+2n, ...", "1/1")
+    merge: int | None = option("n: score nothing, say what each of n parts lacks, and list what they left out", None)
     overwrite: bool = option("true: replace other scores of this arch, and files of other samples", False)
 
     def check(self) -> None:
@@ -64,7 +65,7 @@ class ScorerOptions:
             )
         if Path(self.out).exists() and not Path(self.out).is_dir():
             raise UserError(f"out={self.out} is a file, not a folder")
-        part_of(self.part)
+        part_or_merge(None if self.part == "1/1" else self.part, self.merge)
 
 
 @dataclass

@@ -20,9 +20,10 @@ from curate.pool.chosen import Chooser, Everything, bits_of, kept_bits
 from curate.pool.files import PLACE, File, read
 from curate.pool.hashes import hashed, nth_smallest
 from curate.pool.members import STEP, Clusters
-from curate.pool.passes import Pass, Passes, result, writing_results
+from curate.pool.passes import Pass, Passes, result
 from curate.pool.places import is_remote
 from curate.pool.quantile import column_of
+from curate.pool.work import writing_results
 from curate.scorers.embeddings import checked, pieces
 from curate.scorers.rows import RowScorer, columns_folder, score_columns
 

@@ -14,7 +14,7 @@ from poolbench.shards.pictures import opened, rgb
 from poolbench.shards.samples import Sample, read_shard
 from poolbench.uids import from_texts
 
-from curate.pool.hashes import mixed
+from curate.pool.hashes import hashed
 from curate.pool.masked_samples import MaskedSample, write
 from curate.pool.scored import ScoredShard
 from curate.scorers.base import Part
@@ -51,8 +51,7 @@ def _chosen(part: Part, columns: Sequence[str], count: int) -> dict[str, dict[st
     assert isinstance(part.files, ScoredShard)
     table = pq.read_table(part.files.parquet, columns=["uid", *columns])
     rows: list[dict[str, Any]] = [{name: _finite(value) for name, value in row.items()} for row in table.to_pylist()]
-    uids = from_texts([row["uid"] for row in rows])
-    hashes = mixed(uids["f0"] ^ mixed(uids["f1"]))
+    hashes = hashed(from_texts([row["uid"] for row in rows]), seed=0)
     groups: list[list[dict[str, Any]]] = [[], []]
     for place in np.argsort(hashes, kind="stable").tolist():
         if rows[place][REGIONS] is not None:

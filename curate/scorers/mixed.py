@@ -9,7 +9,7 @@ from poolbench.errors import UserError
 from poolbench.files import digest_json
 
 from curate.pool.files import File, read_columns
-from curate.pool.passes import Passes
+from curate.pool.passes import Passes, light
 from curate.pool.quantile import Column, column_of, scores
 from curate.scorers.rows import RowScorer
 
@@ -21,6 +21,7 @@ class WeightedSum(RowScorer):
     """
 
     makes = ("mix",)
+    light = True
 
     def __init__(self, weights: Mapping[str, float], standardize: bool = False, min_max: bool = False) -> None:
         """
@@ -86,6 +87,7 @@ class WeightedSum(RowScorer):
             yield total.astype(np.float32)
 
 
+@light
 def sums(file: File, column: Column, mean: float) -> dict[str, float]:
     """How many finite numbers a column of a file has, their sum, and that of their squared distances from `mean`."""
     count, total, squares = 0, 0.0, 0.0
@@ -97,6 +99,7 @@ def sums(file: File, column: Column, mean: float) -> dict[str, float]:
     return {"count": count, "sum": total, "squares": squares}
 
 
+@light
 def extremes(file: File, column: Column) -> list[float]:
     """The least and the greatest finite number of each piece of a file's column; none where it has none."""
     found: list[float] = []

@@ -16,8 +16,10 @@ from poolbench.errors import UserError
 
 from curate.pool import columns
 from curate.pool.files import File, read_columns
-from curate.pool.passes import Passes, writing_results
+from curate.pool.origins import Origin
+from curate.pool.passes import Passes, light
 from curate.pool.places import is_remote
+from curate.pool.work import writing_results
 
 _WAY_OUT = "name another folder by columns="
 
@@ -31,6 +33,7 @@ class RowScorer(ABC):
         arrays: of the npz.
         makes: the float32 columns that it gives.
         version: raised by a change that gives other numbers.
+        light: whether Arrow and numpy do its work, see curate.pool.passes.light.
         remake: how to make them anew, for messages.
     """
 
@@ -39,6 +42,7 @@ class RowScorer(ABC):
     arrays: tuple[str, ...] = ()
     makes: tuple[str, ...]
     version: ClassVar[int] = 1
+    light: ClassVar[bool] = False
     remake = "start the selection that made it again"
 
     @abstractmethod
@@ -96,10 +100,10 @@ def is_made(file: File, scorer: RowScorer) -> bool:
         return False
 
 
-def origin_of(file: File, scorer: RowScorer) -> columns.Origin:
+def origin_of(file: File, scorer: RowScorer) -> Origin:
     """What a file's columns are made by as things are now. Made columns that they are made of are known by theirs."""
     inputs = {name: columns.origin_digest(file.made, file.name, name) for name in scorer.columns}
-    return columns.Origin(
+    return Origin(
         scorer=scorer.name,
         version=scorer.version,
         identity=json.loads(json.dumps(scorer.identity())),  # as it is read again: lists, no tuples
@@ -111,6 +115,7 @@ def origin_of(file: File, scorer: RowScorer) -> columns.Origin:
     )
 
 
+@light
 def score_file(file: File, scorer: RowScorer) -> None:
     """Make the columns of one file, unless another part has in the meantime.
 

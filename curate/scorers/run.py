@@ -26,6 +26,7 @@ from poolbench.shards.samples import Problem, commonest
 from poolbench.shards.sources import Shard, resolve
 from poolbench.shards.workers import Iterated, loader_of, readable_errors
 
+from curate.pool.parts import tell_missing
 from curate.pool.scored import Conditions, Made, Record, Scores
 from curate.scorers.base import Clock, Part, Product, Scorer, ScorerOptions, ShardFiles
 from curate.scorers.registry import build
@@ -74,7 +75,7 @@ def run(options: ScorerOptions, arguments: Sequence[str]) -> int:
     Raises:
         UserError: no such device, no shards, no model, or other scores in the way.
     """
-    devices = devices_of(options.device)
+    devices = devices_of(options.device) if options.merge is None else ["cpu"]
     if len(devices) > 1:
         return _on_each(devices, options, arguments)
     return score(build(options), options, torch.device(devices[0]))
@@ -126,6 +127,8 @@ def score(scorer: Scorer, options: ScorerOptions, device: torch.device) -> int:
     """
     every = _parts(scorer, options)
     scorer.begin({part.files.name: part.shard for part in every})
+    if options.merge is not None:
+        return _merged(every, scorer, options, options.merge)
     index, count = part_of(options.part)
     ours, report = every[index - 1 :: count], Report()
     todo = _unfinished(ours, scorer, options.overwrite, report)
@@ -134,6 +137,23 @@ def score(scorer: Scorer, options: ScorerOptions, device: torch.device) -> int:
         _score_all(todo, scorer, options, device, report)
     scorer.finish(every, [part for part in ours if part.shard.name not in report.failed])
     return _summarized(Path(options.out), f".{index}-of-{count}" if count > 1 else "", report)
+
+
+def _merged(every: Sequence[Part], scorer: Scorer, options: ScorerOptions, of: int) -> int:
+    """Put the lists of what each part left out together, and end what all shards are needed for.
+
+    Raises:
+        UserError: a part has not done all of its shards; which, is printed.
+    """
+    report, out = Report(), Path(options.out)
+    lacking = {job.shard.name for job in _unfinished(every, scorer, True, report)}
+    names = [part.shard.name for part in every]
+    if missing := tell_missing(names, [name not in lacking for name in names], of, "shards"):
+        raise UserError(f"nothing is put together: {missing:,} of {len(every):,} shards are missing, see above")
+    scorer.finish(every, [])
+    for listed in out.glob("bad_samples.*-of-*.jsonl"):
+        listed.unlink()
+    return _summarized(out, "", report)
 
 
 def _parts(scorer: Scorer, options: ScorerOptions) -> list[Part]:

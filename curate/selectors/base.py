@@ -43,6 +43,7 @@ class Filter(ABC):
 
     columns: tuple[str, ...] = ()
     arrays: tuple[str, ...] = ()
+    numeric: ClassVar[bool] = False  # whether Arrow and numpy do all the work of `keep`, or `combine`, but a few calls
     version: ClassVar[int] = 1  # raised by a change that keeps other rows, so that older results are not found again
 
     def __init__(self, options: Any, of: Sequence["Filter"] = ()) -> None:
@@ -92,6 +93,11 @@ class Filter(ABC):
         columns, arrays = ([name for one in every for name in one[place]] for place in (0, 1))
         return Needs(tuple(dict.fromkeys(columns)), tuple(dict.fromkeys(arrays)))
 
+    @property
+    def light(self) -> bool:
+        """Whether it, and all that it asks, is numeric: then threads judge rows, see curate.pool.passes.light."""
+        return self.numeric and all(child.light for child in self.children)
+
     def effective(self) -> dict[str, Any]:
         """The options as they were given, but for those that change no row, which stand at their defaults: what older
         versions kept by these is found, and is found on any device."""
@@ -128,6 +134,8 @@ class AtLeast(Filter):
     """Keeps scores of one column, which a subclass names, at or above a threshold: the one that `fraction` of the pool
     reaches, with all its ties, or the option's. NaN never is, but counts as a row of the pool for a fraction."""
 
+    numeric = True
+
     def __init__(self, options: Any, of: Sequence[Filter] = ()) -> None:
         super().__init__(options, of)
         if (options.fraction is None) == (options.threshold is None):
@@ -155,6 +163,8 @@ class AtLeast(Filter):
 
 class Composite(Filter):
     """A filter made of others. A subclass says how their counts combine; columns and passes are the children's."""
+
+    numeric = True
 
     @abstractmethod
     def combine(self, counts: list[np.ndarray]) -> np.ndarray:

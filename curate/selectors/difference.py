@@ -1,5 +1,6 @@
 """What one filter keeps and no other does."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,7 +8,8 @@ import numpy as np
 
 from poolbench.options import option
 
-from curate.selectors.base import Composite
+from curate.selectors.base import Composite, Filter
+from curate.selectors.subset import subsets
 
 
 @dataclass
@@ -18,7 +20,12 @@ class Options:
 
 
 class Difference(Composite):
-    """Keeps what the first of its filters keeps, less what the others keep."""
+    """Keeps what the first of its filters keeps, less what the others keep, which may be nothing."""
+
+    def __init__(self, options: Any, of: Sequence[Filter] = ()) -> None:
+        super().__init__(options, of)
+        for leaf in (leaf for one in self.of[1:] for leaf in subsets(one)):
+            leaf.subtracted = True
 
     def combine(self, counts: list[np.ndarray]) -> np.ndarray:
         return np.where(np.maximum.reduce(counts[1:], initial=0) > 0, 0, counts[0])

@@ -21,6 +21,7 @@ class Exactly(Filter):
     """
 
     arrays = (PLACE,)
+    numeric = True
 
     def __init__(self, options: Any, of: Sequence[Filter] = ()) -> None:
         super().__init__(options, of)

@@ -17,5 +17,7 @@ class Options:
 class NoFilter(Filter):
     """Keeps every row."""
 
+    numeric = True
+
     def keep(self, rows: pa.Table, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
         return np.ones(len(arrays["uid"]), dtype=bool)

@@ -1,0 +1,13 @@
+"""Waiting for what another process does."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+
+def until(true: Callable[[], Any], seconds: float = 120) -> None:
+    """Wait until something is true; an AssertionError where it is not within so many seconds."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.005)
