@@ -30,6 +30,7 @@ COMMANDS = [*([name] for name, _ in commands()), *([name, verb] for name, verbs 
 # second: what reads parquet loads it at once.
 PARQUET = {"pyarrow"}
 CURATE = (
+    "attributes",
     "audit",
     "centroids",
     "columns",
