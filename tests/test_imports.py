@@ -33,6 +33,7 @@ CURATE = (
     "attributes",
     "audit",
     "centroids",
+    "classify",
     "columns",
     "inspect",
     "metaclip_metadata",
