@@ -102,7 +102,7 @@ def measure(shards: str, parts: bool) -> None:
     """Print, as JSON, what reading takes: ours by its parts, or all of it as the poolbench in sight has it."""
     readers: dict[str, Callable[[IO[bytes]], Iterable[Any]]] = {BEFORE: lambda file: read_samples(file, "")}
     if parts:
-        from webdataset.tariterators import tarfile_samples  # type: ignore[import-untyped]
+        from webdataset.tariterators import tarfile_samples
 
         from poolbench.shards.members import read_members
 

@@ -104,12 +104,19 @@ def both_part(paces: Mapping[Case, Both[Pace]]) -> list[str]:
     ]
 
 
-def _pieces(reads: Both[Read]) -> list[tuple[str, str, str]]:
+def _pieces(reads: Both[Read]) -> list[tuple[str, ...]]:
     """A row a part of the loader, then the rest and the sum."""
     names = dict.fromkeys(name for side in reads for read in side for name in read.pieces)
-    rows = [(name, *reads.medians(lambda read, name=name: read.pieces.get(name, 0.0), ".2f")) for name in names]
+
+    def row(name: str) -> tuple[str, ...]:
+        return (name, *reads.medians(lambda read: read.pieces.get(name, 0.0), ".2f"))
+
     rest = reads.medians(lambda read: 1000 / read.cpu_rate - sum(read.pieces.values()), ".2f")
-    return [*rows, ("the rest", *rest), ("the loader as a whole", *reads.medians(lambda r: 1000 / r.cpu_rate, ".2f"))]
+    return [
+        *map(row, names),
+        ("the rest", *rest),
+        ("the loader as a whole", *reads.medians(lambda r: 1000 / r.cpu_rate, ".2f")),
+    ]
 
 
 def _step_row(work: StepWork, both: Both[Trained]) -> tuple[str, ...]:

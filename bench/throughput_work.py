@@ -71,7 +71,8 @@ class StepWork(NamedTuple):
 
 class Trained(NamedTuple):
     """Samples/s. The rest is measured with ours: FLOP/s of a large matrix product, FLOPs of both towers' forward pass
-    for a sample, the share of the captions that is not padding, and the operations' shares of a step."""
+    for a sample, the share of the captions that is not padding, the operations' shares of a step, and the most memory
+    that it took, in bytes."""
 
     rate: float
     matmul: float = 0.0
@@ -79,3 +80,4 @@ class Trained(NamedTuple):
     text_flops: float = 0.0
     filled: float = 1.0
     operations: dict[str, float] = {}  # noqa: RUF012 (nobody changes it)
+    memory: float = 0.0

@@ -1,9 +1,12 @@
 """Our training and open_clip_train on the same data, models, precision and batch, in turn: loader, step, both.
 
-    python bench/train_throughput.py --peer /path/to/peer/bin/python [--part loader|step|both|all] [--out FILE.md]
+    python bench/train_throughput.py --peer /path/to/peer/bin/python [--source CHECKOUT]
+        [--part loader|step|both|all] [--out FILE.md]
 
 The peer needs an environment of its own: `pip install torch torchvision open_clip_torch webdataset==0.2.31 pandas`,
-with the torch of ours (its data pipeline does not run with webdataset 1.0). Without --peer ours is measured alone.
+with the torch of ours (its data pipeline does not run with webdataset 1.0). Without --peer ours is measured alone. With
+--source it is the open_clip_train of a checkout of mlfoundations/open_clip, with that environment's packages; releases
+3.3 and the main branch as of 4.2.0.dev0 are known to run.
 
 Parts: `loader`, 512-pixel JPEGs through one worker, with nothing behind it; `step`, synthetic batches on the device;
 `both`, whole trainings from shards, of which --case picks one. Each round measures one side and then the other, each in
@@ -54,11 +57,13 @@ LOADER_MODEL = {  # costs next to nothing beside the decoding of its pictures
 
 
 class Scene(NamedTuple):
-    """Where both sides find shards and model configurations, and where their runs go."""
+    """Where both sides find shards and model configurations, and where their runs go; `source` is a checkout of the
+    peer's, None for the one of its environment."""
 
     shards: Path
     models: Path
     work: Path
+    source: Path | None = None
 
 
 def main() -> None:
@@ -72,6 +77,7 @@ def parse() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--peer", help="python of the environment that has open_clip_train")
+    parser.add_argument("--source", type=Path, help="checkout of open_clip, measured in place of the peer's own")
     parser.add_argument("--part", choices=(*PARTS, "all"), default="all")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, help="also write the page here")
@@ -91,6 +97,10 @@ def check(options: argparse.Namespace) -> None:
     """Raise UserError for what cannot be run."""
     if options.peer is not None and shutil.which(options.peer) is None:
         raise UserError(f"--peer={options.peer} is not an interpreter")
+    if options.source is not None and options.peer is None:
+        raise UserError("--source needs --peer, in whose environment it runs")
+    if options.source is not None and not (options.source / "src" / "open_clip_train").is_dir():
+        raise UserError(f"--source={options.source} is no checkout of open_clip: it has no src/open_clip_train")
     if min(options.rounds, options.steps, options.accumulate, options.batch or 1) < 1:
         raise UserError("--rounds, --steps, --accumulate and --batch have to be at least 1")
     if min(options.pictures, options.samples) < LOADER_BATCH:
@@ -116,7 +126,8 @@ def write(options: argparse.Namespace) -> None:
 
 def prepare(folder: Path, options: argparse.Namespace) -> Scene:
     """Write the shards, and the configurations of models that open_clip has not."""
-    scene = Scene(folder / "shards", folder / "models", folder / "work")
+    source = None if options.source is None else options.source.resolve()
+    scene = Scene(folder / "shards", folder / "models", folder / "work", source)
     shutil.copytree(ROOT / "poolbench" / "models" / "configs", scene.models)
     (scene.models / "bench-loader.json").write_text(json.dumps(LOADER_MODEL))
     scene.work.mkdir()
@@ -168,7 +179,7 @@ def both(options: argparse.Namespace, scene: Scene) -> list[str]:
                 command = end_to_end.our_command(case, scene.shards, scene.models, out, efficiency)
             else:
                 command = end_to_end.peer_command(case, python, scene.shards, scene.models, out)
-            measured(command, ROOT if side == "ours" else out, out / "log.txt", environment())
+            measured(command, ROOT if side == "ours" else out, out / "log.txt", environment(side, scene.source))
             return (end_to_end.our_pace if side == "ours" else end_to_end.peer_pace)(case, out)
 
         found[case] = in_turn(case.name, options, run)
@@ -192,7 +203,7 @@ def run_side(script: str, side: str, python: str, work: Any, scene: Scene, threa
     """What a script of this folder measures in the environment of a side."""
     out = new_folder(scene)
     command = [python, str(ROOT / "bench" / script), side, json.dumps(work._asdict()), str(out / "found.json")]
-    measured(command, ROOT if side == "ours" else out, out / "log.txt", environment(threads))
+    measured(command, ROOT if side == "ours" else out, out / "log.txt", environment(side, scene.source, threads))
     return read_json(out / "found.json")
 
 
@@ -201,9 +212,13 @@ def new_folder(scene: Scene) -> Path:
     return Path(tempfile.mkdtemp(dir=scene.work))
 
 
-def environment(threads: int | None = None) -> dict[str, str]:
-    """The same for both: threads that sleep where they wait, as there are few cores, and so many where it is said."""
-    return os.environ | {"OMP_WAIT_POLICY": "passive"} | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
+def environment(side: str, source: Path | None, threads: int | None = None) -> dict[str, str]:
+    """The same for both: threads that sleep where they wait, as there are few cores, and so many where it is said. A
+    checkout stands before what the peer's environment has."""
+    found = os.environ | {"OMP_WAIT_POLICY": "passive"} | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
+    if side == "ours" or source is None:
+        return found
+    return found | {"PYTHONPATH": os.pathsep.join([str(source / "src"), *filter(None, [found.get("PYTHONPATH")])])}
 
 
 def interpreter(python: str) -> str:
@@ -236,10 +251,12 @@ def command(options: argparse.Namespace) -> str:
     words = ["python bench/train_throughput.py"]
     if options.peer is not None:
         words.append("--peer <python>")
+    if options.source is not None:
+        words.append("--source <checkout>")
     arguments = iter(sys.argv[1:])
     for word in arguments:
         name, equals, _ = word.partition("=")
-        if name not in ("--peer", "--out"):
+        if name not in ("--peer", "--out", "--source"):
             words.append(word)
         elif not equals:
             next(arguments)
@@ -251,12 +268,16 @@ def peer_versions(options: argparse.Namespace, packages: tuple[str, ...]) -> str
     if options.peer is None:
         return "open_clip_train was not measured."
     names = (*packages, "webdataset")
-    code = f"from importlib.metadata import version\nprint(*map(version, {names!r}))"
-    found = subprocess.run([interpreter(options.peer), "-c", code], capture_output=True, text=True, check=False)
+    code = (
+        f"from importlib.metadata import version\nfrom open_clip.version import __version__ as own\n"
+        f"print(*(own if name == 'open_clip_torch' else version(name) for name in {names!r}))"
+    )
+    command, variables = [interpreter(options.peer), "-c", code], environment("peer", options.source)
+    found = subprocess.run(command, capture_output=True, text=True, check=False, env=variables, cwd="/")
     if found.returncode:
         raise UserError(f"--peer={options.peer} lacks a package: {found.stderr.strip().splitlines()[-1]}")
     versions = (f"{name} {value}" for name, value in zip(names, found.stdout.split(), strict=True))
-    return f"open_clip_train: {', '.join(versions)}."
+    return f"open_clip_train: {', '.join(versions)}{'' if options.source is None else ' (of the checkout)'}."
 
 
 if __name__ == "__main__":

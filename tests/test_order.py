@@ -1,7 +1,9 @@
 """One order: the same batches, sample for sample and pixel for pixel, however the work is divided or interrupted."""
 
 import collections
+import contextlib
 import itertools
+import multiprocessing
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from poolbench.shards.sources import resolve
 from poolbench.subset import Subset
 from poolbench.uids import write_subset
 
-from train.loader import Batch, Share, batches
+from train.loader import AHEAD, Batch, Share, batches
 from train.order import Cursor, Plan, Stream
 
 SIDE, STREAMS, BATCH, SAMPLES = 24, 8, 24, 24 * 9 + 12
@@ -35,7 +37,8 @@ def share(rank: int = 0, world: int = 1, first_step: int = 0, cursors: dict[int,
 
 def run(plan: Plan, share: Share, workers: int = 0) -> list[Batch]:
     options = {"size": SIDE, "crop_scale": (0.5, 1.0), "tokenizer": tokenizer, "pin": False}
-    return list(batches(plan, share, workers=workers, **options))
+    # Copied, as the memory of a batch is used again.
+    return [one._replace(images=one.images.clone()) for one in batches(plan, share, workers=workers, **options)]
 
 
 def same(left: Batch, right: Batch) -> bool:
@@ -70,6 +73,25 @@ def test_samples_are_mixed_and_drawn_with_replacement(whole: list[Batch]) -> Non
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_workers_change_nothing(pool: Path, whole: list[Batch], workers: int) -> None:
     assert all(same(a, b) for a, b in zip(run(plan(pool), share(), workers), whole, strict=True))
+
+
+def test_a_batch_stays_while_the_workers_run_ahead(pool: Path, whole: list[Batch]) -> None:
+    """It is compared when the worker has put together all that it may before the next one is asked for."""
+    made = multiprocessing.Semaphore(0)
+
+    def told(captions: list[str]) -> torch.Tensor:
+        made.release()  # the pictures are there already
+        return tokenizer(captions)
+
+    options = {"size": SIDE, "crop_scale": (0.5, 1.0), "tokenizer": told, "pin": False}
+    with contextlib.closing(batches(plan(pool), share(), workers=1, **options)) as found:
+        count = 0
+        for step, batch in enumerate(found):
+            while count < min(step + 1 + AHEAD, len(whole)):
+                assert made.acquire(timeout=240), "it hangs"
+                count += 1
+            assert same(batch, whole[step])
+    assert count == len(whole)
 
 
 @pytest.mark.parametrize(("world", "workers"), [(2, 0), (2, 3), (4, 0), (4, 1), (3, 0), (3, 2), (12, 0), (12, 2)])

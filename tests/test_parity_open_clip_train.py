@@ -1,4 +1,8 @@
-"""Our training step against open_clip_train's own loop: from the same weights, on the same batches, in float32."""
+"""Our training step against open_clip_train's own loop: from the same weights, on the same batches, in float32.
+
+The loop is that of the open_clip that is installed, or that PYTHONPATH names (a checkout's src/): that of release 3.3,
+or of 4.2, where a batch is a dictionary and a task holds model and loss. The names of the tests say which it was.
+"""
 
 import sys
 from argparse import Namespace
@@ -10,8 +14,8 @@ import open_clip
 import pytest
 import torch
 import torch.distributed as dist
+from open_clip_train import train as loop
 from open_clip_train.scheduler import cosine_lr
-from open_clip_train.train import train_one_epoch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -22,6 +26,8 @@ from train import step
 from train.config import Recipe
 from train.step import Stepper, learning_rate, make_optimizer
 
+WITH_TASKS = hasattr(loop, "TrainState")
+RELEASE = [pytest.param(None, id=f"open_clip-{open_clip.__version__}")]
 STEPS, BATCH = 20, 16
 RECIPE = Recipe(
     model="test-tiny",
@@ -93,7 +99,8 @@ def reference(
     class Loader(list):
         num_batches, num_samples = len(local), len(local) * len(local[0][0]) * world
 
-    data = {"train": SimpleNamespace(dataloader=Loader(local), set_epoch=lambda epoch: None)}
+    loader = Loader({"image": images, "text": texts} for images, texts in local) if WITH_TASKS else Loader(local)
+    data = {"train": SimpleNamespace(dataloader=loader, set_epoch=lambda epoch: None)}
     args = Namespace(
         device="cpu",
         precision="fp32",
@@ -107,11 +114,16 @@ def reference(
         distill=False,
         skip_scheduler=False,
         horovod=False,
+        distributed=world > 1,
         log_local=False,
         wandb=False,
     )
     schedule = cosine_lr(optimizer, RECIPE.learning_rate, RECIPE.warmup, STEPS)
-    train_one_epoch(wrapped, data, loss, 0, optimizer, None, schedule, None, args)
+    if WITH_TASKS:
+        state = loop.TrainState(open_clip.task.CLIPTask(wrapped, loss=loss), optimizer, scheduler=schedule)
+        loop.train_one_epoch(state, data, args)
+    else:
+        loop.train_one_epoch(wrapped, data, loss, 0, optimizer, None, schedule, None, args)
     # With accumulation it computes the loss of a step several times.
     values = torch.tensor(loss.values).view(STEPS, accumulate)
     assert torch.allclose(values, values[:, :1].expand_as(values), atol=1e-6)
@@ -161,9 +173,10 @@ def compare(accumulate: int, fused: bool, rank: int = 0, world: int = 1) -> None
     assert compared > 0.95 * total
 
 
+@pytest.mark.parametrize("_", RELEASE)
 @pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("accumulate", [1, 2, 4])
-def test_step_is_open_clips(accumulate: int, fused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_step_is_open_clips(accumulate: int, fused: bool, _: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bit by bit, but for the fused kernel, where all captions are padded and patches convolved; else to rounding."""
     monkeypatch.setattr(captions, "ROUNDED_TO", 4 if fused else 16)
     if not fused:
@@ -172,8 +185,9 @@ def test_step_is_open_clips(accumulate: int, fused: bool, monkeypatch: pytest.Mo
     compare(accumulate, fused)
 
 
+@pytest.mark.parametrize("_", RELEASE)
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_step_is_open_clips_in_two_processes(accumulate: int) -> None:
+def test_step_is_open_clips_in_two_processes(accumulate: int, _: None) -> None:
     for process in forked.world(2, __file__, str(accumulate)):
         output, errors = process.communicate()
         assert process.returncode == 0, errors[-3000:]

@@ -1,5 +1,6 @@
 """Data workers that cannot go on: nobody waits for them, and one line says what to do."""
 
+import contextlib
 import multiprocessing
 import os
 import re
@@ -13,7 +14,8 @@ import pytest
 import torch
 from torch.utils.data import IterableDataset
 
-from poolbench.shards.workers import Iterated, loader_of, readable_errors
+from poolbench.errors import UserError
+from poolbench.shards.workers import Iterated, loader_of, readable_errors, shared_bytes
 
 FORK = multiprocessing.get_context("fork")
 FAULTS = {
@@ -84,3 +86,30 @@ def test_a_mistake_in_a_worker_keeps_its_traceback() -> None:
 def test_workers_that_cannot_be_started_are_told() -> None:
     told = outcome("", files=3)
     assert re.search(r"^UserError: data workers cannot be started \(.*Too many.*\); workers=0 needs none$", told), told
+
+
+def test_memory_that_cannot_be_shared_is_told() -> None:
+    """The limit on files holds for shared memory, too."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        told = r"^data workers cannot be started .* --shm-size=8g` .* workers=0 needs none$"
+        with pytest.raises(UserError, match=told), readable_errors("workers"):
+            shared_bytes((100, 1000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    found = shared_bytes((100, 1000))
+    assert found.is_shared() and found.shape == (100, 1000) and found.dtype == torch.uint8
+
+
+def test_memory_that_is_there_and_cannot_be_shared_is_no_full_one() -> None:
+    """Files that may be open at once, none of which is left."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.ExitStack() as stack:
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, before)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))  # those that there are stay open
+        with pytest.raises(UserError) as told, readable_errors("workers"):
+            shared_bytes((1, 1))
+    assert re.fullmatch(
+        r"data workers cannot be started \(.*Too many open files.*\); workers=0 needs none", str(told.value)
+    )

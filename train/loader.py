@@ -14,12 +14,12 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from poolbench.errors import UserError
 from poolbench.processes.preemption import leave_stopping_to_parent
 from poolbench.shards.samples import Problem
-from poolbench.shards.workers import Iterated, begin_worker
+from poolbench.shards.workers import Iterated, begin_worker, shared_bytes
 
 from train.crop import decode, draw_box, resized_crop
 from train.order import CROP, SPARE, Cursor, Item, Plan, Stream, Taken, keyed
 
-WORDS = 500_000  # that the tokenizer of a worker remembers, some 100 MB
+AHEAD = 2  # batches that the workers prepare while one is in use
 
 
 class Share(NamedTuple):
@@ -46,7 +46,7 @@ class Share(NamedTuple):
 class Batch(NamedTuple):
     """This process's share of one global batch, in the order of the batch."""
 
-    images: torch.Tensor  # uint8 [n, 3, size, size]
+    images: torch.Tensor  # uint8 [n, 3, size, size]; a later batch takes its memory once the next one is asked for
     texts: torch.Tensor  # int64 [n, context length]
     cursors: dict[int, Cursor]  # where this process's streams can be taken up behind this batch
     problems: list[Problem]
@@ -55,10 +55,9 @@ class Batch(NamedTuple):
 
 
 class _Chunk(NamedTuple):
-    """What one worker contributes to a batch. `failure` is an error that ends the run."""
+    """What one worker contributes to a batch, beside the pictures. `failure` is an error that ends the run."""
 
     rows: list[int]
-    images: torch.Tensor
     texts: torch.Tensor
     cursors: dict[int, Cursor]
     problems: list[Problem]
@@ -68,11 +67,21 @@ class _Chunk(NamedTuple):
 
 
 class _Chunks(IterableDataset[_Chunk]):
-    """The chunks of one worker, one for each batch from `share.first_step` on."""
+    """The chunks of one worker, one for each batch from `share.first_step` on.
 
-    def __init__(self, plan: Plan, share: Share, size: int, crop_scale: tuple[float, float], tokenizer: Any) -> None:
+    `images` is uint8 [batches, n, 3, size, size], the memory of the pictures of that many batches in turn. All workers
+    write into it, each its rows.
+    """
+
+    def __init__(
+        self, plan: Plan, share: Share, images: torch.Tensor, crop_scale: tuple[float, float], tokenizer: Any
+    ) -> None:
         self.plan, self.share, self.tokenizer = plan, share, tokenizer
-        self.size, self.crop_scale = size, crop_scale
+        self.images, self.crop_scale = images, crop_scale
+
+    def images_of(self, step: int) -> torch.Tensor:
+        """Those of a batch, whose memory was that of an earlier one: as many before as `images` has."""
+        return self.images[step % len(self.images), : self.share.size(step) // self.share.world_size]
 
     def __iter__(self) -> Iterator[_Chunk]:
         info = get_worker_info()
@@ -81,13 +90,13 @@ class _Chunks(IterableDataset[_Chunk]):
             yield from self._chunks(worker, workers)
         except UserError as error:
             # A worker's exception would reach the user wrapped in two tracebacks.
-            yield _Chunk([], torch.empty(0), torch.empty(0), {}, [], 0, 0, str(error))
+            yield _Chunk([], torch.empty(0), {}, [], 0, 0, str(error))
 
     def _chunks(self, worker: int, workers: int) -> Iterator[_Chunk]:
         share, streams = self.share, dict[int, Stream]()
         for step in share.steps:
-            first = step * share.batch_size
-            rows, images, captions, problems, shards, retries = [], [], [], [], 0, 0
+            first, images = step * share.batch_size, self.images_of(step)
+            rows, captions, problems, shards, retries = [], [], [], 0, 0
             for row, position in enumerate(range(share.rank, share.size(step), share.world_size)):
                 place, index = divmod(first + position, share.streams)
                 if self._worker_of(index, row, workers) != worker:
@@ -95,25 +104,15 @@ class _Chunks(IterableDataset[_Chunk]):
                 if index not in streams:
                     streams[index] = Stream(self.plan, index, share.cursors.get(index))
                 taken = streams[index].take(place)
-                image, caption, bad = self._decode(taken, index, place)
+                images[row], caption, bad = self._decode(taken, index, place)
                 rows.append(row)
-                images.append(image)
                 captions.append(caption)
                 problems += bad
                 shards += taken.shards
                 retries += taken.retries
             cursors = {index: stream.cursor for index, stream in streams.items()}
-            pixels = torch.stack(images) if images else torch.empty((0, 3, self.size, self.size), dtype=torch.uint8)
-            texts = self._tokenize(captions) if captions else torch.empty((0, 0), dtype=torch.int64)
-            yield _Chunk(rows, pixels, texts, cursors, problems, shards, retries, "")
-
-    def _tokenize(self, captions: list[str]) -> torch.Tensor:
-        """int64 [n, context length]. open_clip's tokenizer remembers every word it has met, days of them."""
-        tokens: torch.Tensor = self.tokenizer(captions)
-        words = getattr(self.tokenizer, "cache", {})
-        while len(words) > WORDS:
-            words.popitem()  # the newest; the common ones were met early
-        return tokens
+            texts = self.tokenizer(captions) if captions else torch.empty((0, 0), dtype=torch.int64)
+            yield _Chunk(rows, texts, cursors, problems, shards, retries, "")
 
     def _worker_of(self, index: int, row: int, workers: int) -> int:
         """Who serves a row.
@@ -140,7 +139,7 @@ class _Chunks(IterableDataset[_Chunk]):
                 continue
             rng = keyed(self.plan.seed, CROP, stream, place)
             box = draw_box(image.shape[1], image.shape[2], self.crop_scale, rng)
-            return resized_crop(image, box, self.size), item.caption, problems
+            return resized_crop(image, box, self.images.shape[-1]), item.caption, problems
         raise UserError(f"no image near {taken.item.key} of {taken.item.shard} can be decoded: {problems[-1].reason}")
 
     def _spares(self, spares: list[Item], stream: int, place: int) -> Iterator[Item]:
@@ -163,13 +162,17 @@ def batches(
     Args:
         size: side of the images in pixels.
         workers: processes that read and decode; 0 does it in this one. The batches are the same for any number.
-        pin: page-locked memory, from which a GPU copies without waiting.
+        pin: pictures in page-locked memory, from which a GPU copies without waiting; captions are sorted into other
+            memory first (poolbench/models/texts.py).
 
     Raises:
         UserError: the data have nothing to train on.
     """
     cursors = dict(share.cursors)
-    with _served(_Chunks(plan, share, size, crop_scale, tokenizer), workers) as chunks:
+    one = (share.batch_size // share.world_size, 3, size, size)
+    images = shared_bytes((AHEAD + 1, *one)) if workers else torch.empty((1, *one), dtype=torch.uint8)
+    dataset = _Chunks(plan, share, images, crop_scale, tokenizer)
+    with _served(dataset, workers) as chunks:
         for step in share.steps:
             parts = [next(chunks) for _ in range(max(1, workers))]
             for part in parts:
@@ -177,9 +180,9 @@ def batches(
                     raise UserError(part.failure)
                 cursors.update(part.cursors)
             problems = [problem for part in parts for problem in part.problems]
-            images, texts = _join(parts, share.size(step) // share.world_size, pin)
             shards, retries = sum(part.shards for part in parts), sum(part.retries for part in parts)
-            yield Batch(images, texts, dict(cursors), problems, shards, retries)
+            images, texts = dataset.images_of(step), _joined(parts, share.size(step) // share.world_size)
+            yield Batch(images.pin_memory() if pin else images, texts, dict(cursors), problems, shards, retries)
 
 
 @contextlib.contextmanager
@@ -190,7 +193,7 @@ def _served(dataset: _Chunks, workers: int) -> Iterator[Iterator[_Chunk]]:
         dataset,
         batch_size=None,
         num_workers=workers,
-        prefetch_factor=2 if workers else None,
+        prefetch_factor=AHEAD if workers else None,
         worker_init_fn=partial(_start_worker, ended),
     )
     chunks = None
@@ -208,15 +211,11 @@ def _start_worker(ended: Any, worker: int) -> None:
     leave_stopping_to_parent(lambda: bool(ended.value))
 
 
-def _join(parts: list[_Chunk], count: int, pin: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """Put the chunks of a batch in its order, in one copy; a single whole chunk needs none."""
+def _joined(parts: list[_Chunk], count: int) -> torch.Tensor:
+    """The captions of a batch in its order."""
     parts = [part for part in parts if part.rows]
     assert sum(len(part.rows) for part in parts) == count
-    if len(parts) == 1 and not pin:
-        return parts[0].images, parts[0].texts
-    images = torch.empty((count, *parts[0].images.shape[1:]), dtype=torch.uint8, pin_memory=pin)
-    texts = torch.empty((count, *parts[0].texts.shape[1:]), dtype=torch.int64, pin_memory=pin)
+    texts = torch.empty((count, *parts[0].texts.shape[1:]), dtype=torch.int64)
     for part in parts:
-        images[part.rows] = part.images
         texts[part.rows] = part.texts
-    return images, texts
+    return texts

@@ -18,6 +18,7 @@ from poolbench.models import big_vision, state_dict
 from poolbench.models.conventions import conventions_of, doubt, fitting, tag_conventions
 from poolbench.models.hyperbolic import NAMES, Learned
 from poolbench.models.names import CONFIG, HUB, OURS, check_name
+from poolbench.models.tokenizer import Tokenizer
 from poolbench.text import some
 
 open_clip.add_model_config(OURS)  # whose names become names as any other
@@ -317,9 +318,11 @@ def tokenizer_of(name: str, folder: Path | None = None) -> Any:
     try:
         # A repository's configuration may name the tokenizer of another one; a folder holds its own.
         local = folder is not None and not (name.startswith(HUB) and _names_tokenizer(folder))
-        return open_clip.get_tokenizer(f"local-dir:{folder}" if local else name)
+        tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}" if local else name)
     except Exception as error:  # transformers and network libraries raise many kinds
         raise UserError(f"the tokenizer of {name} cannot be loaded: {first_line(error)}") from None
+    plain = type(tokenizer) is open_clip.SimpleTokenizer and tokenizer.reduction_fn is None
+    return Tokenizer(tokenizer) if plain else tokenizer
 
 
 def _names_tokenizer(folder: Path) -> bool:

@@ -4,8 +4,9 @@ and of all of them why one could not go on, in one line, and what to do about it
 import errno
 import multiprocessing
 import os
+import re
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from multiprocessing.process import BaseProcess
@@ -19,7 +20,8 @@ from torch.utils.data import DataLoader, IterableDataset
 from poolbench.errors import UserError, first_line
 
 _SHARED = "shared memory (/dev/shm) is full: `docker run --shm-size=8g` gives more, and {option}=0 needs none"
-_NO_SHARED = (errno.ENOSPC, errno.ENOENT, errno.EACCES, errno.EROFS, errno.ENOSYS)  # of a /dev/shm that is no use
+# Of a /dev/shm that is no use, or of a limit on files, which holds for it too.
+_NO_SHARED = (errno.ENOSPC, errno.EFBIG, errno.ENOENT, errno.EACCES, errno.EROFS, errno.ENOSYS)
 
 Message = TypeVar("Message")
 
@@ -55,6 +57,25 @@ class StartError(RuntimeError):
     def __init__(self, reason: OSError) -> None:
         super().__init__(str(reason))
         self.reason = reason
+
+
+def shared_bytes(shape: Sequence[int]) -> torch.Tensor:
+    """Memory that the workers to come share with this process: uint8 of this shape, with anything in it.
+
+    What is written there needs no handing over. Memory made anew for each message costs page faults, which take longer
+    than writing the pages.
+
+    Raises:
+        StartError: there is no room, or another reason for which it cannot be shared.
+    """
+    try:
+        memory = torch.empty(tuple(shape), dtype=torch.uint8)
+        memory.share_memory_()  # type: ignore[no-untyped-call]
+        return memory
+    except RuntimeError as error:  # torch's word for whatever goes wrong, with its number at the end
+        text = first_line(error)
+        number = re.search(r"\(([0-9]+)\)$", text)
+        raise StartError(OSError(int(number[1]) if number else errno.ENOSPC, text)) from None
 
 
 class Iterated(Iterator[Message]):
