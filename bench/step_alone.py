@@ -6,11 +6,15 @@ Run by bench/train_throughput.py. Ours takes pictures as its loader gives them, 
 step; open_clip_train takes them normalised. Captions come from host memory, as loaders give them.
 """
 
+import contextlib
 import json
+import re
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,7 +27,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 SIDE = 8192 if DEVICE == "cuda" else 2048  # of the matrices whose product tells what the device can do
-TYPES = {"fp32": torch.float32, "amp_bf16": torch.bfloat16, "amp": torch.float16}
+TYPES = {"fp32": torch.float32, "amp_bf16": torch.bfloat16, "amp": torch.float16, "fp64": torch.float64}
 
 
 def main() -> None:
@@ -37,37 +41,40 @@ def ours(work: StepWork) -> Trained:
     """The step of `python -m train` with the pinned recipe."""
     from omegaconf import OmegaConf  # in the function, as the other side's environment lacks ours
 
-    from poolbench.models.clip import create, preprocess_of
+    from poolbench.models.clip import compile_blocks, create, preprocess_of
     from poolbench.recipes import pinned
 
     from train.config import Recipe
-    from train.step import Stepper, make_optimizer
+    from train.step import Later, Stepper, make_optimizer
 
     recipe: Any = OmegaConf.merge(OmegaConf.structured(Recipe), pinned("small"))
-    plain = create(work.model, device=DEVICE)
-    model: Any = torch.compile(plain) if work.compile else plain
+    model = create(work.model, device=DEVICE)
+    if work.compile:
+        compile_blocks(model)
     options = {"precision": work.precision, "accumulate": work.accumulate}
-    stepper = Stepper(model, make_optimizer(plain, recipe), preprocess_of(plain), **options)  # type: ignore[arg-type]
+    stepper = Stepper(model, make_optimizer(model, recipe), preprocess_of(model), **options)  # type: ignore[arg-type]
     size, context = sizes(work.model)
     batches = Batches(work, synthetic.images(work.batch, size).to(DEVICE), context)
     before = None
     for images, texts in batches:
         loss = stepper.step(images, texts, recipe.learning_rate)
         if before is not None:
-            before.item()  # read one step late, as train/loop.py does
-        before = loss
+            before.read()  # one step late, as train/loop.py does
+        before = Later(loss.view(1))
+    memory = peak_memory()
     operations = shares(lambda: stepper.step(images, texts, recipe.learning_rate))
     filled = float((texts != 0).double().mean())
-    return Trained(batches.rate, matmul(work.precision), *flops(work.model), filled, operations)
+    return Trained(batches.rate, matmul(work.precision), *flops(work.model), filled, operations, memory)
 
 
 def peer(work: StepWork) -> Trained:
-    """open_clip_train as its command line runs it, with batches of ours in the place of its data."""
+    """open_clip_train as its command line runs it, with batches of ours in the place of its data; from 4.2 on they are
+    dictionaries, which its tasks bring to the device."""
     import open_clip_train.main as program
 
     size, context = sizes(work.model)
     images = synthetic.images(work.batch, size).to(DEVICE).float().div_(255).sub_(0.5).div_(0.25)
-    batches = Batches(work, images, context)
+    batches = Batches(work, images, context, named=find_spec("open_clip.task") is not None)
     data = {"train": SimpleNamespace(dataloader=batches, set_epoch=lambda epoch: None)}
     program.get_data = lambda *arguments, **options: data
     options = {
@@ -82,7 +89,12 @@ def peer(work: StepWork) -> Trained:
         "logs": "none",
         "name": "peer",
     }
-    program.main([*(f"--{key}={value}" for key, value in options.items()), "--local-loss", "--gather-with-grad"])
+    words = [*(f"--{key}={value}" for key, value in options.items()), "--local-loss", "--gather-with-grad"]
+    # It writes a log below its folder though told not to, and ends at once where there is one.
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        status = program.main(words)
+    if status:
+        raise RuntimeError(f"open_clip_train ended with {status} before it had trained")
     return Trained(batches.rate)
 
 
@@ -90,20 +102,20 @@ class Batches:
     """The batches of both sides, which differ in their captions alone. Whoever asks for the next one has begun all
     steps before, so that the time is taken here."""
 
-    def __init__(self, work: StepWork, images: torch.Tensor, context: int) -> None:
-        self.work, self.images = work, images
+    def __init__(self, work: StepWork, images: torch.Tensor, context: int, named: bool = False) -> None:
+        self.work, self.images, self.named = work, images, named
         self.num_batches = work.left_out + work.steps  # open_clip_train asks for it,
         self.num_samples = self.num_batches * work.batch  # and for this
         captions = synthetic.captions(self.num_batches, work.batch, context)
         self.captions = [tokens.pin_memory() if DEVICE == "cuda" else tokens for tokens in captions]
         self.seconds = 0.0
 
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def __iter__(self) -> Iterator[Any]:
         began = 0.0
         for number, tokens in enumerate(self.captions):
             if number == self.work.left_out:
                 began = finished()
-            yield self.images, tokens
+            yield {"image": self.images, "text": tokens} if self.named else (self.images, tokens)
         self.seconds = finished() - began
 
     @property
@@ -125,15 +137,22 @@ def sizes(model: str) -> tuple[int, int]:
     return config["vision_cfg"]["image_size"], config["text_cfg"]["context_length"]
 
 
-def matmul(precision: str) -> float:
+def matmul(precision: str, side: int = SIDE) -> float:
     """FLOP/s of the product of two large square matrices, the best of several."""
-    a, b = (torch.randn(SIDE, SIDE, device=DEVICE, dtype=TYPES[precision]) for _ in range(2))
+    a, b = (torch.randn(side, side, device=DEVICE).to(TYPES[precision]) for _ in range(2))
     seconds = []
     for _ in range(8):
         began = finished()
         a @ b
         seconds.append(finished() - began)
-    return float(2 * SIDE**3 / min(seconds))
+    return float(2 * side**3 / min(seconds))
+
+
+def peak_memory() -> float:
+    """Bytes: on a GPU the most that torch has had of it, else the most that this process has had."""
+    if DEVICE == "cuda":
+        return float(torch.cuda.max_memory_allocated())
+    return 1024.0 * int(re.findall(r"VmHWM:\s*(\d+)", Path("/proc/self/status").read_text())[0])
 
 
 def flops(name: str) -> tuple[float, float]:

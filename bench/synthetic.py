@@ -15,7 +15,7 @@ from PIL import Image
 
 SHARDS = 4
 PICTURES = 1024  # in all shards together
-_START, _END = 49406, 49407  # open_clip's tokens around a caption; the rest of its row is zeros
+START, END = 49406, 49407  # open_clip's tokens around a caption; the rest of its row is zeros
 
 
 def make_shards(folder: Path, pictures: int) -> None:
@@ -50,11 +50,11 @@ def captions(batches: int, count: int, context: int) -> Iterator[torch.Tensor]:
     """
     rng = np.random.default_rng(0)
     for _ in range(batches):
-        tokens = rng.integers(1, _START, (count, context))
+        tokens = rng.integers(1, START, (count, context))
         lengths = np.clip(rng.lognormal(2.8, 0.6, count).round().astype(int), 3, context)
         places = np.arange(context)
-        tokens[:, 0] = _START
-        tokens[places == lengths[:, None] - 1] = _END
+        tokens[:, 0] = START
+        tokens[places == lengths[:, None] - 1] = END
         tokens[places >= lengths[:, None]] = 0
         yield torch.from_numpy(tokens)
 

@@ -20,7 +20,7 @@ from safetensors import numpy as safetensors
 from poolbench.errors import UserError
 from poolbench.files import atomic, digest_bytes, digest_json
 
-VERSION = 2  # of how pictures and texts become embeddings here; a change makes all entries unknown
+VERSION = 3  # of how pictures and texts become embeddings here; a change makes all entries unknown
 _PACKAGES = ("torch", "torchvision", "open_clip_torch", "pillow")
 
 

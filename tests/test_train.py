@@ -140,6 +140,15 @@ def test_low_precision_trains(whole: Path, options: list[str], precision: str) -
     assert found == pytest.approx(losses(whole), abs=0.1)
 
 
+def test_activation_checkpointing_recomputes_in_low_precision(options: list[str]) -> None:
+    """What is computed again has to be what was computed first: attention too, which is another one in bfloat16."""
+    plain, again = (
+        losses(run(options, "precision=amp_bf16", f"name=low{key}", f"efficiency.activation_checkpointing={key}"))
+        for key in ("false", "true")
+    )
+    assert again == pytest.approx(plain, abs=1e-3)
+
+
 class Stop(BaseException):
     """A crash."""
 

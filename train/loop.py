@@ -36,7 +36,7 @@ from train.init import fill, init_of
 from train.loader import Batch, Share, batches
 from train.order import Cursor, Plan
 from train.run_log import BadLog, RunLog, describe, differences, now, read_run, say
-from train.step import Stepper, learning_rate, make_optimizer
+from train.step import Later, Stepper, learning_rate, make_optimizer
 
 DATA_GRACE_PERIOD = 5.0  # seconds that a process goes on waiting for data once it is asked to stop
 JUDGED_AFTER = (1000, 100)  # samples and shards; before, a single bad one would be too large a share
@@ -213,7 +213,8 @@ class _Run:
             self.step += 1
             self.cursors = batch.cursors
             sums = self._sum(loss, batch, waited)
-            # The sums of a step are read while the next one runs, so that the device never waits for the log.
+            # The sums of a step are read while the next one runs, so that the device never waits for the log, nor for
+            # the batch that is put together meanwhile.
             if pending is not None:
                 stopping = self._log(*pending)
             pending = (self.step, rate, sums, time.perf_counter() - before)
@@ -287,9 +288,9 @@ class _Run:
             pin=world.device.type == "cuda",
         )
 
-    def _sum(self, loss: torch.Tensor, batch: Batch, waited: float) -> torch.Tensor:
+    def _sum(self, loss: torch.Tensor, batch: Batch, waited: float) -> Later:
         """Loss, the counts of Totals, seconds waited for data and requests to stop, summed over the processes, and the
-        numbers that the stepper has learned; still on the device."""
+        numbers that the stepper has learned."""
         self.bad_log.add(batch.problems)
         bad_shards = sum(not problem.key for problem in batch.problems)
         asked = self.preemption.asked is not None
@@ -303,11 +304,12 @@ class _Run:
         )
         if self.world.size > 1:
             dist.all_reduce(sums)
-        return torch.cat([sums, *(number.double().view(1) for number in self.stepper.learned.values())])
+        return Later(torch.cat([sums, *(number.double().view(1) for number in self.stepper.learned.values())]))
 
-    def _log(self, step: int, rate: float, sums: torch.Tensor, seconds: float) -> bool:
+    def _log(self, step: int, rate: float, sums: Later, seconds: float) -> bool:
         """Write the line of a step; return whether any process was asked to stop by then."""
-        loss, *counts, waited, asked = sums[: -len(self.learned)].tolist()
+        numbers, own = sums.read(), len(self.learned)
+        loss, *counts, waited, asked = numbers[:-own]
         if not math.isfinite(loss):
             raise UserError(
                 f"the loss is {loss} at step {step}: the training diverged; the checkpoints before are intact"
@@ -320,7 +322,7 @@ class _Run:
                     "step": step,
                     "loss": loss / self.world.size,
                     "learning_rate": rate,
-                    **dict(zip(self.learned, sums[-len(self.learned) :].tolist(), strict=True)),
+                    **dict(zip(self.learned, numbers[-own:], strict=True)),
                     "samples": samples,
                     "samples_per_second": round((samples - self._samples(step - 1)) / seconds, 3),
                     "data_wait": round(waited / self.world.size, 6),

@@ -20,8 +20,15 @@ class Texts(NamedTuple):
 
     def to(self, device: torch.device) -> "Texts":
         """Copied to `device` without waiting for it."""
-        parts = tuple(part.to(device, non_blocking=True) for part in self.parts)
-        return Texts(parts, self.places.to(device, non_blocking=True))
+        return Texts(tuple(_sent(part, device) for part in self.parts), _sent(self.places, device))
+
+
+def _sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A GPU copies from page-locked memory while it computes; from any other the copy is waited for, and before it all
+    that the GPU was given until then."""
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 def by_length(model: nn.Module, tokens: Tensor) -> Texts:
@@ -40,18 +47,36 @@ def by_length(model: nn.Module, tokens: Tensor) -> Texts:
     return Texts(tuple(parts), order.argsort())
 
 
+def full_batches(lengths: Tensor, most: int) -> list[Tensor]:
+    """The rows of texts of so many tokens each, int64 [n], the shortest first, in batches that hold at most `most`
+    tokens when each is as long as its longest text; one text is always a batch.
+
+    Short texts in small batches keep neither a CPU nor a GPU busy.
+    """
+    ascending, order = lengths.sort(stable=True)
+    sizes, first = list[int](), 0
+    for place, length in enumerate(ascending.tolist()):
+        if place > first and (place + 1 - first) * length > most:
+            sizes.append(place - first)
+            first = place
+    return list(torch.split(order, [*sizes, len(order) - first]))
+
+
 def text_lengths(model: nn.Module, tokens: Tensor) -> Tensor:
     """How many of the tokens [n, context length] of each text decide its embedding, int64 [n].
 
     Behind a causal mask a token sees only those before it, and CLIP reads the embedding off the end-of-text token, the
     one of the highest number; what stands behind it is padding. Other towers get all tokens.
     """
-    causal = (
+    return tokens.argmax(dim=1) + 1 if _causal(model) else torch.full((len(tokens),), tokens.shape[1])
+
+
+def _causal(model: nn.Module) -> bool:
+    return (
         type(model) is open_clip.CLIP
         and getattr(model, "text_pool_type", None) == "argmax"
         and getattr(model, "attn_mask", None) is not None
     )
-    return tokens.argmax(dim=1) + 1 if causal else torch.full((len(tokens),), tokens.shape[1])
 
 
 def encode_text(model: Any, tokens: Tensor, *, normalize: bool = True) -> Tensor:
@@ -59,7 +84,8 @@ def encode_text(model: Any, tokens: Tensor, *, normalize: bool = True) -> Tensor
     leave the tower."""
     length = tokens.shape[1]
     features: Tensor
-    if length == model.context_length:
+    # transformers' towers have places for more tokens than their tokenizers give.
+    if length == model.context_length or not _causal(model):
         features = model.encode_text(tokens, normalize=normalize)
     else:
         shorter = {
