@@ -1,9 +1,12 @@
 """Which of two models is better, by task and overall, from their stored predictions.
 
-python -m evaluate.compare A B [json=<file>]
+python -m evaluate.compare A B [json=<file>] [samples=<task>]
+python -m evaluate.compare A [B] published=openclip models='[ViT-B-32/openai, ViT-B-16/*]'
 
 A and B are training runs or any folders of results. The last result of each task counts. Tests are paired: both models
-have to be scored on the same data, and each sample's two predictions are compared (docs/statistics.md).
+have to be scored on the same data, and each sample's two predictions are compared (docs/statistics.md). Scores that
+others published of public models stand beside them, without a test. `samples=` lists those that one model has right
+and the other wrong.
 """
 
 import math
@@ -21,11 +24,13 @@ from poolbench.arrow import do_without_pandas
 from poolbench.command import Command
 from poolbench.errors import UserError
 from poolbench.files import write_json
-from poolbench.options import output
+from poolbench.options import option, output, source
 from poolbench.text import aligned
 
+from evaluate import disagreements
 from evaluate.metrics import statistic_of
 from evaluate.metrics.statistics import Mean, Statistic
+from evaluate.probes.compare import as_values, compare_probes, probe_report
 from tasks.aggregates import members
 from tasks.registry import Task, load_tasks
 from tasks.results import CONDITIONS, FILE, ResultLine, predictions_identity, predictions_path, read_results
@@ -33,7 +38,7 @@ from tasks.results import CONDITIONS, FILE, ResultLine, predictions_identity, pr
 LEVEL = 0.05  # of significance, two-sided
 NO_DIFFERENCE = "no difference shown"
 
-_ALIKE = ("precision", "limit", "grade", "version")  # worth a warning where A and B differ
+_ALIKE = ("precision", "limit", "grade", "version", "prompts")  # worth a warning where A and B differ
 _TRUTH = ("label", "group", "captions", "size", "pictures")  # columns that do not depend on the model
 _NO_SPREAD = 1e-12  # a standard error below this is rounding
 _HEADINGS = ("task", "metric", "A", "B", "B - A", "± stderr", "p", "better")
@@ -44,6 +49,12 @@ class CompareOptions:
     """The options."""
 
     json: str | None = output("file that gets the comparison in full precision", None)
+    published: str | None = source(
+        "table of scores of public models: openclip, a file, or an address#sha256=<digest>", None, remote=True
+    )
+    models: Any = option("names or globs of those to show; null: those nearest to A", None)
+    samples: str | None = option("a task of classification whose samples, on which A and B differ, to list", None)
+    count: int = option("so many of them, those first of which both models are surest", 20)
 
 
 class IncomparableError(Exception):
@@ -95,18 +106,68 @@ def compare_named(folders: Sequence[str], options: CompareOptions) -> None:
     """The command: print the comparison.
 
     Raises:
-        UserError: not two folders, one without results, or no task that can be compared.
+        UserError: not two folders, or with published results not one or two; one without results, no task that can be
+            compared, or published results that cannot be read.
     """
-    if len(folders) != 2:
-        raise UserError("two folders are compared: python -m evaluate.compare A B [json=<file>]")
+    if len(folders) != 2 and (len(folders) != 1 or options.published is None):
+        raise UserError(
+            "two folders are compared: python -m evaluate.compare A B [json=<file>]; or one with published=<table>"
+        )
+    if options.models is not None and options.published is None:
+        raise UserError("models= are those of a table of published results; name it by published=")
+    if options.samples is not None and (len(folders) != 2 or options.count < 1):
+        raise UserError("samples= are those of two folders, A and B, and count= at least 1")
     do_without_pandas()
-    comparison = compare(Path(folders[0]), Path(folders[1]))
-    print(report(comparison))
+    texts, found = [f"A: {folders[0]}"], {}
+    if len(folders) == 2:
+        comparison = compare(Path(folders[0]), Path(folders[1]))
+        probes = compare_probes(Path(folders[0]), Path(folders[1]))
+        texts = [part for part in (report(comparison), probe_report(probes)) if part]
+        found = {**as_json(comparison), **as_values(probes)}
+    if options.samples is not None:
+        one = differing(options.samples, Path(folders[0]), Path(folders[1]), options.count)
+        texts.append(disagreements.report(one, options.samples))
+        found["disagreements"] = disagreements.as_json(one, options.samples)
+    if options.published is not None:
+        text, found["published"] = _beside(folders, options.published, options.models)
+        texts.append(text)
+    print("\n\n".join(texts))
     if options.json is not None:
         try:
-            write_json(options.json, as_json(comparison))
+            write_json(options.json, found)
         except OSError as error:
             raise UserError(f"json={options.json} cannot be written: {error.strerror}") from None
+
+
+def differing(key: str, a: Path, b: Path, count: int) -> disagreements.Disagreements:
+    """The samples of a task of classification on which the models of two folders differ most.
+
+    Raises:
+        UserError: the task has no results in one of them, is of another kind, or cannot be compared.
+    """
+    lines = {folder: results_in(folder).get(key) for folder in (a, b)}
+    missing = [folder for folder, line in lines.items() if line is None]
+    if missing:
+        raise UserError(f"{missing[0]} has no result of {key}; evaluate the task first (python -m evaluate ...)")
+    try:
+        first, second = _tables(*((folder, line) for folder in (a, b) if (line := lines[folder]) is not None))
+        return disagreements.disagreements(first, second, count)
+    except IncomparableError as error:
+        raise UserError(f"{key} cannot be compared: {error}") from None
+    except KeyError:
+        raise UserError(f"{key} is not a task with a class for each sample; choose another one") from None
+    except ValueError as error:
+        raise UserError(f"{key} cannot be compared: its predictions cannot be right: {error}") from None
+
+
+def _beside(folders: Sequence[str], place: str, models: str | list[str] | None) -> tuple[str, dict[str, Any]]:
+    """What folders hold beside published results, as text and in JSON's types."""
+    from evaluate import beside  # here, with what fetches files: it loads slowly
+    from tasks.published import read
+
+    own = {name: results_in(Path(folder)) for name, folder in zip("AB", folders, strict=False)}
+    found = beside.beside(own, read(place), models)
+    return beside.report(found), beside.as_json(found)
 
 
 def compare(a: Path, b: Path) -> Comparison:
@@ -167,11 +228,16 @@ def compare_task(key: str, a: tuple[Path, ResultLine], b: tuple[Path, ResultLine
         raise IncomparableError("not a task that is known here")
     if task.main_metric is None:
         raise IncomparableError("the task has no main metric")
+    first, second = _tables(a, b)
+    return difference_of(task, _statistic("A", task, first), _statistic("B", task, second))
+
+
+def _tables(a: tuple[Path, ResultLine], b: tuple[Path, ResultLine]) -> tuple[pa.Table, pa.Table]:
+    """The predictions of two results of one task, the same sample in the same row; raises as `compare_task` does."""
     first, second = _stored("A", *a), _stored("B", *b)
     if a[1].data_digest != b[1].data_digest:
         raise IncomparableError("A and B were scored on different data (data_digest)")
-    first, second = paired(first, second)
-    return difference_of(task, _statistic("A", task, first), _statistic("B", task, second))
+    return paired(first, second)
 
 
 def paired(a: pa.Table, b: pa.Table) -> tuple[pa.Table, pa.Table]:
