@@ -321,16 +321,21 @@ def with_verdicts(differences: Sequence[Difference]) -> list[Difference]:
 
 
 def overall(differences: Sequence[Difference]) -> list[Overall]:
-    """The mean over the tasks of each suite of which any was compared.
+    """The mean over the tasks of each suite of which any was compared; of `extra`, whose metrics are of many kinds, one
+    over the tasks of each metric that several have.
 
     Tasks are taken for independent samples, so the standard error is sqrt(sum of squares) / tasks.
     """
     rows = []
-    for suite in dict.fromkeys(load_tasks()[one.key].suite for one in differences):
-        inside = [one for one in differences if load_tasks()[one.key].suite == suite]
+    suites = [(load_tasks()[one.key].suite, one) for one in differences]
+    kinds = [(suite, one.metric if suite == "extra" else "") for suite, one in suites]
+    for suite, metric in dict.fromkeys(kinds):
+        inside = [one for one, kind in zip(differences, kinds, strict=True) if kind == (suite, metric)]
         count = len(inside)
-        label = "" if suite == "main" else f"{suite} "
-        complete = {one.key for one in inside} == set(members(suite)["average"])
+        if metric and count == 1:
+            continue  # its row says the same
+        label = "" if suite == "main" else f"{suite} {metric} ".replace("  ", " ")
+        complete = {one.key for one in inside} == set(members(suite).get("average", ()))
         name = f"{label}average" if complete else f"mean over the {count} comparable {label}tasks that both have"
         a, b = (math.fsum(values) / count for values in zip(*((one.a, one.b) for one in inside), strict=True))
         difference = math.fsum(one.difference for one in inside) / count

@@ -1,13 +1,16 @@
-"""A picture of what a model sees: held-out images with the captions it ranks first, right ones green, wrong ones red.
+"""A picture of what a model sees: held-out images with the captions it ranks first, or the class it chooses, right ones
+green, wrong ones red.
 
-python -m evaluate.contact_sheet run=runs/<name> task=<retrieval task> [data=<evalsets>]
+python -m evaluate.contact_sheet run=runs/<name> task=<task> [data=<evalsets>]
+python -m evaluate.contact_sheet run=runs/<name> against=runs/<other> task=<task of classification> [data=<evalsets>]
 
 Needs the stored predictions of the task and no model. The images are drawn at random with a fixed seed, so neither
-good nor bad ones are picked.
+good nor bad ones are picked; with `against=` they are those on which two models differ most.
 """
 
 import io
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,8 +25,12 @@ from poolbench.files import atomic
 from poolbench.options import option, output, source
 from poolbench.shards.pictures import rgb
 
+from evaluate.compare import differing
 from evaluate.config import data_folder
-from tasks.readers import Example, open_data, read_examples
+from evaluate.disagreements import Said
+from tasks.examples import Example
+from tasks.languages import open_task
+from tasks.readers import TaskData, read_examples
 from tasks.registry import select
 from tasks.results import predictions_path
 
@@ -36,6 +43,8 @@ FONT_SIZE = 13
 SEED = 0
 RIGHT, WRONG, TRUTH = (0, 110, 40), (185, 20, 20), (90, 90, 90)
 FRAME, PAPER = (215, 215, 215), (255, 255, 255)
+Lines = list[tuple[str, tuple[int, int, int]]]  # of text, each in its colour
+_COLUMNS = (["key", "captions", "text_rank", "best_caption", "top_captions"], ["key", "label", "prediction"])
 
 
 @dataclass
@@ -44,7 +53,8 @@ class SheetOptions:
 
     run: str = output("folder of a run, or of other results")
     data: str | None = source("folder of the evaluation sets; null: the embedded ones", None)
-    task: str = option("a retrieval task")
+    task: str = option("a task of retrieval or classification")
+    against: str | None = source("another run: draw the samples on which the two differ most", None)
     count: int = option("pictures", 42)
     out: str | None = output("file, a PNG; null: contact_sheet.png in the run", None)
 
@@ -53,7 +63,7 @@ class Cell(NamedTuple):
     """A picture of the sheet and the lines of text below it, each in its colour."""
 
     image: Image.Image
-    lines: list[tuple[str, tuple[int, int, int]]]
+    lines: Lines
 
 
 def write(options: SheetOptions) -> None:
@@ -64,60 +74,106 @@ def write(options: SheetOptions) -> None:
     """
     if options.count < 1:
         raise UserError(f"count={options.count}: at least 1")
-    rows = sampled(predictions_path(Path(options.run), options.task), options.count)
-    folder = data_folder(options.data, select([options.task])[0].suite)
-    images = read_images(options.task, folder, {row["key"] for row in rows})
+    task = select([options.task])[0]
+    data = open_task(task, data_folder(options.data, task.suite))
+    keys, cells, said = _of_two(options, data) if options.against is not None else _of_one(options, data)
+    images = read_images(data, set(keys))
     path = Path(options.run) / "contact_sheet.png" if options.out is None else Path(options.out)
     with atomic(path, "wb") as file:
-        draw([cell_of(row, images[row["key"]]) for row in rows]).save(file, "PNG")
-    hits = sum(row["text_rank"] == 1 for row in rows)
-    print(f"{path}: {len(rows)} pictures, the first caption is right for {hits}")
+        draw([Cell(images[key], lines) for key, lines in zip(keys, cells, strict=True)]).save(file, "PNG")
+    print(f"{path}: {said}")
+
+
+def _of_one(options: SheetOptions, data: TaskData) -> tuple[list[str], list[Lines], str]:
+    """Keys of the pictures, the lines below each, and what is said of them all."""
+    rows = sampled(predictions_path(Path(options.run), options.task), options.count)
+    keys = [row["key"] for row in rows]
+    if "text_rank" in rows[0]:
+        hits = sum(row["text_rank"] == 1 for row in rows)
+        return keys, [lines_of(row) for row in rows], f"{len(rows)} pictures, the first caption is right for {hits}"
+    hits = sum(row["prediction"] == row["label"] for row in rows)
+    lines = [_class_lines(row["label"], [("", Said(row["prediction"], row.get("confidence")))], data) for row in rows]
+    return keys, lines, f"{len(rows)} pictures, the class is right for {hits}"
+
+
+def _of_two(options: SheetOptions, data: TaskData) -> tuple[list[str], list[Lines], str]:
+    """The same of the samples on which two models differ most: of each model the class and how sure it is."""
+    assert options.against is not None
+    found = differing(options.task, Path(options.run), Path(options.against), options.count)
+    if not found.samples:
+        raise UserError(f"{options.run} and {options.against} have the same samples of {options.task} right")
+    lines = [_class_lines(one.label, [("A: ", one.a), ("B: ", one.b)], data) for one in found.samples]
+    differ = found.only_a + found.only_b
+    said = f"{len(lines)} of {differ} pictures that one has right, {found.only_a} A, {found.only_b} B"
+    return [one.key for one in found.samples], lines, said
+
+
+def _class_lines(label: int, said: Sequence[tuple[str, Said]], data: TaskData) -> Lines:
+    """What each model says, in its colour; below, where one is wrong, what is right."""
+    lines = []
+    for name, (prediction, confidence) in said:
+        sure = "" if confidence is None else f"{confidence:.2f} "  # before the name, which may be too long
+        lines.append((f"{name}{sure}{_class(prediction, data)}", RIGHT if prediction == label else WRONG))
+    if any(one.prediction != label for _, one in said):
+        lines.append((f"right: {_class(label, data)}", TRUTH))
+    return lines
+
+
+def _class(index: int, data: TaskData) -> str:
+    """The name of a class.
+
+    Raises:
+        UserError: the data have fewer.
+    """
+    if index >= len(data.classnames):
+        raise UserError(f"{data.folder} has no class {index}: the predictions are of other data; evaluate again")
+    return data.classnames[index]
 
 
 def sampled(path: Path, count: int) -> list[dict[str, Any]]:
     """`count` rows of a predictions file at random, or all where there are fewer; the same ones every time.
 
     Raises:
-        UserError: the file does not exist or is not of a retrieval task.
+        UserError: the file does not exist or is of neither a retrieval task nor one of classification.
     """
-    columns = ["key", "captions", "text_rank", "best_caption", "top_captions"]
     try:
         table = pq.read_table(path)
     except (FileNotFoundError, pa.ArrowException):
         raise UserError(f"{path} does not exist; evaluate the task first (python -m evaluate ...)") from None
-    if not set(columns) <= set(table.column_names):
-        raise UserError(f"{path} is not of a retrieval task; choose one with task=")
+    needed = next((needed for needed in _COLUMNS if set(needed) <= set(table.column_names)), None)
+    if needed is None:
+        raise UserError(f"{path} is of neither a retrieval task nor one of classification; choose one with task=")
+    columns = [*needed, *(name for name in ("confidence",) if name in table.column_names)]
     chosen = random.Random(SEED).sample(range(len(table)), min(count, len(table)))
     rows: list[dict[str, Any]] = table.select(columns).take(sorted(chosen)).to_pylist()
     return rows
 
 
-def read_images(key: str, data: Path, keys: set[str]) -> dict[str, Image.Image]:
+def read_images(data: TaskData, keys: set[str]) -> dict[str, Image.Image]:
     """The pictures of the samples `keys` of a task, by key.
 
     Raises:
-        UserError: the task or its folder does not exist, or a picture is not in it.
+        UserError: a picture is not in its folder.
     """
-    task = select([key])[0]
     images: dict[str, Image.Image] = {}
-    for shard in open_data(task, data).shards:
+    for shard in data.shards:
         for item in read_examples(shard, frozenset(), 0):
             if isinstance(item, Example) and item.key in keys:
                 images[item.key] = rgb(Image.open(io.BytesIO(item.image)))
     missing = sorted(keys - set(images))
     if missing:
-        raise UserError(f"{data} has no picture {missing[0]}: the predictions are of other data; evaluate again")
+        raise UserError(f"{data.folder} has no picture {missing[0]}: the predictions are of other data; evaluate again")
     return images
 
 
-def cell_of(row: dict[str, Any], image: Image.Image) -> Cell:
+def lines_of(row: dict[str, Any]) -> Lines:
     """The model's captions in their order; below them, where the first is wrong, the first right one."""
     right = set(row["captions"])
     captions = row["top_captions"]
     lines = [(caption, RIGHT if caption in right else WRONG) for caption in captions]
     if captions[0] not in right:
         lines.append((f"right at #{row['text_rank']}: {row['best_caption']}", TRUTH))
-    return Cell(image, lines)
+    return lines
 
 
 def draw(cells: list[Cell]) -> Image.Image:

@@ -18,8 +18,9 @@ from evaluate.metrics import standard_error
 from evaluate.metrics.columns import Metrics
 from evaluate.subject import Subject
 from tasks import grade
+from tasks.examples import Bad
 from tasks.names import unlike_known
-from tasks.readers import Bad, TaskData
+from tasks.readers import TaskData
 from tasks.registry import Task
 from tasks.results import (
     FILE,

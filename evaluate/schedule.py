@@ -19,7 +19,8 @@ from evaluate.metrics import metrics
 from evaluate.results import Scored
 from evaluate.share import gathered
 from evaluate.stream import Batch, EvaluationStream, Message, Unit, UnitEnd, UnitFailed, units_of
-from tasks.readers import Bad, TaskData
+from tasks.examples import Bad
+from tasks.readers import TaskData
 from tasks.registry import Task
 
 

@@ -4,6 +4,7 @@ A unit of work is one shard of one task. Units are dealt round-robin to the work
 gives Batches and then one UnitEnd or UnitFailed.
 """
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,8 @@ from poolbench.errors import UserError, described
 from poolbench.files import digest_file
 
 from evaluate.cache import Cache, Entry
-from tasks.readers import Bad, Example, Puzzle, TaskData, read_examples
+from tasks.examples import Bad, Example, Puzzle, counts
+from tasks.readers import TaskData, read_examples
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,8 @@ class Batch(NamedTuple):
     """Samples of one unit, in order.
 
     `pictures` uint8 [n, 3, h, w], or float32 [n, d] where they are `embedded` already; `labels` int64 [n] (-1 where
-    not needed), `captions` one tuple a sample, `metadata` int64 [n, fields].
+    not needed), `captions` one tuple a sample, `metadata` int64 [n, fields], `digests` the SHA-256 of each encoded
+    picture where "digest" is needed.
     """
 
     task: str
@@ -47,6 +50,7 @@ class Batch(NamedTuple):
     labels: torch.Tensor
     captions: list[tuple[str, ...]]
     metadata: torch.Tensor
+    digests: tuple[bytes, ...] = ()
 
 
 class UnitEnd(NamedTuple):
@@ -133,7 +137,8 @@ class EvaluationStream(IterableDataset[Message]):
                 undecodable[str(position)] = found
                 reader.bad.append(Bad(shard, example.key, found))
                 continue
-            samples.append((example._replace(image=b""), found))
+            digest = hashlib.sha256(example.image).digest() if "digest" in unit.needs else b""
+            samples.append((example._replace(image=digest), found))
             if len(samples) == self._batch_size:
                 yield _batch(unit, samples, entry is not None)
                 samples = []
@@ -179,7 +184,6 @@ class _Reader:
     def __iter__(self) -> Iterator[tuple[str, Example]]:
         unit, left = self.unit, self.unit.limit
         seen: dict[str, str] = {}
-        counted = Puzzle if "puzzles" in unit.needs else Example
         for path in unit.paths:
             if left == 0:
                 return
@@ -191,7 +195,7 @@ class _Reader:
                     self.puzzles.append(item)
                 else:
                     self.bad.append(item)
-                if left is not None and isinstance(item, counted | Bad):
+                if left is not None and counts(item, unit.needs):
                     left -= 1  # a bad sample takes its place among the first ones
                     if left == 0:
                         return
@@ -233,4 +237,5 @@ def _batch(unit: Unit, samples: Sequence[tuple[Example, torch.Tensor]], embedded
         torch.tensor([example.label for example in examples]),
         [example.captions for example in examples],
         torch.from_numpy(np.stack([example.metadata for example in examples])),
+        tuple(example.image for example in examples) if "digest" in unit.needs else (),
     )

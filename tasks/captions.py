@@ -15,14 +15,15 @@ from tqdm import tqdm
 
 from poolbench.errors import UserError, nearest
 from poolbench.files import append_line, atomic, claimed, digest_bytes, digest_json, files_in, read_lines
-from poolbench.shards.pictures import decoding, opened
+from poolbench.shards.pictures import EXTENSIONS, decoding, opened
 from poolbench.shards.samples import Problem, commonest
 from poolbench.shards.writer import SampleWriter
 from poolbench.uids import uid_of
 
-from tasks.datasets import EXTENSIONS
+from tasks.examples import Bad, Example
 from tasks.export import SHARD_BYTES, SHARD_SAMPLES
-from tasks.readers import Bad, Example, TaskData, folder_of, open_labelled, read_examples
+from tasks.languages import prompted
+from tasks.readers import TaskData, folder_of, open_labelled, read_examples
 from tasks.registry import load_tasks
 
 RECORD = "captions.jsonl"
@@ -55,16 +56,18 @@ class Written:
 def labelled(task: str, root: Path | None, split: str) -> TaskData:
     """The set that `task` names: a key, whose folder lies below `root`, or a folder, there or by itself.
 
+    Class names and templates are in the language of the task.
+
     Raises:
         UserError: there is no such set or split, or its samples have no labels.
     """
     folder = _folder(task, root)
     if not (folder / split).is_dir():
-        there = sorted(path.parent.name for path in folder.glob("*/nshards.txt"))
-        raise UserError(
-            f"{folder} has no split {split}, only {there}; python -m tasks export ... split={split} writes one"
-        )
-    return open_labelled(folder, split)
+        there = ", ".join(sorted(path.parent.name for path in folder.glob("*/nshards.txt")))
+        other = f"only {there}" if there else "nor any other"
+        raise UserError(f"{folder} has no split {split}, {other}; python -m tasks export ... split={split} writes one")
+    data, tasks = open_labelled(folder, split), load_tasks()
+    return prompted(tasks[task], data) if task in tasks else data
 
 
 def write(data: TaskData, wording: Wording, out: Path) -> Written:

@@ -18,6 +18,7 @@ from poolbench.files import digest_file, read_json, write_json
 from poolbench.hub import STAGING, File, FullDiskError, Repository, fetch
 
 from tasks.lock import pinned
+from tasks.readers import TRAIN
 from tasks.registry import Task
 from tasks.repository import repository
 
@@ -34,12 +35,13 @@ class _StoppedError(Exception):
     """The download was given up while a file was on its way."""
 
 
-def download(tasks: Sequence[Task], root: Path, *, jobs: int, offline: bool) -> dict[str, str]:
+def download(tasks: Sequence[Task], root: Path, *, jobs: int, offline: bool, train: bool = False) -> dict[str, str]:
     """Bring what is missing or wrong of the data of `tasks` below `root`; print a line for each task that is whole.
 
     Args:
         jobs: files that are fetched at a time.
         offline: fetch and write nothing, only tell what is missing.
+        train: the training splits, too, where the repositories have them.
 
     Returns:
         Task key -> why its data are not whole.
@@ -52,7 +54,7 @@ def download(tasks: Sequence[Task], root: Path, *, jobs: int, offline: bool) -> 
     with contextlib.ExitStack() as claims:
         for task in tasks:
             try:
-                source = _source(task, root, offline)
+                source = _source(task, root, offline, train)
                 if not offline:
                     claims.enter_context(_claimed(root / task.folder))
                 sources[task.key] = source
@@ -65,21 +67,40 @@ def download(tasks: Sequence[Task], root: Path, *, jobs: int, offline: bool) -> 
             if task.key not in problems:
                 if not offline:
                     _record(root / task.folder, sources[task.key])
-                print(_summary(task, sources[task.key]), flush=True)
+                print(_summary(task, sources[task.key], train), flush=True)
     return problems
 
 
-def _source(task: Task, root: Path, offline: bool) -> Repository:
+def _source(task: Task, root: Path, offline: bool, train: bool) -> Repository:
     """What the task's folder has to hold: as locked, else as the Hub says now, or offline as it said then.
+
+    Training splits are not locked; they are those of the locked commit.
 
     Raises:
         UserError: offline, and neither tells.
     """
     locked = pinned(task.key)
-    if locked is not None:
+    if locked is not None and not train:
         return Repository(locked.repo, locked.revision, locked.licence, locked.files)
-    if not offline:
-        return repository(task)
+    if offline:
+        found = _recorded(task, root)
+    else:
+        found = repository(task, train=train, revision=None if locked is None else locked.revision)
+    training = [file for file in found.files if _trains(file)] if train else []
+    tested = [file for file in found.files if not _trains(file)] if locked is None else locked.files
+    return replace(found, files=(*tested, *training))
+
+
+def _trains(file: File) -> bool:
+    return file.name.startswith(f"{TRAIN}/")
+
+
+def _recorded(task: Task, root: Path) -> Repository:
+    """What the last download into the task's folder was told by the Hub.
+
+    Raises:
+        UserError: there was none.
+    """
     path = root / task.folder / SOURCE
     if not path.is_file():
         raise UserError(f"{path.parent} holds no finished download ({SOURCE}), and offline none is fetched")
@@ -218,10 +239,12 @@ def _record(folder: Path, repository: Repository) -> None:
     write_json(folder / SOURCE, asdict(replace(repository, files=files)))
 
 
-def _summary(task: Task, repository: Repository) -> str:
+def _summary(task: Task, repository: Repository, train: bool) -> str:
     size = _bytes(sum(file.size for file in repository.files))
     state = "pinned" if pinned(task.key) else "not pinned"
-    return f"{task.key}: {len(repository.files)} files, {size}, {repository.repo} at {repository.commit[:12]}, {state}"
+    split = ", no training split there" if train and not any(map(_trains, repository.files)) else ""
+    where = f"{repository.repo} at {repository.commit[:12]}"
+    return f"{task.key}: {len(repository.files)} files, {size}, {where}, {state}{split}"
 
 
 def _bytes(count: int) -> str:

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 
 from poolbench.text import aligned
 
+from tasks.fast import NAME as FAST
+from tasks.fast import fast
 from tasks.registry import Task
 
-_HEADINGS = ("key", "name", "kind", "samples", "classes", "metric", "groups", "data")
+_HEADINGS = ("key", "name", "suite", "kind", "samples", "classes", "metric", "groups", "data")
 _NUMBERS = ("samples", "classes")
 
 
@@ -19,10 +21,11 @@ def _row(task: Task) -> tuple[str, ...]:
     return (
         task.key,
         task.name,
+        task.suite,
         task.kind,
         str(task.samples),
         "-" if task.classes is None else str(task.classes),
         task.main_metric or "-",
-        ",".join(task.groups),
+        ",".join([*task.groups, *([FAST] if task.key in fast().tasks else [])]),
         str(task.source),
     )

@@ -58,10 +58,7 @@ def pinned(key: str) -> Locked | None:
     Raises:
         UserError: a lock file is damaged, or the one that POOLBENCH_LOCK names does not exist.
     """
-    file = lock_file()
-    if file is not PATH and not file.exists():
-        raise UserError(f"POOLBENCH_LOCK={file} does not exist; python -m tasks lock writes it")
-    return load_lock(file).get(key) or load_lock(DEMO).get(key)
+    return _main(os.environ.get("POOLBENCH_LOCK")).get(key) or load_lock(DEMO).get(key)
 
 
 def is_pinned(key: str, data_digest: str) -> bool | None:
@@ -81,6 +78,15 @@ def why_unpinned() -> str:
     file = lock_file()
     missing = f"the lock file {file.name} does not name them" if file.exists() else "there is no lock file"
     return f"{missing}; python -m tasks lock pins them"
+
+
+@cache
+def _main(named: str | None) -> Mapping[str, Locked]:
+    """The lock file of the main suite; `named` is what POOLBENCH_LOCK names. Asked for thousands of times a board."""
+    file = lock_file()
+    if named and not file.exists():
+        raise UserError(f"POOLBENCH_LOCK={file} does not exist; python -m tasks lock writes it")
+    return load_lock(file)
 
 
 @cache
@@ -124,6 +130,7 @@ def lock(tasks: Sequence[Task], path: Path, data: Path | None = None) -> dict[st
         origin = {"created": datetime.now(UTC).isoformat(timespec="seconds"), "endpoint": endpoint()}
         write_json(path, {"version": VERSION, **(origin if data is None else {}), "tasks": entries})
         load_lock.cache_clear()
+        _main.cache_clear()
     return problems
 
 

@@ -28,7 +28,7 @@ Names = tuple[str, ...]
 Lists = dict[str, dict[str, Names]]  # task key -> "classnames" and "templates" -> the lines
 
 _FILES = {"classnames": CLASSNAMES, "templates": TEMPLATES}
-_IMAGENETS = ("imagenet1k", "imagenet_sketch", "imagenetv2", "imagenet-a", "imagenet-o", "imagenet-r")
+IMAGENETS = ("imagenet1k", "imagenet_sketch", "imagenetv2", "imagenet-a", "imagenet-o", "imagenet-r")
 # clip_benchmark's lists by task, where its exporter took the names from them. Others come from torchvision or TFDS.
 _CLASSNAMES = {
     "country211": "country211",
@@ -46,9 +46,9 @@ _CLASSNAMES = {
 _TEMPLATES = {
     **{key: name for key, name in _CLASSNAMES.items() if key != "vtab/caltech101"},
     **{key: key for key in ("cars", "cifar10", "fgvc_aircraft", "food101", "renderedsst2", "stl10", "sun397")},
-    "voc2007": "voc2007",
+    **{key: key for key in ("voc2007", "voc2007_multilabel")},
     **{f"vtab/{name}": name for name in ("caltech101", "cifar100", "dtd", "flowers", "resisc45")},
-    **dict.fromkeys((*_IMAGENETS, "objectnet"), "imagenet1k"),
+    **dict.fromkeys((*IMAGENETS, "objectnet"), "imagenet1k"),
 }
 
 
@@ -94,16 +94,25 @@ def packaged() -> Lists:
         return {}
     names = read_packaged(folder / "en_classnames.json")
     prompts = read_packaged(folder / "en_zeroshot_classification_templates.json")
-    builder = _literals(folder / "builder.py")
     lists: Lists = {key: {"templates": tuple(prompts[name])} for key, name in _TEMPLATES.items()}
     for key, name in _CLASSNAMES.items():
         lists[key]["classnames"] = tuple(names[name])
-    lists["voc2007"]["classnames"] = tuple(_literals(folder / "voc2007.py")["object_categories"])
-    for key in _IMAGENETS:
-        kept = builder.get(f"{key.replace('-', '_')}_wnids")
-        pairs = zip(names["imagenet1k"], builder["all_imagenet_wordnet_ids"], strict=True)
-        lists[key]["classnames"] = tuple(name for name, wnid in pairs if kept is None or wnid in kept)
+    for key in ("voc2007", "voc2007_multilabel"):
+        lists[key]["classnames"] = tuple(_literals(folder / "voc2007.py")["object_categories"])
+    for key in IMAGENETS:
+        kept = imagenet_places(key)
+        numbered = enumerate(names["imagenet1k"])
+        lists[key]["classnames"] = tuple(name for place, name in numbered if kept is None or place in kept)
     return lists
+
+
+@cache
+def imagenet_places(key: str) -> frozenset[int] | None:
+    """Which of ImageNet's 1,000 classes one of IMAGENETS has, None for all."""
+    builder = _literals(data_folder() / "builder.py")
+    wnids = builder.get(f"{key.replace('-', '_')}_wnids")
+    every = builder["all_imagenet_wordnet_ids"]
+    return None if wnids is None else frozenset(place for place, wnid in enumerate(every) if wnid in wnids)
 
 
 def data_folder() -> Traversable:

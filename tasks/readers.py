@@ -9,65 +9,44 @@ or the rest of one shard is yielded as Bad, so that the caller can count and lis
 """
 
 import io
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from poolbench.errors import UserError
-from poolbench.files import digest_bytes, digest_file, digest_json, files_in
+from poolbench.files import digest_file, digest_json, files_in
+from poolbench.shards import parquet
 from poolbench.shards.samples import Problem, Sample, held, read_shard
 
-from tasks import parquet
+from tasks.examples import Bad, Example, Puzzle, checked_choices
 from tasks.registry import Task
+from tasks.tables import read_captioned, read_labelled, read_pairs, read_puzzles
 
 IMAGE_EXTENSIONS = ("webp", "png", "jpg", "jpeg")  # the first one that a sample has is its image
 CLASSNAMES = "classnames.txt"
 TEMPLATES = "zeroshot_classification_templates.txt"
 DATASET_TYPE = "dataset_type.txt"
+# Kind -> what dataset_type.txt has to say; clip_benchmark knows no other word for captions than "retrieval". For other
+# kinds it may say anything else, or be missing.
+DATASET_TYPES: dict[str, tuple[str, ...]] = {
+    "retrieval": ("retrieval",),
+    "caption_selection": ("caption_selection", "retrieval"),
+    "winoground": ("winoground",),
+    "multilabel": ("multilabel",),
+}
+_CAPTIONED = frozenset({"retrieval", "caption_selection", "winoground"})
+TABLED = frozenset({*DATASET_TYPES, "winogavil"})  # kinds that are read from parquet files, too
 NSHARDS = "test/nshards.txt"
+TRAIN = "train"  # the folder of a training split, beside test/
 
 
 class MissingDataError(UserError):
     """The task's folder does not exist. It need not, where only some tasks were downloaded."""
-
-
-class Example(NamedTuple):
-    """One sample: the compressed picture and what was asked for with `needs`.
-
-    `label` is -1, `captions` and `metadata` are empty where they were not asked for. `metadata` is an int64 vector.
-    """
-
-    key: str
-    image: bytes
-    label: int
-    captions: tuple[str, ...]
-    metadata: npt.NDArray[np.int64]
-
-
-class Puzzle(NamedTuple):
-    """One instance of WinoGAViL: which of the pictures go with the cue?
-
-    `pictures` are the keys of the Examples that hold the candidates' pictures, `names` what they are called, `right`
-    which of them are associated with the cue; all three of one length.
-    """
-
-    key: str
-    cue: str
-    pictures: tuple[str, ...]
-    names: tuple[str, ...]
-    right: tuple[bool, ...]
-
-
-class Bad(NamedTuple):
-    """A sample that cannot be used, or with an empty key a whole rest of a shard. `shard` is the file's name."""
-
-    shard: str
-    key: str
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -117,32 +96,39 @@ def open_data(task: Task, root: Path) -> TaskData:
         UserError: the folder lacks a file, has fewer shards than it says, or is of another kind than the task.
     """
     folder = folder_of(task, root)
-    retrieval = task.kind == "retrieval"
     tables = tuple(files_in(folder, "*.parquet"))
     if task.kind == "winogavil" and not tables:
         raise UserError(f"{folder} holds no parquet file, which is what {task.key} is read from")
     if tables and (task.kind == "winogavil" or not (folder / NSHARDS).is_file()):
-        if not retrieval and task.kind != "winogavil":
-            raise UserError(f"{folder} holds parquet files, but {task.key} is read from webdataset shards")
-        return TaskData(folder, (), tables)
+        return _open_tables(folder, tables, task)
     shards, surplus = _tars(folder)
     texts = [folder / NSHARDS]
     declared = "classification"
     if (folder / DATASET_TYPE).is_file():
         texts.append(folder / DATASET_TYPE)
         declared = _text(folder / DATASET_TYPE).strip().lower()
-    if (declared == "retrieval") != retrieval:
-        raise UserError(f"{folder / DATASET_TYPE} has to say 'retrieval' for a retrieval task and only there")
-    if retrieval:
+    _check_type(folder, declared, task)
+    if task.kind in _CAPTIONED:
         return TaskData(folder, tuple(texts), shards, surplus=surplus)
     return TaskData(
         folder,
         (*texts, folder / CLASSNAMES, folder / TEMPLATES),
         shards,
-        _lines(folder / CLASSNAMES),
-        _templates(folder / TEMPLATES),
+        classnames_of(folder),
+        templates_of(folder),
         surplus,
     )
+
+
+def _open_tables(folder: Path, tables: tuple[Path, ...], task: Task) -> TaskData:
+    """A folder of parquet files."""
+    if task.kind not in TABLED:
+        raise UserError(f"{folder} holds parquet files, but {task.key} is read from webdataset shards")
+    shards = parquet.of_test(folder, tables)
+    if task.kind != "multilabel":
+        return TaskData(folder, (), shards)
+    texts = folder / CLASSNAMES, folder / TEMPLATES
+    return TaskData(folder, texts, shards, classnames_of(folder), templates_of(folder))
 
 
 def open_labelled(folder: Path, split: str) -> TaskData:
@@ -151,10 +137,12 @@ def open_labelled(folder: Path, split: str) -> TaskData:
     Raises:
         UserError: the folder lacks a file, has fewer shards than it says, or holds captions.
     """
-    if (folder / DATASET_TYPE).is_file() and _text(folder / DATASET_TYPE).strip().lower() == "retrieval":
-        raise UserError(f"{folder} holds pictures with captions, not with labels")
+    declared = _text(folder / DATASET_TYPE).strip().lower() if (folder / DATASET_TYPE).is_file() else ""
+    if declared in DATASET_TYPES:
+        held_there = "captions, not with labels" if declared in _CAPTIONED else "several labels, not with one"
+        raise UserError(f"{folder} holds pictures with {held_there}")
     texts = folder / CLASSNAMES, folder / TEMPLATES
-    names, templates = _lines(texts[0]), _templates(texts[1])
+    names, templates = classnames_of(folder), templates_of(folder)
     shards, surplus = _tars(folder, split)
     return TaskData(folder, texts, shards, names, templates, surplus)
 
@@ -169,15 +157,15 @@ def read_examples(
 
     Args:
         path: the shard.
-        needs: which of "label", "captions", "metadata" every sample has to bring, or "puzzles".
-        classes: labels have to lie in 0 .. classes-1 (looked at only where "label" is needed).
+        needs: what every sample has to bring: "label", "captions", "choices", "labels", "metadata"; "pairs"; "puzzles".
+        classes: labels have to lie in 0 .. classes-1 (looked at only where "label" or "labels" are needed).
         seen: the pictures of puzzles that an earlier file gave, by the SHA-256 of their bytes; new ones are added.
 
     Raises:
         UserError: something that is needed is missing from a sample or cannot be understood.
     """
     if path.suffix == ".parquet":
-        yield from _read_puzzles(path, {} if seen is None else seen) if "puzzles" in needs else _read_pairs(path)
+        yield from _read_table(path, needs, {} if seen is None else seen)
         return
     cut_off = False
     for item in read_shard(str(path)):
@@ -186,7 +174,7 @@ def read_examples(
             yield Bad(path.name, item.key, item.reason)
             continue
         try:
-            yield _example(path.name, item, needs, classes)
+            yield from _pair(path.name, item) if "pairs" in needs else [_example(path.name, item, needs, classes)]
         except UserError as error:
             if not cut_off:
                 raise
@@ -205,6 +193,51 @@ def folder_of(task: Task, root: Path) -> Path:
         if (root / name).is_dir():
             return root / name
     raise MissingDataError(f"{root / task.folder} does not exist")
+
+
+def classnames_of(folder: Path) -> tuple[str, ...]:
+    """The class names of a folder in the tasks' layout.
+
+    Raises:
+        UserError: it has no such file, or an empty one.
+    """
+    return _lines(folder / CLASSNAMES)
+
+
+def templates_of(folder: Path) -> tuple[str, ...]:
+    """The templates of a folder in the tasks' layout.
+
+    Raises:
+        UserError: it has no such file, or one with a line without "{c}".
+    """
+    path = folder / TEMPLATES
+    templates = _lines(path)
+    for number, template in enumerate(templates, start=1):
+        if "{c}" not in template:
+            raise UserError(f"{path}, line {number}, has no {{c}} for the class name")
+    return templates
+
+
+def _read_table(path: Path, needs: frozenset[str], seen: dict[str, str]) -> Iterator[Example | Puzzle | Bad]:
+    if "puzzles" in needs:
+        return read_puzzles(path, seen)
+    if "pairs" in needs:
+        return read_pairs(path)
+    if "labels" in needs:
+        return read_labelled(path, classnames_of(path.parent))
+    return read_captioned(path, "choices" in needs)
+
+
+def _check_type(folder: Path, declared: str, task: Task) -> None:
+    """Raise UserError where dataset_type.txt speaks of another kind than the task's."""
+    allowed = DATASET_TYPES.get(task.kind)
+    path = folder / DATASET_TYPE
+    if allowed is None:
+        if any(declared in words for words in DATASET_TYPES.values()):
+            raise UserError(f"{path} says {declared!r}, but {task.key} is of the kind {task.kind}")
+    elif declared not in allowed:
+        words = " or ".join(map(repr, allowed))
+        raise UserError(f"{path} has to say {words} for a {task.kind} task such as {task.key}")
 
 
 def _tars(folder: Path, split: str = "test") -> tuple[tuple[Path, ...], tuple[str, ...]]:
@@ -239,19 +272,14 @@ def _lines(path: Path) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def _templates(path: Path) -> tuple[str, ...]:
-    templates = _lines(path)
-    for number, template in enumerate(templates, start=1):
-        if "{c}" not in template:
-            raise UserError(f"{path}, line {number}, has no {{c}} for the class name")
-    return templates
-
-
 def _example(shard: str, sample: Sample, needs: frozenset[str], classes: int) -> Example | Bad:
     image = sample.first_of(IMAGE_EXTENSIONS)
     label = _label(shard, sample, classes) if "label" in needs else -1
     captions = _captions(shard, sample) if "captions" in needs else ()
+    if "choices" in needs:
+        captions, label = _choices(shard, sample)
     metadata = _metadata(shard, sample) if "metadata" in needs else np.empty(0, np.int64)
+    metadata = _labels(shard, sample, classes) if "labels" in needs else metadata
     if image is None:
         return Bad(shard, sample.key, f"no picture (.{', .'.join(IMAGE_EXTENSIONS)}): {held(sample.members)}")
     return Example(sample.key, image, label, captions, metadata)
@@ -277,70 +305,68 @@ def _captions(shard: str, sample: Sample) -> tuple[str, ...]:
     return captions
 
 
-def _metadata(shard: str, sample: Sample) -> npt.NDArray[np.int64]:
-    data = _member(shard, sample, "npy")
+def _choices(shard: str, sample: Sample) -> tuple[tuple[str, ...], int]:
+    """Captions to choose among, and which is right: a line of `.txt` each, the first being right, or of `.json`
+    `captions` and, where it is not the first, the place `right` from 0."""
+    name = f"{shard}: {sample.key}"
+    if "json" not in sample.members:
+        text = _member(shard, sample, "txt").decode("utf-8", "replace")
+        return checked_choices(f"{name}.txt", [line.strip() for line in text.splitlines()], 0)
     try:
-        vector = np.load(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise UserError(f"{shard}: {sample.key}.npy is not a NumPy array: {error}") from None
+        record = json.loads(sample.members["json"])
+    except ValueError as error:  # UnicodeDecodeError among them
+        raise UserError(f"{name}.json is not JSON: {error}") from None
+    captions = record.get("captions") if isinstance(record, dict) else None
+    if not isinstance(captions, list) or not all(isinstance(one, str) for one in captions):
+        raise UserError(f"{name}.json has no list of texts 'captions'")
+    return checked_choices(f"{name}.json", [caption.strip() for caption in captions], record.get("right", 0))
+
+
+def _pair(shard: str, sample: Sample) -> Iterator[Example | Bad]:
+    """Two pictures, `.0.<extension>` and `.1.<extension>`, and the caption of each on the lines of `.txt`."""
+    text = _member(shard, sample, "txt").decode("utf-8", "replace")
+    captions = tuple(line.strip() for line in text.splitlines())
+    if len(captions) != 2 or not all(captions):
+        raise UserError(f"{shard}: {sample.key}.txt has to hold two captions, one a line, not {len(captions)} lines")
+    pictures = [sample.first_of([f"{place}.{one}" for one in IMAGE_EXTENSIONS]) for place in range(2)]
+    for place, image in enumerate(pictures):
+        if image is None:
+            wanted = f".{place}.{f', .{place}.'.join(IMAGE_EXTENSIONS)}"
+            yield Bad(shard, sample.key, f"no picture ({wanted}): {held(sample.members)}")
+            return
+    for place, image in enumerate(pictures):
+        yield Example(f"{sample.key}/{place}", image or b"", place, captions, np.empty(0, np.int64))
+
+
+def _labels(shard: str, sample: Sample, classes: int) -> npt.NDArray[np.int64]:
+    """Which of several labels a sample has: `.npy` with 1 or 0 for each class, of whatever type."""
+    vector, name = _array(shard, sample), f"{shard}: {sample.key}.npy"
+    if vector.shape != (classes,):
+        raise UserError(f"{name} is of the shape {vector.shape}, but there are {classes} class names")
+    if not np.isin(vector, (0, 1)).all():
+        raise UserError(f"{name} holds something else than 1 and 0 for the classes that a sample has and has not")
+    return np.asarray(vector, np.int64)
+
+
+def _metadata(shard: str, sample: Sample) -> npt.NDArray[np.int64]:
+    vector = _array(shard, sample)
     if vector.ndim != 1 or not np.issubdtype(vector.dtype, np.integer):
         raise UserError(f"{shard}: {sample.key}.npy is not a vector of integers")
     return np.asarray(vector, np.int64)
+
+
+def _array(shard: str, sample: Sample) -> npt.NDArray[Any]:
+    data = _member(shard, sample, "npy")
+    try:
+        vector: Any = np.load(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise UserError(f"{shard}: {sample.key}.npy is not a NumPy array: {error}") from None
+    if not isinstance(vector, np.ndarray):  # an archive of several
+        raise UserError(f"{shard}: {sample.key}.npy is not a NumPy array")
+    return vector
 
 
 def _member(shard: str, sample: Sample, extension: str) -> bytes:
     if extension not in sample.members:
         raise UserError(f"{shard}: sample {sample.key} has no .{extension}; {held(sample.members)}")
     return sample.members[extension]
-
-
-def _read_pairs(path: Path) -> Iterator[Example | Bad]:
-    """Image-text pairs: a column of pictures, and one of captions or of lists of them, under the names and in the types
-    that published sets have; the Hub's own conversion has `image` {bytes, path} and `caption`."""
-    schema = parquet.schema_of(path)
-    pictures, captions = parquet.column(path, schema, parquet.IMAGES, "pictures"), parquet.caption_columns(path, schema)
-    parquet.check_type(path, schema.field(pictures), parquet.is_picture, "binary, or a struct with binary 'bytes'")
-    for name in captions:
-        parquet.check_type(path, schema.field(name), parquet.is_caption, "text, or a list of text")
-    for row, record in parquet.rows(path, (pictures, *captions)):
-        image, called = parquet.picture(record[pictures])
-        key = called or f"{path.stem}-{row}"
-        texts = tuple(text for column in captions for text in parquet.texts(record[column]))
-        if not texts:
-            raise UserError(f"{path}, row {row}, holds no caption")
-        if not image:
-            named = f", only the path {called}" if called else ""
-            yield Bad(path.name, key, f"no picture in the column {pictures!r}{named}")
-            continue
-        yield Example(key, image, -1, texts, np.empty(0, np.int64))
-
-
-def _read_puzzles(path: Path, seen: dict[str, str]) -> Iterator[Example | Puzzle | Bad]:
-    """WinoGAViL of the Hub's parquet conversion: `cue`, `candidates` and `associations` (lists of names, the second a
-    part of the first) and `candidate_images`, a list of {bytes, path} or of binary."""
-    columns = ("candidate_images", "candidates", "cue", "associations")
-    schema = parquet.schema_of(path)
-    for name in columns:
-        parquet.column(path, schema, (name,), "puzzles")
-    wanted = "a list of binary or of structs with binary 'bytes'"
-    parquet.check_type(path, schema.field(columns[0]), parquet.is_pictures, wanted)
-    for name in columns[1:]:
-        parquet.check_type(path, schema.field(name), parquet.is_caption, "text, or a list of text")
-    for row, record in parquet.rows(path, columns):
-        key = f"{path.stem}-{row}"
-        names = tuple(parquet.texts(record["candidates"], blank=True))
-        images = [parquet.picture(image)[0] for image in record["candidate_images"] or ()]
-        associations = set(parquet.texts(record["associations"], blank=True))
-        right = tuple(name in associations for name in names)
-        cue = " ".join(parquet.texts(record["cue"], blank=True))
-        if len(images) != len(names) or not all(images):
-            yield Bad(path.name, key, f"{sum(map(bool, images))} pictures for {len(names)} candidates")
-        elif not cue.strip() or not any(right):
-            yield Bad(path.name, key, "no cue, or no candidate that goes with it")
-        else:
-            digests = [digest_bytes(image) for image in images]
-            for name, digest, image in zip(names, digests, images, strict=True):
-                if digest not in seen:
-                    seen[digest] = f"{name}-{digest[:16]}"
-                    yield Example(seen[digest], image, -1, (), np.empty(0, np.int64))
-            yield Puzzle(key, cue, tuple(seen[digest] for digest in digests), names, right)

@@ -1,10 +1,12 @@
-"""What the evaluation tasks are: one YAML file a task below tasks/main/ and tasks/demo/, read strictly.
+"""What the evaluation tasks are: one YAML file a task below tasks/main/, extra/ and demo/, read strictly.
 
     from tasks.registry import load_tasks, select
     load_tasks()["vtab/cifar100"].main_metric       # "acc1"
     select(["imagenet_shifts", "wilds/*"])          # groups, keys and globs, in the registry's order
+    select(["fast"])                                # the group of tasks/fast.yaml
 
-The suite `main` holds the 40 tasks of the benchmark, `demo` the tasks of the embedded demonstration data.
+The suite `main` holds the 40 tasks of the benchmark, `extra` tasks of other kinds, which are in no aggregate and on no
+board, and `demo` the tasks of the embedded demonstration data.
 A new task is one new file named after its key ("/" becomes "-").
 """
 
@@ -32,13 +34,43 @@ from poolbench.errors import UserError, nearest
 from poolbench.files import files_in
 from poolbench.validation import first_problem
 
-Suite = Literal["main", "demo"]
-Kind = Literal["classification", "retrieval", "winogavil", "iwildcam", "worst_group", "fmow", "fairness"]
-Group = Literal["imagenet", "imagenet_shifts", "vtab", "other", "retrieval", "wilds", "fairness", "demo"]
+from tasks.fast import NAME as FAST
+from tasks.fast import fast
+
+Suite = Literal["main", "extra", "demo"]
+Kind = Literal[
+    "classification",
+    "retrieval",
+    "winogavil",
+    "iwildcam",
+    "worst_group",
+    "fmow",
+    "fairness",
+    "caption_selection",
+    "winoground",
+    "multilabel",
+]
+Group = Literal[
+    "imagenet",
+    "imagenet_shifts",
+    "vtab",
+    "other",
+    "retrieval",
+    "wilds",
+    "fairness",
+    "sugarcrepe",
+    "aro",
+    "composition",
+    "multilabel",
+    "multilingual",
+    "demo",
+]
 
 SUITES: tuple[Suite, ...] = get_args(Suite)
 KINDS: tuple[Kind, ...] = get_args(Kind)
 GROUPS: tuple[Group, ...] = get_args(Group)
+
+_SUITE_WORDS: dict[str, Suite] = {"all": "main", **{suite: suite for suite in SUITES}}
 
 # libyaml, where PyYAML was built with it, reads all files in the time that Python takes for three.
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -68,24 +100,37 @@ class _Fields(BaseModel):
 
 
 class Source(_Fields):
-    """Where the data come from: a dataset repository of the Hugging Face Hub, or pip packages."""
+    """Where the data come from: a repository of the Hugging Face Hub, pip packages, or `by_hand`, what to do."""
 
     repo: Text | None = None
     revision: Text | None = None
     packages: Annotated[tuple[Text, ...], Field(min_length=1)] = Field(default=())
+    by_hand: Text | None = None
 
     @model_validator(mode="after")
-    def _one_of_both(self) -> "Source":
+    def _one_of_all(self) -> "Source":
         if self.packages and (self.repo or self.revision):
             raise ValueError("it has packages, and then neither repo nor revision")
-        if not self.packages and not self.repo:
-            raise ValueError("the key 'repo' is missing, or packages")
+        if self.by_hand and (self.repo or self.revision or self.packages):
+            raise ValueError("it has by_hand, and then nothing else")
+        if not self.packages and not self.repo and not self.by_hand:
+            raise ValueError("the key 'repo' is missing, or packages, or by_hand")
         return self
 
     def __str__(self) -> str:
+        if self.by_hand is not None:
+            return "by hand"
         if self.repo is None:
             return ", ".join(self.packages)
         return self.repo if self.revision is None else f"{self.repo}@{self.revision}"
+
+
+class TaskPrompts(_Fields):
+    """Class names and templates in place of those in the task's folder: clip_benchmark's for ImageNet in a language,
+    by their digest (tasks.names.Translated)."""
+
+    language: Text
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Task(_Fields):
@@ -105,6 +150,8 @@ class Task(_Fields):
         group_by: the field whose worst group counts, None for tasks without.
         top: a sample is right when its class is among the `top` best ones (only with `group_by`).
         races: names of the values of the field `race`, () for tasks without.
+        prompts: in another language than the task's own.
+        counted: where `samples` is known from, where no lock file pins the data.
         cost: seconds that the task takes in relation to others. For the main suite they are those that the published
             task list states; WinoGAViL's are divided by 12, as its pictures are encoded once here.
     """
@@ -122,6 +169,8 @@ class Task(_Fields):
     group_by: Text | None = None
     top: Count = 1
     races: tuple[str, ...] = ()
+    prompts: TaskPrompts | None = None
+    counted: Text | None = None
     cost: Count = 1
     _suite: Suite = PrivateAttr(default="main")
 
@@ -131,9 +180,15 @@ class Task(_Fields):
             raise ValueError(f"group_by: {self.group_by!r} is not one of the names in metadata")
         return self
 
+    @model_validator(mode="after")
+    def _prompts_of_classes(self) -> "Task":
+        if self.prompts is not None and self.kind != "classification":
+            raise ValueError("prompts: only a task of classification has them")
+        return self
+
     @property
     def suite(self) -> Suite:
-        """ "main" or "demo"."""
+        """One of SUITES."""
         return self._suite
 
     @property
@@ -156,7 +211,7 @@ def suite_of(scale: str) -> Suite:
 
 @cache
 def load_tasks() -> dict[str, Task]:
-    """Every task by its key: the main suite, then the demo's; by group in the order of GROUPS, then by key.
+    """Every task by its key: the main suite, the extra one, the demo's; by group in the order of GROUPS, then by key.
 
     Raises:
         ValueError: a task file has an unknown or missing key, an unknown kind or group, or the wrong name.
@@ -178,8 +233,9 @@ def words_of(text: str) -> list[str]:
 def select(patterns: Sequence[str], suite_default: str = "main") -> list[Task]:
     """The tasks that `patterns` name, in the registry's order and without repeats.
 
-    A pattern is a task's key, "all" (the main suite), "demo" (the demo suite), the name of a group, or a glob
-    over keys such as "vtab/*". Without any pattern the whole suite `suite_default` is meant.
+    A pattern is a task's key, "all" or "main" (the main suite), "extra" and "demo" (those suites), the name of a group,
+    "fast" (that of tasks/fast.py), or a glob over keys such as "vtab/*". Without any pattern the whole suite
+    `suite_default` is meant.
 
     Raises:
         UserError: a pattern that names no task.
@@ -189,7 +245,7 @@ def select(patterns: Sequence[str], suite_default: str = "main") -> list[Task]:
     for pattern in patterns:
         matched = _matches(pattern, tasks)
         if not matched:
-            words = {"all", *(group for task in tasks.values() for group in task.groups)}
+            words = {*_SUITE_WORDS, FAST, *(group for task in tasks.values() for group in task.groups)}
             raise UserError(f"tasks: {pattern!r} names no task or group; {nearest(pattern, words | set(tasks))}")
         chosen |= matched
     if not patterns:
@@ -222,9 +278,11 @@ def read_task(path: Path, suite: Suite) -> Task:
 def _matches(pattern: str, tasks: Mapping[str, Task]) -> set[str]:
     if pattern in tasks:
         return {pattern}
-    if pattern in ("all", "demo"):
-        suite = "main" if pattern == "all" else "demo"
+    if pattern in _SUITE_WORDS:
+        suite = _SUITE_WORDS[pattern]
         return {key for key, task in tasks.items() if task.suite == suite}
     if pattern in GROUPS:
         return {key for key, task in tasks.items() if pattern in task.groups}
+    if pattern == FAST:
+        return tasks.keys() & set(fast().tasks)
     return set(fnmatch.filter(tasks, pattern))

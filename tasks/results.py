@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from poolbench.errors import UserError
-from poolbench.fields import AnyText, ConventionsUsed, Count, Digest, Strict
+from poolbench.fields import AnyText, ConventionsUsed, Count, Digest, OwnModel, Strict
 from poolbench.files import files_in, read_lines
 from poolbench.validation import first_problem
 
@@ -57,6 +57,8 @@ class ResultLine(Strict):
     limit: int | None
     version: int
     conventions: ConventionsUsed | None = None
+    prompts: Digest | None = None
+    own: OwnModel | None = None
 
     def regraded(self) -> "ResultLine":
         """The line with the grade that today's lock file gives it."""

@@ -1,5 +1,6 @@
 """`python -m tasks verify`: do a folder's data fit the registry and, where there is one, the lock file?"""
 
+import hashlib
 import io
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -7,21 +8,27 @@ from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExec
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from poolbench.errors import UserError, described
 from poolbench.files import digest_file
 from poolbench.shards.pictures import rgb
 
+from tasks.examples import Bad, Example, counts
+from tasks.languages import open_task
 from tasks.lock import pinned
 from tasks.names import unlike_known
-from tasks.readers import Bad, Example, Puzzle, TaskData, open_data, read_examples
+from tasks.readers import TRAIN, TaskData, open_labelled, read_examples
 from tasks.registry import Task
 
 # What each kind's samples have to bring; evaluators need the same of them.
 _NEEDS: dict[str, frozenset[str]] = {
     "retrieval": frozenset({"captions"}),
     "winogavil": frozenset({"puzzles"}),
+    "caption_selection": frozenset({"choices"}),
+    "winoground": frozenset({"pairs"}),
+    "multilabel": frozenset({"labels"}),
     "fairness": frozenset({"metadata"}),
     "worst_group": frozenset({"label", "metadata"}),
     "fmow": frozenset({"label", "metadata"}),
@@ -32,10 +39,12 @@ _SHOWN = 5  # bad samples that are named; the others are counted
 
 @dataclass
 class Found:
-    """What a shard holds: keys of its samples, how often each label occurs, and what is wrong in it."""
+    """What a shard holds: keys of its samples, the SHA-256 of each picture where asked for, how often labels occur,
+    and what is wrong in it."""
 
     digest: str
     keys: list[str] = field(default_factory=list)
+    pictures: list[bytes] = field(default_factory=list)
     labels: Counter[int] = field(default_factory=Counter)
     bad: list[Bad] = field(default_factory=list)
 
@@ -64,17 +73,16 @@ def verify(tasks: Sequence[Task], root: Path, *, images: bool, jobs: int) -> int
 def _check(task: Task, root: Path, images: bool, pool: Executor) -> tuple[list[str], list[str]]:
     """All that is wrong with a task's data, and what is to be said besides."""
     try:
-        data = open_data(task, root)
+        data = open_task(task, root)
     except UserError as error:
         return [str(error)], []
     except Exception as error:  # a folder can be wrong in ways that nobody foresaw; the other tasks go on
         return [f"{root / task.folder}: {described(error)}"], []
     needs = _NEEDS.get(task.kind, frozenset({"label"}))
     classes = len(data.classnames)
-    work = [pool.submit(examine, shard, needs, classes, len(task.metadata), images) for shard in data.shards]
     problems: list[str] = []
-    pairs = zip(data.shards, work, strict=True)
-    shards = [shard for path, future in pairs if (shard := _result(path, future, problems)) is not None]
+    trained = "label" in needs and (data.folder / TRAIN).is_dir()
+    shards = _examined(data, needs, len(task.metadata), images, trained, pool, problems)
     samples = sum(len(shard.keys) for shard in shards)
     if not problems and samples != task.samples:
         problems.append(f"{samples} samples, the registry says {task.samples}")
@@ -92,30 +100,84 @@ def _check(task: Task, root: Path, images: bool, pool: Executor) -> tuple[list[s
         problems += unlike_known(task.key, data.classnames, data.templates)
     problems += unlike
     notes = [f"{samples} samples", *([f"{classes} classes"] if classes else [])]
-    empty = classes - len(set().union(*(shard.labels for shard in shards))) if "label" in needs else 0
+    empty = classes - len(set().union(*(shard.labels for shard in shards))) if needs & {"label", "labels"} else 0
     notes += [f"{empty} classes without a sample"] if empty else []
-    return problems, [*notes, "pinned" if pinned(task.key) else "not pinned"]
+    if trained:
+        told, wrong = _training(data.folder, [one for shard in shards for one in shard.pictures], images, pool)
+        notes, problems = [*notes, *told], [*problems, *wrong]
+    return problems, [*notes, "pinned" if pinned(task.key) else f"not pinned{_source(task)}"]
 
 
-def examine(shard: Path, needs: frozenset[str], classes: int, fields: int, images: bool) -> Found:
+def _source(task: Task) -> str:
+    return "" if task.counted is None else f" ({task.samples} samples by {task.counted})"
+
+
+def _examined(
+    data: TaskData,
+    needs: frozenset[str],
+    fields: int,
+    images: bool,
+    pictures: bool,
+    pool: Executor,
+    problems: list[str],
+) -> list[Found]:
+    """What the shards hold that can be read; of the others, what is wrong comes to `problems`."""
+    classes = len(data.classnames)
+    work = [pool.submit(examine, shard, needs, classes, fields, images, pictures) for shard in data.shards]
+    pairs = zip(data.shards, work, strict=True)
+    return [shard for path, future in pairs if (shard := _result(path, future, problems)) is not None]
+
+
+def _training(folder: Path, tested: Sequence[bytes], images: bool, pool: Executor) -> tuple[list[str], list[str]]:
+    """What is to be said of a training split, and all that is wrong with it.
+
+    Args:
+        tested: the SHA-256 of each picture of the test split.
+    """
+    try:
+        data = open_labelled(folder, TRAIN)
+    except UserError as error:
+        return [], [str(error)]
+    problems: list[str] = []
+    shards = _examined(data, frozenset({"label"}), 0, images, True, pool, problems)
+    problems += [f"{TRAIN}/{line}" for line in _bad(shards)]
+    keys = Counter(key for shard in shards for key in shard.keys)
+    repeated = [key for key, count in keys.items() if count > 1]
+    if repeated:
+        problems.append(f"{TRAIN}: {len(repeated)} keys occur more than once, the first is {repeated[0]}")
+    if data.surplus:
+        problems.append(f"{TRAIN}/{data.surplus[0]} lies there, but nshards.txt says {len(data.shards)} shards")
+    notes = [f"{keys.total()} samples to train probes on"]
+    empty = len(data.classnames) - len(set().union(*(shard.labels for shard in shards)))
+    notes += [f"{empty} classes without one"] if empty else []
+    known = {one for shard in shards for one in shard.pictures}
+    leaked = sum(one in known for one in tested)
+    return [*notes, *([f"{leaked} test pictures among them"] if leaked else [])], problems
+
+
+def examine(
+    shard: Path, needs: frozenset[str], classes: int, fields: int, images: bool, pictures: bool = False
+) -> Found:
     """Read a shard from end to end.
 
     Args:
         fields: numbers that a metadata vector has to hold.
         images: decode every picture.
+        pictures: note the digest of each.
 
     Raises:
         UserError: what cannot be understood, see `tasks.readers.read_examples`.
     """
     found = Found(digest_file(shard))
-    counted = Puzzle if "puzzles" in needs else Example
     for item in read_examples(shard, needs, classes):
-        if isinstance(item, counted):
+        if not isinstance(item, Bad) and counts(item, needs):
             found.keys.append(item.key)
         if isinstance(item, Bad):
             found.bad.append(item)
         elif isinstance(item, Example):
-            found.labels[item.label] += 1
+            found.labels.update(np.flatnonzero(item.metadata).tolist() if "labels" in needs else [item.label])
+            if pictures:
+                found.pictures.append(hashlib.sha256(item.image).digest())
             if "metadata" in needs and len(item.metadata) != fields:
                 found.bad.append(
                     Bad(shard.name, item.key, f".npy holds {len(item.metadata)} numbers instead of {fields}")

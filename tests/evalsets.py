@@ -1,6 +1,7 @@
 """Small real evaluation folders for the tests: pictures in every mode and format that evaluation sets hold."""
 
 import io
+import shutil
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +25,7 @@ from tasks.results import FILE, predictions_path
 
 MODEL = "test-tiny"
 Samples = list[tuple[str, dict[str, bytes]]]
+WORDS = ["red", "blue", "old", "new", "tree", "house", "dog", "cat", "river", "on", "under", "many"]
 
 
 def encoded(image: Image.Image, form: str, **options: Any) -> bytes:
@@ -76,11 +78,10 @@ def classification_samples(count: int, classes: int, seed: int = 0) -> Samples:
 def retrieval_samples(count: int, seed: int = 0) -> Samples:
     """Samples with one to seven captions."""
     rng = np.random.default_rng(seed)
-    words = ["red", "blue", "old", "new", "tree", "house", "dog", "cat", "river", "on", "under", "many"]
     samples: Samples = []
     for number in range(count):
         extension, data = picture(number + 1000 * seed)
-        captions = [f"{' '.join(rng.choice(words, 4))} {number} {line}" for line in range(rng.integers(1, 8))]
+        captions = [f"{' '.join(rng.choice(WORDS, 4))} {number} {line}" for line in range(rng.integers(1, 8))]
         samples.append((f"s{number:07d}", {extension: data, "txt": "\n".join(captions).encode()}))
     return samples
 
@@ -120,6 +121,20 @@ def write_retrieval(root: Path, task: Task, samples: Samples, *, shards: int = 2
     write_shards(folder, samples, shards)
     (folder / "dataset_type.txt").write_text("retrieval\n")
     return folder
+
+
+def training_samples(count: int, classes: int = 10, seed: int = 7) -> Samples:
+    """Samples of a training split, other pictures than those of `classification_samples` with its own seed."""
+    return [(f"t{key}", members) for key, members in classification_samples(count, classes, seed)]
+
+
+def write_train(root: Path, task: Task, samples: Samples, *, shards: int = 2) -> None:
+    """`train/` beside the `test/` of a task, in place of one that is there."""
+    elsewhere = root / "elsewhere"
+    made = write_classification(elsewhere, task, samples, shards=shards)
+    shutil.rmtree(root / task.folder / "train", ignore_errors=True)
+    shutil.move(made / "test", root / task.folder / "train")
+    shutil.rmtree(elsewhere)
 
 
 def write_parquet(path: Path, samples: Iterable[tuple[str, dict[str, bytes]]], rows_per_group: int = 3) -> None:
@@ -265,6 +280,68 @@ ONE_OF_EACH_KIND = (
     "fairness/dollar_street",
     "fairness/utkface",
 )
+
+
+# The kinds of the extra suite, apart: what is frozen is of the others.
+EXTRA_KINDS = ("sugarcrepe/add_att", "winoground", "voc2007_multilabel")
+
+
+def selection_samples(count: int, seed: int = 0, pictures: int = 12, *, equal: bool = True) -> Samples:
+    """Samples with two to five captions, the first being right; several share a picture, some have `equal` ones."""
+    rng = np.random.default_rng(seed)
+    samples: Samples = []
+    for number in range(count):
+        extension, data = picture(number % pictures + 1000 * seed)
+        captions = [f"{' '.join(rng.choice(WORDS, 4))} {number} {line}" for line in range(rng.integers(2, 6))]
+        captions = [captions[0]] * 2 if equal and number % 7 == 3 else captions
+        samples.append((f"s{number:07d}", {extension: data, "txt": "\n".join(captions).encode()}))
+    return samples
+
+
+def pair_samples(count: int, seed: int = 0) -> Samples:
+    """Samples of two pictures and two captions; of some both captions, of some both pictures are the same."""
+    rng = np.random.default_rng(seed)
+    samples: Samples = []
+    for number in range(count):
+        words = rng.choice(WORDS, 5, replace=False)
+        captions = [f"{' '.join(words)} {number}", f"{' '.join(words[::-1])} {number}"]
+        captions = captions[:1] * 2 if number % 9 == 4 else captions
+        places = (2 * number, 2 * number + (number % 9 != 7))
+        pictures = [picture(place + 1000 * seed) for place in places]
+        members = {f"{place}.{extension}": data for place, (extension, data) in enumerate(pictures)}
+        samples.append((f"s{number:07d}", {**members, "txt": "\n".join(captions).encode()}))
+    return samples
+
+
+def multilabel_samples(count: int, classes: int, seed: int = 0) -> tuple[Samples, npt.NDArray[np.float32]]:
+    """Samples with any number of labels, and these as clip_benchmark writes them, float32 [count, classes]."""
+    truth = (np.random.default_rng(seed).random((count, classes)) < 0.3).astype(np.float32)
+    pictures = [(f"s{number:07d}", dict([picture(number + 1000 * seed)])) for number in range(count)]
+    return with_metadata(pictures, truth), truth
+
+
+def write_multilabel(root: Path, task: Task, samples: Samples, *, shards: int = 3) -> Path:
+    """A folder of pictures with several labels below `root`."""
+    folder = write_classification(root, task, samples, shards=shards)
+    (folder / "dataset_type.txt").write_text("multilabel\n")
+    return folder
+
+
+def write_captioned(root: Path, task: Task, samples: Samples, *, shards: int = 3, says: str | None = None) -> Path:
+    """A folder of pictures with captions below `root` for a task of another kind than retrieval."""
+    folder = root / task.folder
+    write_shards(folder, samples, shards)
+    (folder / "dataset_type.txt").write_text(f"{says or task.kind}\n")
+    return folder
+
+
+def write_extra_kinds(root: Path) -> Path:
+    """The tasks of EXTRA_KINDS below `root`."""
+    tasks = load_tasks()
+    write_captioned(root, tasks["sugarcrepe/add_att"], selection_samples(31))
+    write_captioned(root, tasks["winoground"], pair_samples(22))
+    write_multilabel(root, tasks["voc2007_multilabel"], multilabel_samples(33, 20)[0])
+    return root
 
 
 def write_every_kind(root: Path, *, shards: int = 3, order: int = 0) -> Path:

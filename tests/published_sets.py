@@ -205,6 +205,18 @@ def mscoco_captions(root: Path, patch: pytest.MonkeyPatch) -> None:
     (root / "coco_test_karpathy.json").write_text(json.dumps({"images": images, "annotations": annotations}))
 
 
+def sugar_crepe(root: Path, patch: pytest.MonkeyPatch) -> None:
+    """COCO's pictures and a table of captions by numbers with gaps; a picture is in two samples."""
+    (root / "val2017").mkdir(parents=True)
+    table: dict[str, dict[str, str]] = {}
+    for number in range(9):
+        name = f"{number // 2:012}.jpg"
+        (root / "val2017" / name).write_bytes(encoded(RGB[number // 2], "JPEG"))
+        captions = {"caption": f"A red thing {number}.", "negative_caption": f"A blue thing {number}."}
+        table[str(number * 2)] = {"filename": name, **captions}
+    (root / "swap_att.json").write_text(json.dumps(table))
+
+
 def crossmodal3600(root: Path, patch: pytest.MonkeyPatch) -> None:
     """Places of pictures and a caption of each, as clip_benchmark writes them down for a language."""
     (root / "xm3600" / "images").mkdir(parents=True)
@@ -229,6 +241,8 @@ PUBLISHED = {
     "objectnet": Published(objectnet, "wds_objectnet_test", 4, 4),
     "flickr30k": Published(flickr30k, "flickr_1k_test_image_text_retrieval", 12, 12),
     "mscoco_captions": Published(mscoco_captions, "mscoco_2014_5k_test_image_text_retrieval", 12, 12),
+    "voc2007_multilabel": Published(voc2007, "wds_voc2007_multilabel_test", 2, 2),
+    "sugar_crepe/swap_att": Published(sugar_crepe, "wds_sugarcrepe-swap_att_test", 9, 9),
     "crossmodal3600": Published(crossmodal3600, "wds_crossmodal3600-de_test", 5, 5, "de"),
 }
 

@@ -19,6 +19,7 @@ from poolbench.shards.samples import Sample, read_shard
 from poolbench.uids import write_subset
 
 from tasks.command import VERBS
+from tasks.languages import translated
 from tasks.registry import load_tasks
 from train.config import TrainConfig
 from train.loop import train
@@ -190,6 +191,24 @@ def test_the_split_that_is_asked_about_is_told_loudly(
     assert told.count("WARNING: split=test holds the pictures that vtab/eurosat asks models about") == 2
 
 
+def test_a_task_in_another_language_is_captioned_in_it(tmp_path: Path) -> None:
+    """Its folder is that of the English one."""
+    task, english = (load_tasks()[key] for key in ("multilingual/imagenet1k_it", "imagenet1k"))
+    samples = classification_samples(5, 1000)
+    write_classification(tmp_path, english, samples, shards=1, known=True)
+    words = (f"data={tmp_path}", "split=test", "templates=all")
+    assert command(f"task={task.key}", f"out={tmp_path}/it", *words) == 0
+    lists = translated("it")
+    expected = [
+        template.replace("{c}", lists.classnames[int(members["cls"])])
+        for _, members in samples
+        for template in lists.templates
+    ]
+    assert [item.members["txt"].decode() for item in read(tmp_path / "it")] == expected
+    assert command(f"task={english.key}", f"out={tmp_path}/en", *words) == 0
+    assert not {item.members["txt"] for item in read(tmp_path / "en")} & {text.encode() for text in expected}
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -198,11 +217,13 @@ def test_the_split_that_is_asked_about_is_told_loudly(
         (["task=vtab/eurosat", "data={tmp}"], "{tmp}/wds_vtab-eurosat_test does not exist"),
         (
             ["task=vtab/eurosat", "data={sets}", "split=val"],
-            "has no split val, only ['test', 'train']; python -m tasks",
+            "has no split val, only test, train; python -m tasks",
         ),
         (["task=misc/winogavil", "data={sets}"], "is of the kind winogavil, whose samples have no class names"),
         (["task={retrieval}", "split=test"], "{retrieval} holds pictures with captions, not with labels"),
-        (["task={tmp}/empty"], "{tmp}/empty has no split train"),
+        (["task=vtab/eurosat", "data={sets}", "split=../train"], "split=../train is no name of a split"),
+        (["task=vtab/eurosat", "data={sets}", "split="], "split= is no name of a split, such as test or train"),
+        (["task={tmp}/empty"], "{tmp}/empty has no split train, nor any other; python -m tasks export"),
         (["task={tmp}/bare"], "{tmp}/bare/classnames.txt is missing"),
         (["task={tmp}/wrong"], "0.tar: a.cls says 7, but there are 2 class names"),
         (["task={tmp}/none"], "{tmp}/none/train holds no sample to train on; 0.tar, key a: no picture"),

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from poolbench.errors import UserError
 from poolbench.files import append_line
 
 from evaluate.compare import COMMAND, NO_DIFFERENCE, Comparison, as_json, compare, holm, mcnemar, report, two_sided
+from evaluate.disagreements import disagreements
 from evaluate.metrics import statistic_of
 from evaluate.results import Conditions, save
 from tasks.aggregates import members
@@ -141,20 +143,21 @@ def test_the_better_model_is_found_on_every_metric(comparison: Comparison) -> No
 
 
 def test_the_mean_over_tasks(comparison: Comparison) -> None:
-    (mean,) = comparison.overall
-    differences, errors = (
-        np.array([getattr(one, name) for one in comparison.tasks]) for name in ("difference", "stderr")
-    )
+    (mean,) = comparison.overall  # the three of the extra suite have three metrics
+    main = [one for one in comparison.tasks if TASKS[one.key].suite == "main"]
+    differences, errors = (np.array([getattr(one, name) for one in main]) for name in ("difference", "stderr"))
+    extra = [one.metric for one in comparison.tasks if one not in main]
+    assert len(extra) == len(set(extra)) == 3
     assert mean.name == "mean over the 8 comparable tasks that both have" and mean.tasks == 8
     assert mean.difference == pytest.approx(differences.mean()) == pytest.approx(mean.b - mean.a)
     assert mean.stderr == pytest.approx(np.sqrt(np.sum(errors**2)) / 8)
     assert mean.p == two_sided(mean.difference, mean.stderr) < 0.05 and mean.verdict == "B"
-    assert mean.a_better == 0 and mean.b_better == sum(one.verdict == "B" for one in comparison.tasks)
+    assert mean.a_better == 0 and mean.b_better == sum(one.verdict == "B" for one in main)
 
 
 def test_a_model_is_no_better_than_itself(folders: tuple[Path, Path]) -> None:
     same = compare(folders[0], folders[0])
-    assert len(same.tasks) == 8
+    assert len(same.tasks) == 11
     for one in (*same.tasks, *same.overall):
         assert (one.difference, one.p, one.verdict) == (0, 1, NO_DIFFERENCE)
 
@@ -184,7 +187,14 @@ def test_all_tasks_of_a_suite_make_its_average(tmp_path: Path) -> None:
             for name, table in zip("ab", by_metric[task.main_metric](rng), strict=True):
                 store(tmp_path / name, task.key, table)
     found = compare(tmp_path / "a", tmp_path / "b")
-    assert [(mean.name, mean.tasks) for mean in found.overall] == [("average", 38), ("demo average", 3)]
+    metrics = Counter(task.main_metric for task in TASKS.values() if task.suite == "extra")
+    assert metrics.pop("group_score") == metrics.pop("mean_average_precision") == 1 and metrics["acc"] == 11
+    several = [(f"mean over the {n} comparable extra {name} tasks that both have", n) for name, n in metrics.items()]
+    names = [(mean.name, mean.tasks) for mean in found.overall]
+    assert names[0] == ("average", 38) and names[-1] == ("demo average", 3)
+    assert sorted(names[1:-1]) == sorted(several)
+    mean = next(mean for mean in found.overall if "extra acc tasks" in mean.name)
+    assert mean.a == pytest.approx(np.mean([one.a for one in found.tasks if one.metric == "acc"]))
     values = {one.key: one.b for one in found.tasks}
     assert found.overall[0].b == pytest.approx(np.mean([values[key] for key in members()["average"]]))
 
@@ -400,3 +410,48 @@ def test_two_evaluated_checkpoints(tmp_path: Path) -> None:
     done = forked.run("-m", "evaluate.compare", tmp_path / "a", tmp_path / "nowhere")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"error: {tmp_path / 'nowhere'} is not a folder\n"
+
+
+def test_samples_on_which_two_models_differ_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = np.array([0, 1, 2, 3, 4, 0, 1])
+    chosen = np.array([[0, 1, 2, 3, 4, 1, 2], [0, 2, 3, 4, 4, 0, 3]])  # A has 1, 2, 3 right that B has not, B has 5
+    sure = np.float32([[0.9, 0.5, 0.8, 0.8, 0.9, 0.6, 1.0], [0.9, 0.9, 0.8, 0.8, 0.9, 0.7, 1.0]])
+    expected = ["s0000002", "s0000003", "s0000005", "s0000001"]  # by .8, .8, .6, .5
+    names = {"key": keys(7), "label": labels}
+    for name, said, confidence in zip("ab", chosen, sure, strict=True):
+        table = pa.table({**names, "prediction": said, "top5": [True] * 7, "confidence": confidence})
+        store(tmp_path / name, EUROSAT, table)
+    words = [f"{tmp_path}/a", f"{tmp_path}/b", f"samples={EUROSAT}"]
+    assert COMMAND.answer([*words, f"json={tmp_path}/found.json"]) == 0
+    found = json.loads((tmp_path / "found.json").read_text())["disagreements"]
+    assert [one["key"] for one in found["samples"]] == expected
+    assert (found["only_a"], found["only_b"]) == (3, 1)
+    assert found["samples"][2]["right"] == "B" and found["samples"][2]["b"]["confidence"] == pytest.approx(0.7)
+    assert f"{EUROSAT}: 3 samples that only A has right, 1 that only B has right" in capsys.readouterr().out
+    COMMAND.answer([*words, "count=1", f"json={tmp_path}/found.json"])
+    assert len(json.loads((tmp_path / "found.json").read_text())["disagreements"]["samples"]) == 1
+
+
+def test_predictions_of_before_there_was_confidence_are_listed_in_their_order(tmp_path: Path) -> None:
+    a, b = DRAWS["acc1"][1](np.random.default_rng(0))
+    found = disagreements(a, b.append_column("confidence", [np.linspace(0, 1, len(b))]), 9)
+    rows = [row for row in range(len(a)) if (right(a)[row] != right(b)[row])]
+    assert [one.key for one in found.samples] == [a["key"][row].as_py() for row in rows[:9]]
+    assert found.only_a + found.only_b == len(rows) and found.samples[0].a.confidence is None
+    assert found.samples[0].b.confidence == pytest.approx(rows[0] / (len(b) - 1))
+
+
+def right(table: pa.Table) -> list[bool]:
+    return np.equal(table["label"], table["prediction"]).tolist()
+
+
+def test_samples_that_cannot_be_listed(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    a, b = (str(folder) for folder in folders)
+    for words, message in (
+        ([a, b, f"samples={FLICKR}"], "is not a task with a class for each sample"),
+        ([a, b, "samples=nothing"], "has no result of nothing"),
+        ([a, b, f"samples={EUROSAT}", "count=0"], "count= at least 1"),
+        ([a, f"samples={EUROSAT}", "published=openclip"], "samples= are those of two folders"),
+    ):
+        with pytest.raises(UserError, match=message):
+            COMMAND.answer(words)

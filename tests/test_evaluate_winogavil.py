@@ -8,7 +8,7 @@ import open_clip
 import pyarrow.parquet as pq
 import pytest
 import torch
-from evalsets import CUES, MODEL, encoded, noise, puzzles, scored, write_checkpoint, write_puzzles
+from evalsets import CUES, MODEL, encoded, noise, puzzles, scored, write_puzzles
 from PIL import Image
 from sklearn.metrics import jaccard_score
 
@@ -18,11 +18,6 @@ from evaluate.metrics.winogavil import jaccard
 from tasks.registry import load_tasks
 
 TASK = load_tasks()["misc/winogavil"]
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_checkpoint(tmp_path_factory.mktemp("model") / "model.pt")
 
 
 def test_every_metric_is_the_plain_one(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,7 @@ def test_lists_are_of_tasks_and_as_long_as_their_classes() -> None:
     for key, lists in packaged().items():
         assert len(lists.get("classnames", ())) in (0, known[key].classes)
         assert lists["templates"] and all("{c}" in line for line in lists["templates"])
-    assert len(packaged()) == 30 and sum("classnames" in lists for lists in packaged().values()) == 18
+    assert len(packaged()) == 31 and sum("classnames" in lists for lists in packaged().values()) == 19
 
 
 def test_open_clip_and_clip_benchmark_agree_on_imagenet() -> None:

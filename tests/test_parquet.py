@@ -11,7 +11,8 @@ from evalsets import picture, puzzles, scored, write_checkpoint
 
 from poolbench.errors import UserError
 
-from tasks.readers import Bad, Example, Puzzle, read_examples
+from tasks.examples import Bad, Example, Puzzle
+from tasks.readers import read_examples
 from tasks.registry import load_tasks
 
 CAPTIONS = frozenset({"captions"})

@@ -25,7 +25,8 @@ from pools import write_tar
 from poolbench.errors import UserError
 from poolbench.files import digest_file
 
-from tasks.readers import Bad, Example, MissingDataError, open_data, read_examples
+from tasks.examples import Bad, Example
+from tasks.readers import MissingDataError, open_data, read_examples
 from tasks.registry import load_tasks
 
 EUROSAT = load_tasks()["vtab/eurosat"]
@@ -175,7 +176,7 @@ def write(name: str, text: bytes) -> Callable[[Path], object]:
         (write("classnames.txt", b" \n"), "classnames.txt is empty"),
         (write("classnames.txt", b"\xff\xfe"), "classnames.txt is not UTF-8 text"),
         (write("zeroshot_classification_templates.txt", b"a {c}\na {d}\n"), "line 2, has no {c}"),
-        (write("dataset_type.txt", b"retrieval"), "dataset_type.txt has to say 'retrieval' for a retrieval task"),
+        (write("dataset_type.txt", b"retrieval"), "dataset_type.txt says 'retrieval', but vtab/eurosat is of the kind"),
     ],
 )
 def test_a_damaged_folder_is_refused(tmp_path: Path, damage: Callable[[Path], None], message: str) -> None:

@@ -115,11 +115,13 @@ def test_fields(row: str) -> None:
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.key)
 def test_every_task_is_complete(task: Task) -> None:
     assert task.kind in KINDS
-    assert (task.classes is None) == (task.kind in ("retrieval", "winogavil", "fairness"))
+    without = ("retrieval", "winogavil", "fairness", "caption_selection", "winoground")
+    assert (task.classes is None) == (task.kind in without)
     assert (task.main_metric is None) == (task.kind == "fairness")
-    assert "demo" in task.groups if task.suite == "demo" else "demo" not in task.groups
+    assert ("demo" in task.groups) == (task.suite == "demo")
+    assert (task.source.by_hand is not None) == (task.suite == "extra" and task.prompts is None)
     assert task.citation is None or "\n" not in task.citation
-    expected = task.key.removeprefix("fairness/").replace("/", "-")
+    expected = ("imagenet1k" if task.prompts else task.key).removeprefix("fairness/").replace("/", "-")
     if task.kind in ("retrieval", "winogavil") and task.suite == "main":
         assert task.source.repo == f"nlphuji/{task.key.split('/')[1]}"
         assert task.source.revision == "refs/convert/parquet"
@@ -133,9 +135,9 @@ def test_keys_names_and_folders_are_unique() -> None:
     for values in (
         [task.key for task in TASKS],
         [task.name for task in TASKS],
-        [task.folder for task in TASKS],
+        [task.folder for task in TASKS if task.prompts is None],  # the others read the folder of a task again
     ):
-        assert len(set(values)) == len(TASKS)
+        assert len(set(values)) == len(values)
 
 
 def test_sizes_of_the_groups() -> None:
@@ -149,7 +151,7 @@ def test_sizes_of_the_groups() -> None:
         "wilds": 3,
         "fairness": 4,
     }
-    assert sizes == {**expected, "demo": 0}
+    assert sizes == {**dict.fromkeys(GROUPS, 0), **expected}
 
 
 def test_every_file_is_loaded_from_any_folder(tmp_path: Path) -> None:
@@ -184,6 +186,7 @@ def test_every_file_is_loaded_from_any_folder(tmp_path: Path) -> None:
             "source: {revision: x}",
             "source: the key 'repo' is missing",
         ),
+        ("repo: me/", "by_hand: ask, repo: me/", "source: it has by_hand, and then nothing else"),
         (
             "source: {repo: me/wds_some-thing_test}",
             "source: {packages: x}",
@@ -250,7 +253,9 @@ def test_select() -> None:
     assert [task.key for task in select(["imagenet?*"])] == keys[:6]
     mixed = [task.key for task in select(["wilds/fmow", "mnist", "wilds", "mnist"])]
     assert mixed == ["mnist", "wilds/camelyon17", "wilds/fmow", "wilds/iwildcam"]
-    assert select(["all", "vtab", "mnist"]) == MAIN
+    assert select(["all", "vtab", "mnist"]) == MAIN == select(["main"])
+    assert {task.suite for task in select(["extra"])} == {"extra"} and len(select(["sugarcrepe"])) == 7
+    assert select(["sugarcrepe/*", "aro"]) == [task for task in select(["composition"]) if "/" in task.key]
 
 
 @pytest.mark.parametrize(
@@ -325,6 +330,14 @@ def test_members_are_those_of_version_1() -> None:
     sizes = {name: len(keys) for name, keys in members().items()}
     assert AGGREGATES_VERSION == 1
     assert sizes == {"imagenet": 1, "imagenet_shifts": 6, "vtab": 13, "retrieval": 3, "average": 38}
+
+
+def test_the_extra_suite_is_in_no_aggregate() -> None:
+    extra = {task.key for task in TASKS if task.suite == "extra"}
+    assert extra and members("extra") == {} == aggregates(dict.fromkeys(extra, 0.5), "extra")
+    for suite in ("main", "demo"):
+        assert extra.isdisjoint(key for keys in members(suite).values() for key in keys)
+    assert {suite_of(scale) for scale in ("tiny", "small", "medium", "large", "xlarge")} == {"main", "demo"}
 
 
 def run_list(folder: Path, *arguments: str, status: int = 0) -> str:

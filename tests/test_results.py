@@ -22,7 +22,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     line = ResultLine.model_validate(value)
     append_line(tmp_path / FILE, line.model_dump())
     assert read_results(tmp_path / FILE) == [line]
-    assert line.model_dump() == {**value, "conventions": None}
+    assert line.model_dump() == {**value, "conventions": None, "prompts": None, "own": None}
     assert read_results(tmp_path / "nowhere") == []
 
 

@@ -87,7 +87,7 @@ class Command:
     """Runs `python -m tasks` in a process of its own, in a copy of the packages."""
 
     def __init__(self, package: Path, hub: Hub, home: Path) -> None:
-        self._package = package
+        self.package = package
         self._environment = os.environ | {
             "HF_ENDPOINT": hub.url, "HF_HOME": str(home), "HF_TOKEN": "", "HF_HUB_OFFLINE": "0",
             "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1", "PYTHONPATH": str(package),
@@ -103,7 +103,7 @@ class Command:
         code += "runpy.run_module('tasks', run_name='__main__', alter_sys=True)"
         return subprocess.Popen(
             [sys.executable, "-c", code, *words],
-            cwd=self._package, env=self._environment | variables,
+            cwd=self.package, env=self._environment | variables,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
 
@@ -284,6 +284,34 @@ def test_offline_fetches_nothing(run: Command, hub: Hub, tmp_path: Path) -> None
     (tmp_path / "data" / TASKS[KITTI].folder / ".source.json").write_text("{}")
     done = run("download", f"data={tmp_path}/data", f"tasks={KITTI}", "offline=true")
     assert done.returncode == 1 and ".source.json is damaged" in done.stderr
+
+
+def test_training_splits_come_where_they_are_asked_for(run: Command, hub: Hub, tmp_path: Path) -> None:
+    """At the locked commit, where there is a lock file; that one names test splits alone."""
+    repo, data = TASKS[KITTI].source.repo or "", tmp_path / "data"
+    folder = data / TASKS[KITTI].folder
+    files = hub.repositories[repo]["main"]
+    hub.repositories[repo][COMMIT] = files  # what a lock file asks for
+    files |= {f"train/{name}": files[f"test/{name}"] for name in ("0.tar", "1.tar")} | {"train/nshards.txt": b"2\n"}
+    chosen = f"data={data}", f"tasks={KITTI},{GEODE}"
+    assert run("download", *chosen).returncode == 0 and not (folder / "train").exists()
+    done = run("download", *chosen, "train=true")
+    assert done.returncode == 0, done.stderr
+    assert "no training split there" in next(line for line in done.stdout.splitlines() if line.startswith(GEODE))
+    assert "no training split" not in next(line for line in done.stdout.splitlines() if line.startswith(KITTI))
+    assert {path.name for path in (folder / "train").iterdir()} == {"0.tar", "1.tar", "nshards.txt"}
+    done = run("verify", f"data={data}", f"tasks={KITTI}")
+    assert "474 samples to train probes on, 474 test pictures among them" in done.stdout and done.returncode == 0
+    (folder / "train/0.tar").unlink()
+    assert run("download", *chosen, "offline=true").returncode == 0
+    done = run("download", *chosen, "offline=true", "train=true")
+    assert done.returncode == 1 and "1 files are missing or wrong: train/0.tar" in done.stderr
+
+    assert run("lock", f"tasks={KITTI}").returncode == 0
+    locked = read_json(run.package / "tasks/lock.json")["tasks"][KITTI]["files"]
+    assert not [file for file in locked if file["name"].startswith("train/")]
+    done = run("download", *chosen, "train=true")
+    assert done.returncode == 0 and (folder / "train/0.tar").exists(), done.stderr
 
 
 def test_what_is_not_on_the_hub_is_told_and_the_rest_is_brought(run: Command, hub: Hub, tmp_path: Path) -> None:
@@ -477,6 +505,7 @@ def test_verify_counts_every_kind(run: Command, hub: Hub, tmp_path: Path) -> Non
         (["verify", "data=/nowhere"], "data=/nowhere is not a folder"),
         (["verify", "data=.", "tasks=vtab/pest"], "did you mean 'vtab/pets'?"),
         (["lock", "tasks=demo"], "tasks=demo is pinned with data=<evaluation sets> that hold it"),
+        (["lock", "tasks=aro"], "other tasks without data= where a repository of the hub holds their data"),
         (["lock", "tasks=mnist", "data=."], "other tasks without data="),
         (["dowload"], "did you mean 'download'?"),
         ([], "needs a command; known: list, download, verify, lock"),

@@ -26,7 +26,8 @@ from poolbench.uids import write_subset
 
 from curate.reshard.options import ReshardOptions
 from curate.reshard.run import reshard
-from tasks.readers import Example, read_examples
+from tasks.examples import Example
+from tasks.readers import read_examples
 
 Samples = list[tuple[str, dict[str, bytes]]]
 OLD = "POOLBENCH_OLD_WEBDATASET"

@@ -7,7 +7,8 @@ from evaluate.encoder import Encoder
 from evaluate.evaluators.base import Evaluator
 from evaluate.metrics.winogavil import jaccard
 from evaluate.stream import Batch, UnitEnd
-from tasks.readers import Puzzle, TaskData
+from tasks.examples import Puzzle
+from tasks.readers import TaskData
 from tasks.registry import Task
 
 
