@@ -14,11 +14,11 @@ from poolbench.machine import cores
 from poolbench.options import option, output, source
 from poolbench.shards.samples import Problem, commonest
 
-from tasks import captions, datasets, export, names
+from tasks import aro, captions, datasets, export, from_tables, names
 from tasks import lock as locking
 from tasks.download import download
 from tasks.listing import table
-from tasks.registry import Task, select, words_of
+from tasks.registry import SUITES, Task, select, words_of
 from tasks.verify import verify
 
 _TASKS = "keys, groups and globs of tasks, separated by commas"
@@ -39,6 +39,7 @@ class DownloadOptions:
     tasks: str = option(_TASKS, "all")
     jobs: int = option("downloads at a time", 4)
     offline: bool = option("true: only tell what is missing", False)
+    train: bool = option("true: the training splits too, which probes need, where there are any", False)
 
 
 @dataclass
@@ -71,10 +72,11 @@ class NamesOptions:
 
 @dataclass
 class ExportOptions:
-    """The options of `export`, which writes a data set that clip_benchmark can build as an evaluation folder."""
+    """The options of `export`, which writes what clip_benchmark can build, or the Hub's parquet files hold, as an
+    evaluation folder."""
 
-    dataset: str = option("clip_benchmark's name of it, such as cifar10, vtab/pets, mscoco_captions")
-    root: str = source("folder where its data lie, as clip_benchmark expects them")
+    dataset: str = option("clip_benchmark's name of it, such as cifar10, vtab/pets; or parquet, with task=")
+    root: str = source("folder where its data lie, as clip_benchmark expects them, or that of the parquet files")
     out: str = output("folder of the evaluation sets, below which the task's folder is written")
     split: str = option("which samples: test, or train, or what else the data set has", "test")
     task: str | None = option("key of the task that is to read it; null: the one that the data set fits", None)
@@ -96,7 +98,7 @@ class CaptionsOptions:
 
 
 def _list(options: ListOptions) -> int:
-    print(table(_chosen(options.tasks or "all,demo")))
+    print(table(_chosen(options.tasks or ",".join(SUITES))))
     return 0
 
 
@@ -106,7 +108,7 @@ def _download(options: DownloadOptions) -> int:
     if Path(options.data).exists() and not Path(options.data).is_dir():
         raise UserError(f"data={options.data} is not a folder")
     offline = options.offline or forbidden()
-    problems = download(tasks, Path(options.data), jobs=options.jobs, offline=offline)
+    problems = download(tasks, Path(options.data), jobs=options.jobs, offline=offline, train=options.train)
     _note_unpinned(tasks)
     return _tell(problems, len(tasks), "whole")
 
@@ -126,8 +128,12 @@ def _lock(options: LockOptions) -> int:
     chosen, data = _chosen(options.tasks), None if options.data is None else Path(options.data)
     tasks = [task for task in chosen if (data is None) == (task.source.repo is not None)]
     if not tasks:
-        raise UserError("tasks=demo is pinned with data=<evaluation sets> that hold it, other tasks without data=")
-    default = locking.lock_file() if data is None else locking.DEMO
+        raise UserError(
+            "none of these can be pinned so: tasks=demo is pinned with data=<evaluation sets> that hold it, "
+            "other tasks without data= where a repository of the hub holds their data"
+        )
+    demo = all(task.suite == "demo" for task in tasks)
+    default = locking.DEMO if demo and data is not None else locking.lock_file()
     file = default if options.file is None else Path(options.file)
     status = _tell(locking.lock(tasks, file, data), len(tasks), "pinned")
     print(file if file.exists() else "no lock file was written")
@@ -142,31 +148,56 @@ def _names(options: NamesOptions) -> int:
 
 
 def _export(options: ExportOptions) -> int:
+    _check_split(options.split)
+    plain = _as_it_lies(options.dataset)
     task = export.task_named(options.dataset, options.task, datasets.task_of(options.dataset), options.language)
     folder = Path(options.out) / export.folder_of(options.dataset, task, options.language)
     found = export.here(folder, options.split)
     if found is not None:
         print(found)
         return 0
-    if not Path(options.root).is_dir() and not options.download:
-        raise UserError(f"root={options.root} is not a folder; download=true lets clip_benchmark fetch the data there")
-    data = datasets.build(
-        options.dataset,
-        Path(options.root),
-        options.split,
-        language=options.language,
-        prompts=options.prompts,
-        download=options.download,
-    )
+    if not Path(options.root).is_dir() and (plain or not options.download):
+        way = "" if plain else "; download=true lets clip_benchmark fetch the data there"
+        raise UserError(f"root={options.root} is not a folder{way}")
+    data = _dataset(options, task)
     written = export.export(data, folder)
-    kept = f"{written.untouched:,} pictures as they were, {written.samples - written.untouched:,} as PNG"
+    kept = f"{written.untouched:,} pictures as they were, {written.pictures - written.untouched:,} as PNG"
     print(f"{folder}: {written.samples:,} samples of split={options.split} in {written.shards} shards, {kept}")
     for note in export.notes(export.key_of(options.dataset, options.language), task, data, written):
         print(f"note: {note}")
     return 0
 
 
+def _dataset(options: ExportOptions, task: Task | None) -> datasets.Dataset:
+    """What is to be exported."""
+    root = Path(options.root)
+    if not _as_it_lies(options.dataset):
+        return datasets.build(
+            options.dataset,
+            root,
+            options.split,
+            language=options.language,
+            prompts=options.prompts,
+            download=options.download,
+        )
+    if options.language != "en" or options.prompts is not None or options.download:
+        raise UserError(
+            f"dataset={options.dataset} takes the files as they are; language=, prompts= and download= go with what "
+            "clip_benchmark builds"
+        )
+    if options.dataset in datasets.ARO:
+        return aro.build(options.dataset, root, options.split)
+    assert task is not None, "which dataset=parquet needs"
+    return from_tables.build(task, root, options.split)
+
+
+def _as_it_lies(dataset: str) -> bool:
+    """Whether a data set is none of clip_benchmark's, which can download and translate."""
+    return dataset == datasets.TABLES or dataset in datasets.ARO
+
+
 def _captions(options: CaptionsOptions) -> int:
+    _check_split(options.split)
     if options.templates not in (captions.ONE, captions.ALL):
         raise UserError(f"templates={options.templates} is not known; {nearest(options.templates, ('one', 'all'))}")
     data = captions.labelled(options.task, None if options.data is None else Path(options.data), options.split)
@@ -212,6 +243,11 @@ def _with_repository(tasks: Sequence[Task]) -> list[Task]:
         UserError: none of them.
     """
     remote = [task for task in tasks if task.source.repo is not None]
+    by_hand = [task for task in tasks if task.source.by_hand is not None]
+    for task in by_hand:
+        print(f"{task.key}: not downloaded; {task.source.by_hand}", flush=True)
+    if by_hand and not remote:
+        raise UserError("none of these tasks is downloaded; what brings their data stands above")
     if not remote:
         raise UserError(
             "these tasks need no download: make demo and python -m evaluate make their data from pip packages"
@@ -236,3 +272,9 @@ def _note_unpinned(tasks: Sequence[Task]) -> None:
 def _check_jobs(jobs: int) -> None:
     if jobs < 1:
         raise UserError(f"jobs={jobs}: at least 1")
+
+
+def _check_split(split: str) -> None:
+    """It becomes the name of a folder."""
+    if split in ("", ".", "..") or "/" in split:
+        raise UserError(f"split={split} is no name of a split, such as test or train")

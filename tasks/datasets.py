@@ -1,21 +1,23 @@
 """The data sets that clip_benchmark can build, and one of them built, for `python -m tasks export`.
 
     data = build("mnist", Path("/data/mnist"), "test")
-    for sample in data.samples():
-        ...                             # .extension and .picture (bytes), .target: a label, or a list of captions
+    for sample in data.read():
+        ...                             # .pictures, each with .extension and .data; .target: a label, or captions
 
 clip_benchmark imports torch, so it is imported when a data set is built and not before.
 """
 
 import contextlib
+import importlib
 import io
 import json
 import socket
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +25,7 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from poolbench.errors import UserError, described, nearest
-from poolbench.shards.pictures import rgb
+from poolbench.shards.pictures import EXTENSIONS, rgb
 
 from tasks.names import data_folder, read_packaged
 from tasks.readers import IMAGE_EXTENSIONS
@@ -56,79 +58,87 @@ RETRIEVAL: dict[str, str | None] = {
     "mscoco_captions": "retrieval/mscoco_2014_5k_test_image_text_retrieval",
     **dict.fromkeys(("crossmodal3600", "flickr30k-200", "flickr8k", "multilingual_mscoco_captions", "xtd10", "xtd200")),
 }
-_CHOICES = "its captions are chosen among, which is neither classification nor retrieval"
+# Those with captions in many languages, and the modules of clip_benchmark that know which.
+_LANGUAGES = {
+    **{name: name for name in ("crossmodal3600", "xtd10", "xtd200")},
+    "flickr30k-200": "flickr30k_200",
+    "multilingual_mscoco_captions": "multilingual_mscoco",
+}
+_CREPES = ("add_att", "add_obj", "replace_att", "replace_obj", "replace_rel", "swap_att", "swap_obj")
+MULTILABEL = {"voc2007_multilabel": "voc2007_multilabel"}
+PAIRS = {"winoground": "winoground"}
+SELECTION = {f"sugar_crepe/{name}": f"sugarcrepe/{name}" for name in _CREPES}
 REFUSED = {
+    "aro": "ARO's own code draws its captions anew; dataset=parquet takes files of the Hub",
     "dummy": "it holds no pictures",
     "imagenet-w": "its watermark is drawn by the transform of a model",
-    "voc2007_multilabel": "its pictures have several labels",
-    "winoground": _CHOICES,
-    "sugar_crepe": _CHOICES,
     "wds": "it is a webdataset folder already, which is read as it lies (docs/add_a_task.md)",
 }
+_TASK_NAMES = {  # clip_benchmark's
+    "retrieval": "zeroshot_retrieval",
+    "caption_selection": "image_caption_selection",
+    "winoground": "image_caption_selection",
+}
+# What is not clip_benchmark's: files of the Hub, see tasks/from_tables.py, and what tasks/aro.py reads.
+TABLES = "parquet"
+ARO = {name: name for name in ("aro/attribution", "aro/relation")}
 _TFDS = "tfds/"  # and the name of any data set of tensorflow_datasets
 
-EXTENSIONS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}  # by Pillow's name of the format
 assert set(EXTENSIONS.values()) < set(IMAGE_EXTENSIONS)
 
 
-class DatasetSample(NamedTuple):
-    """One sample: the encoded picture, and its label (an int) or its captions (a list of texts)."""
+class Picture(NamedTuple):
+    """An encoded picture."""
 
     extension: str
-    picture: bytes
-    untouched: bool  # whether the picture is a file of the data set, byte for byte
+    data: bytes
+    untouched: bool  # whether it is the data set's own file, byte for byte
+
+
+class Opened(NamedTuple):
+    """A picture that was opened, and what gives the bytes that it was opened from."""
+
+    image: Image.Image
+    data: Callable[[], bytes]
+
+
+class DatasetSample(NamedTuple):
+    """One sample: a picture, or a pair of them, and its label (an int), 0 or 1 for each class, or captions (texts)."""
+
+    pictures: tuple[Picture, ...]
     target: Any
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set that clip_benchmark has built.
+    """A data set to be exported.
 
     Attributes:
         name: its name.
         split: the split of it.
-        classnames: in the order of the labels, () for retrieval.
-        templates: prompts that hold "{c}", () for retrieval.
+        classnames: in the order of the labels, () for captions.
+        templates: prompts that hold "{c}", () for captions.
+        kind: that a task has which reads it, see `kind_of`.
+        size: how many samples it has.
+        read: gives the samples in order; it raises a UserError for one that cannot be read.
     """
 
     name: str
     split: str
     classnames: tuple[str, ...]
     templates: tuple[str, ...]
-    built: Any
-
-    def __len__(self) -> int:
-        return len(self.built)
-
-    def samples(self) -> Iterator[DatasetSample]:
-        """The samples in order.
-
-        Raises:
-            UserError: one that cannot be read.
-        """
-        built, number = self.built, 0
-        # What is gone through once alone has __getitem__, too, as torch gives it to every data set.
-        plain = iter(built) if hasattr(built, "__iter__") else (built[index] for index in range(len(built)))
-        while True:
-            opened: list[tuple[Path, Image.Image]] = []
-            try:
-                with _watched(opened):
-                    image, target = next(plain)
-                yield DatasetSample(*_encoded(image, opened), target)
-            except StopIteration:
-                return
-            except Exception as error:  # whatever a data set's code raises on what lies on the disk
-                raise UserError(f"{self.name}: sample {number} cannot be read: {described(error)}") from None
-            number += 1
+    kind: str
+    size: int
+    read: Callable[[], Iterator[DatasetSample]]
 
 
 def task_of(name: str) -> str | None:
     """The key of the task of which the data set holds the samples, None where there is none.
 
     Raises:
-        UserError: there is no such data set, or one that is neither classification nor retrieval.
+        UserError: there is no such data set, or one of a kind that is not exported.
     """
-    known = CLASSIFICATION | RETRIEVAL
+    known = CLASSIFICATION | RETRIEVAL | SELECTION | MULTILABEL | PAIRS | ARO | {TABLES: None}
     if name in known:
         return known[name]
     refused = REFUSED.get(name.partition("/")[0])
@@ -137,6 +147,17 @@ def task_of(name: str) -> str | None:
     if name.startswith(_TFDS) and len(name) > len(_TFDS):
         return None
     raise UserError(f"dataset={name}: clip_benchmark has no such data set; {nearest(name, {*known, f'{_TFDS}<name>'})}")
+
+
+def kind_of(name: str) -> str:
+    """The kind of the tasks that read an export of the data set."""
+    kinds: dict[str, Collection[str]] = {
+        "retrieval": RETRIEVAL,
+        "caption_selection": {*SELECTION, *ARO},
+        "multilabel": MULTILABEL,
+        "winoground": PAIRS,
+    }
+    return next((kind for kind, names in kinds.items() if name in names), "classification")
 
 
 def build(
@@ -152,10 +173,12 @@ def build(
     Raises:
         UserError: it cannot; the package that is missing, or what else it says, is in the message.
     """
-    retrieval = name in RETRIEVAL
+    kind = kind_of(name)
     _check_language(name, language)
+    if name in PAIRS or name in _LANGUAGES:  # which pass over split= without a word
+        check_split(name, split)
     file = None if prompts is None else _prompts(prompts)
-    task = "zeroshot_retrieval" if retrieval else "zeroshot_classification"
+    task = _TASK_NAMES.get(kind, "zeroshot_classification")
     with _told_in_a_line(name, root), warnings.catch_warnings(record=True) as caught, _fetching(download):
         warnings.simplefilter("always")
         from clip_benchmark.datasets.builder import build_dataset
@@ -164,27 +187,58 @@ def build(
             built = build_dataset(
                 name, str(root), None, split, download, None, language, task, custom_template_file=file
             )
-        if split != "test" and any("split argument ignored" in str(one.message) for one in caught):
-            raise UserError(f"it has no splits, so split={split} would hold the samples of split=test")
-        if retrieval:
-            return Dataset(name, split, (), (), built)
+        if any("split argument ignored" in str(one.message) for one in caught):
+            check_split(name, split)
+        made = partial(Dataset, kind=kind, size=len(built), read=partial(_samples, name, built))
+        if kind in ("retrieval", "caption_selection", "winoground"):
+            return made(name, split, (), ())
         _check_folders(built)
         if isinstance(found := getattr(built, "fnames", None), list):  # imagenetv2's, in the file system's order
             found.sort()
-        return Dataset(name, split, _lines("class name", built.classes), _lines("template", built.templates), built)
+        return made(name, split, _lines("class name", built.classes), _lines("template", built.templates))
 
 
-def _encoded(image: Any, opened: list[tuple[Path, Image.Image]]) -> tuple[str, bytes, bool]:
-    """The file that the picture came from, where it shows nothing else than the picture, or a PNG of it."""
+def check_split(name: str, split: str) -> None:
+    """Refuse a split of a data set that has none but `test`."""
+    if split != "test":
+        raise UserError(f"dataset={name} has no splits, so split={split} would hold the samples of split=test")
+
+
+def _samples(name: str, built: Any) -> Iterator[DatasetSample]:
+    """What clip_benchmark's data set yields."""
+    # What is gone through once alone has __getitem__, too, as torch gives it to every data set.
+    plain = iter(built) if hasattr(built, "__iter__") else (built[index] for index in range(len(built)))
+    number = 0
+    while True:
+        opened: list[Opened] = []
+        try:
+            with _watched(opened):
+                images, target = next(plain)
+            pair = isinstance(images, list)
+            pictures = tuple(encoded(image, opened) for image in (images if pair else [images]))
+            yield DatasetSample(pictures, target)
+        except StopIteration:
+            return
+        except Exception as error:  # whatever a data set's code raises on what lies on the disk
+            raise UserError(f"{name}: sample {number} cannot be read: {described(error)}") from None
+        number += 1
+
+
+def encoded(image: Any, opened: Sequence[Opened]) -> Picture:
+    """The bytes that the picture came from, where they show nothing else than the picture, or a PNG of it.
+
+    Raises:
+        Exception: whatever Pillow raises for bytes that are not a whole picture.
+    """
     if not isinstance(image, Image.Image):
         raise UserError(f"it is no picture but a {type(image).__name__}")
     image.load()  # one that is opened alone may be damaged, and keeps its file open
-    for path, source in opened:
-        if source.format in EXTENSIONS and _same(image, source):
-            return EXTENSIONS[source.format], path.read_bytes(), True
+    for source in opened:
+        if source.image.format in EXTENSIONS and _same(image, source.image):
+            return Picture(EXTENSIONS[source.image.format], source.data(), True)
     buffer = io.BytesIO()
     (image if image.mode in ("L", "RGB") else rgb(image)).save(buffer, "PNG")
-    return "png", buffer.getvalue(), False
+    return Picture("png", buffer.getvalue(), False)
 
 
 def _same(image: Image.Image, source: Image.Image) -> bool:
@@ -193,7 +247,7 @@ def _same(image: Image.Image, source: Image.Image) -> bool:
 
 
 @contextlib.contextmanager
-def _watched(opened: list[tuple[Path, Image.Image]]) -> Iterator[None]:
+def _watched(opened: list[Opened]) -> Iterator[None]:
     """Remember which pictures are opened from which files: each data set keeps its paths in another place."""
     plain = Image.open
 
@@ -201,7 +255,9 @@ def _watched(opened: list[tuple[Path, Image.Image]]) -> Iterator[None]:
         image = plain(file, *rest, **options)
         name = file if isinstance(file, str | PathLike) else getattr(file, "name", None)
         if isinstance(name, str | PathLike):
-            opened.append((Path(name), image))
+            opened.append(Opened(image, Path(name).read_bytes))
+        elif isinstance(file, io.BytesIO):
+            opened.append(Opened(image, file.getvalue))
         return image
 
     with _replaced(Image, "open", open_):
@@ -210,12 +266,17 @@ def _watched(opened: list[tuple[Path, Image.Image]]) -> Iterator[None]:
 
 def _check_language(name: str, language: str) -> None:
     """Refuse a language of which clip_benchmark has nothing; it would take English without a word."""
-    if language == "en" and name != "babel_imagenet":
+    if language == "en" and name != "babel_imagenet" and name not in _LANGUAGES:
         return
     folder = data_folder()
-    if name in RETRIEVAL:
-        # The others say themselves which they know.
-        known = {"mscoco_captions": {"en"}, "flickr30k": {"en", "zh"}, "flickr8k": {"en", "zh"}}.get(name, {language})
+    if name in _LANGUAGES:
+        try:
+            module = importlib.import_module(f"clip_benchmark.datasets.{_LANGUAGES[name]}")
+        except ImportError:  # which is told when the data set is built
+            return
+        known = set(module.SUPPORTED_LANGUAGES)
+    elif name in RETRIEVAL:
+        known = {"mscoco_captions": {"en"}}.get(name, {"en", "zh"})
     elif name == "babel_imagenet":
         known = {key.lower() for key in read_packaged(folder / "babel_imagenet.json")}
     else:

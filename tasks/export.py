@@ -1,5 +1,6 @@
-"""`python -m tasks export`: a data set of clip_benchmark as a folder that evaluations read."""
+"""`python -m tasks export`: a data set of clip_benchmark, or of the Hub, as a folder that evaluations read."""
 
+import io
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -7,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 from tqdm import tqdm
 
 from poolbench.errors import UserError, nearest
 from poolbench.files import atomic, claimed, files_in
 from poolbench.shards.writer import SampleWriter
 
-from tasks.datasets import RETRIEVAL, Dataset
+from tasks.datasets import TABLES, Dataset, DatasetSample, kind_of
 from tasks.names import unlike_known
 from tasks.readers import CLASSNAMES, DATASET_TYPE, NSHARDS, TEMPLATES
 from tasks.registry import Task, load_tasks
@@ -28,7 +30,8 @@ class Written:
 
     samples: int = 0
     shards: int = 0
-    untouched: int = 0  # pictures that are files of the data set, byte for byte
+    pictures: int = 0
+    untouched: int = 0  # of them, those that are as the data set has them, byte for byte
     blank: int = 0  # captions that hold nothing and were left out
 
 
@@ -36,15 +39,17 @@ def task_named(dataset: str, task: str | None, fitting: str | None, language: st
     """The task that an export is for: the one that was named, else the one that fits; None where there is none.
 
     Raises:
-        UserError: no such task, or one of another kind.
+        UserError: no such task, or one of another kind; none is named where the files alone do not tell it.
     """
     tasks = load_tasks()
+    if task is None and dataset == TABLES:
+        raise UserError(f"dataset={dataset} needs task=<key>: the task that is to read it says what the files hold")
     if task is None:
-        return tasks[fitting] if fitting is not None and language == "en" else None
+        return tasks.get(fitting or "") if language == "en" else tasks.get(key_of(dataset, language))
     if task not in tasks:
         raise UserError(f"task={task}: there is no such task; {nearest(task, tasks)}")
-    kind = "retrieval" if dataset in RETRIEVAL else "classification"
-    if tasks[task].kind != kind:
+    if dataset != TABLES and tasks[task].kind != kind_of(dataset):
+        kind = kind_of(dataset)
         raise UserError(f"task={task} is of the kind {tasks[task].kind}, dataset={dataset} of the kind {kind}")
     return tasks[task]
 
@@ -74,9 +79,14 @@ def here(folder: Path, split: str) -> str | None:
     """
     if files_in(folder, "*.parquet"):
         raise UserError(f"{folder} holds parquet files, as the hub has them; choose another out=")
+    for above in (folder.parent, folder):
+        if above.exists() and not above.is_dir():
+            raise UserError(f"{above} is a file; choose another out=")
     place = folder / part_of(split)
     if not place.exists():
         return None
+    if not (place / Path(NSHARDS).name).is_file():
+        raise UserError(f"{place} is there without {Path(NSHARDS).name}, so it is no whole split; take it away")
     shards = files_in(place, "*.tar")
     size = tqdm.format_sizeof(sum(path.stat().st_size for path in shards), "B")
     return f"{place} is there already: {len(shards)} shards, {size}; take it away to export it anew"
@@ -128,9 +138,9 @@ def notes(key: str, task: Task | None, data: Dataset, written: Written) -> Itera
 def _texts(data: Dataset) -> dict[str, str]:
     """Name -> content of the small files of the folder."""
     if not data.classnames:
-        return {DATASET_TYPE: "retrieval\n"}
+        return {DATASET_TYPE: f"{data.kind}\n"}
     return {
-        DATASET_TYPE: "classification\n",
+        DATASET_TYPE: f"{data.kind}\n",
         CLASSNAMES: "".join(f"{name}\n" for name in data.classnames),
         TEMPLATES: "".join(f"{template}\n" for template in data.templates),
     }
@@ -152,16 +162,14 @@ def _write(data: Dataset, folder: Path) -> Written:
     """
     written, shards = Written(), _Shards(folder)
     try:
-        for sample in tqdm(data.samples(), total=len(data), unit="", disable=None, leave=False):
+        for sample in tqdm(data.read(), total=data.size, unit="", disable=None, leave=False):
             key = f"s{written.samples:07d}"
-            if data.classnames:
-                members = {"cls": _label(data, key, sample.target)}
-            else:
-                captions, blank = _captions(data, key, sample.target)
-                members, written.blank = {"txt": captions}, written.blank + blank
-            shards.add(key, {sample.extension: sample.picture, **members})
+            members, blank = _members(data, key, sample)
+            shards.add(key, members)
             written.samples += 1
-            written.untouched += sample.untouched
+            written.blank += blank
+            written.pictures += len(sample.pictures)
+            written.untouched += sum(picture.untouched for picture in sample.pictures)
     finally:
         shards.close()
     if not written.samples:
@@ -169,6 +177,19 @@ def _write(data: Dataset, folder: Path) -> Written:
     written.shards = shards.count
     (folder / Path(NSHARDS).name).write_text(f"{shards.count}\n", encoding="utf-8")
     return written
+
+
+def _members(data: Dataset, key: str, sample: DatasetSample) -> tuple[dict[str, bytes], int]:
+    """The members of a sample by extension, and how many of its captions are blank and left out."""
+    pair = len(sample.pictures) > 1
+    places = (f"{place}." * pair for place in range(len(sample.pictures)))
+    pictures = {f"{place}{one.extension}": one.data for place, one in zip(places, sample.pictures, strict=True)}
+    if data.kind == "multilabel":
+        return {**pictures, "npy": _labels(data, key, sample.target)}, 0
+    if data.classnames:
+        return {**pictures, "cls": _label(data, key, sample.target)}, 0
+    captions, blank = _captions(data, key, sample.target)
+    return {**pictures, "txt": captions}, blank
 
 
 @dataclass
@@ -219,6 +240,16 @@ def _label(data: Dataset, key: str, target: Any) -> bytes:
     return str(label).encode()
 
 
+def _labels(data: Dataset, key: str, target: Any) -> bytes:
+    """A vector of 0 and 1, as `.npy`."""
+    vector = np.asarray(target)
+    if vector.shape != (len(data.classnames),) or not np.isin(vector, (0, 1)).all():
+        raise UserError(f"{data.name}: the labels of sample {key} are not 0 or 1 for each of its classes")
+    buffer = io.BytesIO()
+    np.save(buffer, vector.astype(np.int8))
+    return buffer.getvalue()
+
+
 def _captions(data: Dataset, key: str, target: Any) -> tuple[bytes, int]:
     """A line for each caption, and how many of them are blank and have none."""
     if isinstance(target, str) or not all(isinstance(caption, str) for caption in target):
@@ -227,4 +258,6 @@ def _captions(data: Dataset, key: str, target: Any) -> tuple[bytes, int]:
     found = [line for line in lines if line]
     if not found:
         raise UserError(f"{data.name}: sample {key} has no caption")
+    if data.kind != "retrieval" and len(found) < len(lines):
+        raise UserError(f"{data.name}: sample {key} has a blank caption, and where it belongs is told by its place")
     return "\n".join(found).encode(), len(lines) - len(found)

@@ -33,8 +33,9 @@ from poolbench.errors import status_of
 
 from tasks import export
 from tasks.command import VERBS
-from tasks.datasets import CLASSIFICATION, REFUSED, RETRIEVAL, task_of
-from tasks.readers import Example, open_data, read_examples
+from tasks.datasets import CLASSIFICATION, MULTILABEL, PAIRS, REFUSED, RETRIEVAL, SELECTION, kind_of, task_of
+from tasks.examples import Example
+from tasks.readers import open_data, read_examples
 from tasks.registry import Task, load_tasks, read_task
 from tasks.verify import verify
 
@@ -65,15 +66,24 @@ def theirs(name: str, root: Path, transform: Any = None, **options: Any) -> Any:
     return dataset
 
 
+def _all(dataset: Any) -> list[Any]:
+    """Its samples; SugarCrepe's does not end by itself when it is gone through."""
+    return [dataset[index] for index in range(len(dataset))]
+
+
 def reading(name: str, folder: Path) -> Task:
     """A task that reads the folder of an export."""
-    model = TASKS["retrieval/flickr_1k_test_image_text_retrieval" if name in RETRIEVAL else "mnist"]
+    models = {"retrieval": "retrieval/flickr_1k_test_image_text_retrieval", "caption_selection": "sugarcrepe/add_att"}
+    models["multilabel"] = "voc2007_multilabel"
+    model = TASKS[models.get(kind_of(name), "mnist")]
     return model.model_copy(update={"source": model.source.model_copy(update={"repo": f"x/{folder.name}"})})
 
 
 def ours(task: Task, root: Path) -> tuple[tuple[str, ...], tuple[str, ...], list[Example]]:
     data = open_data(task, root)
-    needs = frozenset({"captions" if task.kind == "retrieval" else "label"})
+    needs = frozenset(
+        {{"retrieval": "captions", "caption_selection": "choices", "multilabel": "labels"}.get(task.kind, "label")}
+    )
     read = [item for shard in data.shards for item in read_examples(shard, needs, len(data.classnames))]
     assert all(isinstance(item, Example) for item in read) and not data.surplus
     return data.classnames, data.templates, [item for item in read if isinstance(item, Example)]
@@ -92,8 +102,8 @@ def test_an_export_is_what_clip_benchmark_yields(
     assert len(samples) == len(dataset) == published.samples
     originals = {path.read_bytes() for path in (tmp_path / "data").rglob("*.*") if path.is_file()}
     assert sum(item.image in originals for item in samples) == published.untouched
-    if name in RETRIEVAL:
-        for item, (picture, captions) in zip(samples, dataset, strict=True):
+    if name in (*RETRIEVAL, *SELECTION):
+        for item, (picture, captions) in zip(samples, _all(dataset), strict=True):
             assert pixels(item.image) == pixels(picture)
             assert item.captions == tuple(caption.replace("\n", " ").strip() for caption in captions)
         return
@@ -101,7 +111,8 @@ def test_an_export_is_what_clip_benchmark_yields(
     assert templates == tuple(dataset.templates)
     for index, item in enumerate(samples):
         picture, label = dataset[index]
-        assert (item.label, pixels(item.image)) == (int(label), pixels(picture))
+        found = item.metadata.tolist() if name in MULTILABEL else item.label
+        assert (found, pixels(item.image)) == (np.asarray(label).astype(int).tolist(), pixels(picture))
 
 
 def test_tasks_get_their_names_and_what_differs_is_told(
@@ -186,6 +197,28 @@ def test_a_second_run_says_what_is_there(
     assert command(*words) == 2
     assert "classnames.txt is there with another content" in capsys.readouterr().err
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [folder.name]
+
+
+def test_what_lies_in_the_way_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    PUBLISHED["mnist"].make(tmp_path / "data", monkeypatch)
+    where = ("dataset=mnist", f"root={tmp_path}/data")
+    folder = tmp_path / "out" / "wds_mnist_test"
+    (folder / "test").mkdir(parents=True)
+    (tmp_path / "file").touch()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "wds_mnist_test").touch()
+    for out, told in (
+        ("out", f"{folder}/test is there without nshards.txt, so it is no whole split; take it away"),
+        ("file", f"{tmp_path}/file is a file; choose another out="),
+        ("file/x", f"out={tmp_path}/file/x cannot be written: {tmp_path}/file is a file, not a folder"),
+        ("full", f"{tmp_path}/full/wds_mnist_test is a file; choose another out="),
+    ):
+        assert command(*where, f"out={tmp_path}/{out}") == 2
+        error = capsys.readouterr().err
+        assert told in error and error.count("\n") == 1
+    assert not list((folder / "test").iterdir())
 
 
 def test_shards_are_of_bounded_size_and_always_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -299,26 +332,56 @@ def branches() -> set[str]:
 
 
 def test_every_data_set_of_clip_benchmark_is_exported_or_refused() -> None:
-    known = {*CLASSIFICATION, *RETRIEVAL, *REFUSED}
+    known = {*CLASSIFICATION, *RETRIEVAL, *SELECTION, *MULTILABEL, *PAIRS, *REFUSED, "sugar_crepe"}
     assert len(branches()) > 50
     pairs = {name for name in branches() if name.partition("/")[0] in known or name in known}
     assert branches() - pairs <= {"vtab/cifar10", "vtab/cifar100"}
     for name in {*branches(), *(name for names in dataset_collection.values() for name in names)}:
         kind = get_dataset_default_task(name)
-        if name.partition("/")[0] in REFUSED:
+        if name.partition("/")[0] in REFUSED or name in ("sugar_crepe", *SELECTION, *PAIRS):
+            assert name in REFUSED or kind == "image_caption_selection", name
             continue
-        assert name in (RETRIEVAL if kind == "zeroshot_retrieval" else CLASSIFICATION), name
-    for name, key in (CLASSIFICATION | RETRIEVAL).items():
-        assert key is None or TASKS[key].kind == ("retrieval" if name in RETRIEVAL else "classification")
+        assert name in (RETRIEVAL if kind == "zeroshot_retrieval" else CLASSIFICATION | MULTILABEL), name
+    assert set(SELECTION) == set(dataset_collection["sugar_crepe"])
+    for name, key in (CLASSIFICATION | RETRIEVAL | SELECTION | MULTILABEL | PAIRS).items():
+        assert key is None or TASKS[key].kind == kind_of(name)
+
+
+# Data sets of which clip_benchmark builds the same samples whatever the split, with a language.
+ONE_SPLIT = {
+    **dict.fromkeys(("flickr30k-200", "xtd200"), "deu_Latn"),
+    **dict.fromkeys(("crossmodal3600", "multilingual_mscoco_captions", "xtd10"), "de"),
+    "winoground": "en",
+}
+
+
+def without_split() -> set[str]:
+    """The data sets of clip_benchmark whose part of the function that builds them does not mention the split."""
+    source = (files("clip_benchmark") / "datasets" / "builder.py").read_text(encoding="utf-8")
+    (build,) = [one for one in ast.parse(source).body if getattr(one, "name", "") == "build_dataset"]
+    found = set()
+    for node in ast.walk(build):
+        match node:
+            case ast.If(test=ast.Compare(left=ast.Name(id="dataset_name"), comparators=[ast.Constant(value=name)])):
+                used = {one.id for line in node.body for one in ast.walk(line) if isinstance(one, ast.Name)}
+                found |= {str(name)} if not used & {"split", "train", "warnings"} else set()
+    return found
+
+
+def test_splits_that_clip_benchmark_passes_over_are_known() -> None:
+    assert without_split() - {"dummy"} == set(ONE_SPLIT)
 
 
 @pytest.mark.parametrize(
     ("words", "told"),
     [
         (["dataset=cifr10"], "dataset=cifr10: clip_benchmark has no such data set; did you mean 'cifar10'?"),
-        (["dataset=winoground"], "dataset=winoground is not exported: its captions are chosen among"),
-        (["dataset=sugar_crepe/add_att"], "is not exported: its captions are chosen among"),
-        (["dataset=voc2007_multilabel"], "is not exported: its pictures have several labels"),
+        (["dataset=winoground"], "dataset=winoground needs the package datasets, which is not installed here"),
+        (
+            ["dataset=imagenet-w"],
+            "dataset=imagenet-w is not exported: its watermark is drawn by the transform of a model",
+        ),
+        (["dataset=parqet"], "clip_benchmark has no such data set; did you mean 'parquet'?"),
         (["dataset=wds/x"], "it is a webdataset folder already"),
         (["dataset=fer2013", "task=mnst"], "task=mnst: there is no such task; did you mean 'mnist'?"),
         (
@@ -344,7 +407,23 @@ def test_every_data_set_of_clip_benchmark_is_exported_or_refused() -> None:
         (["dataset=xtd10", "language=de"], "something is missing there that clip_benchmark would download"),
         (["dataset=mscoco_captions", "language=de"], "clip_benchmark has none such for mscoco_captions; known: en"),
         (["dataset=mnist", "language=it"], "language=it: clip_benchmark has none such for mnist; known: en"),
-        (["dataset=eurosat", "split=train"], "it has no splits, so split=train would hold the samples of split=test"),
+        (
+            ["dataset=eurosat", "split=train"],
+            "eurosat has no splits, so split=train would hold the samples of split=test",
+        ),
+        *(
+            (
+                [f"dataset={name}", f"language={language}", "split=train"],
+                f"dataset={name} has no splits, so split=train",
+            )
+            for name, language in ONE_SPLIT.items()
+        ),
+        (["dataset=xtd200"], "language=en: clip_benchmark has none such for xtd200; known: ace_Arab, ace_Latn, "),
+        (["dataset=flickr30k-200", "language=deu_Lat"], "has none such for flickr30k-200; did you mean 'deu_Latn'?"),
+        (["dataset=multilingual_mscoco_captions", "language=jpn"], "multilingual_mscoco_captions; did you mean 'jp'?"),
+        (["dataset=flickr8k", "language=de"], "clip_benchmark has none such for flickr8k; known: en, zh"),
+        (["dataset=mnist", "split=../x"], "split=../x is no name of a split, such as test or train"),
+        (["dataset=mnist", "split="], "split= is no name of a split, such as test or train"),
     ],
 )
 def test_mistakes_are_one_line_and_leave_nothing(
