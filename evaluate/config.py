@@ -7,7 +7,7 @@ from typing import Any
 from poolbench.command import part_of
 from poolbench.errors import UserError
 from poolbench.models.inference import check_options
-from poolbench.models.names import brings_weights
+from poolbench.models.names import PYTHON, brings_weights, python_parts
 from poolbench.options import output, source
 
 from tasks.registry import Task, words_of
@@ -40,6 +40,8 @@ def check(config: EvaluateConfig) -> None:
         raise UserError("run= already says which model and checkpoint; leave model= and checkpoint= out")
     if config.model is not None and config.checkpoint is None and not brings_weights(config.model):
         raise UserError("checkpoint= is needed with model=: a file or one of open_clip's pretrained tags")
+    if config.model is not None and config.model.startswith(PYTHON):
+        python_parts(config.model)
     if config.run is None and config.out is None:
         raise UserError("out= is needed with model=: the folder for the results")
     if config.limit is not None and config.limit < 1:

@@ -1,50 +1,50 @@
 """The model as evaluation needs it: embeddings of pictures and texts, and zero-shot classifiers."""
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch.nn import functional
 
-from poolbench.models.clip import load, tokenizer_of
-from poolbench.models.conventions import conventions_of
-from poolbench.models.texts import text_lengths
-from poolbench.models.towers import Towers
-from poolbench.models.transforms import Pixels, evaluation_transform
+from poolbench.files import digest_json
+from poolbench.models.clip import load
 
 from evaluate.cache import Cache
+from evaluate.embedder import Embedder, OpenClip
+from evaluate.python_model import PythonEmbedder
 from evaluate.subject import Subject
 
 Classes = tuple[Sequence[str], Sequence[str]]  # class names, templates
 
+_Class = tuple[str, tuple[str, ...]]  # a name, its prompts
 PROMPTS_AT_ONCE = 16384  # prompts whose embeddings are in memory at a time
+
+
+class Prompted(Protocol):
+    """What gives classes their prompts: evaluate.prompts.Part."""
+
+    def of(self, classnames: Sequence[str], own: tuple[str, ...]) -> list[_Class]: ...
 
 
 class Encoder:
     """A model on a device, loaded once for all tasks.
 
-    Embeddings are float32 and of unit length whatever the precision of the towers.
+    Embeddings are float32 and of unit length whatever the precision of the towers; of a model of one's own that wants
+    it so, they are as they come (`unit` False).
     """
 
-    def __init__(
-        self,
-        model: torch.nn.Module,
-        name: str,
-        device: torch.device,
-        precision: str,
-        batch_size: int,
-        cache: Cache | None = None,
-        folder: Path | None = None,
-    ) -> None:
-        self.device = device
-        self.pixels = Pixels(evaluation_transform(model))
+    def __init__(self, embedder: Embedder, cache: Cache | None = None) -> None:
+        self.device = embedder.device
+        self.pixels = embedder.pixels
         self.cache = cache
-        self.conventions = conventions_of(model)
-        self._model = model
-        self._towers = Towers(model, device, precision)
-        self._tokenizer = tokenizer_of(name, folder)
-        self._batch_size = batch_size
-        self._classes: dict[tuple[str, tuple[str, ...]], torch.Tensor] = {}
+        self.conventions, self.own = embedder.conventions, embedder.own
+        self.logit_scale = embedder.logit_scale
+        self._embedder = embedder
+        self._classes: dict[_Class, torch.Tensor] = {}
+        self._prompts: Sequence[Prompted] = ()
+        self._given: dict[tuple[tuple[str, ...], tuple[str, ...]], torch.Tensor] = {}
 
     @classmethod
     def of(
@@ -61,12 +61,22 @@ class Encoder:
         Args:
             cache: folder for embeddings that are kept, None to keep none.
         """
-        model = load(subject.model, subject.checkpoint, folder=subject.folder, device=device, say=say)
-        kept = None
-        if cache is not None:
-            conditions = [subject.sha256, subject.model, subject.tag, precision, repr(evaluation_transform(model))]
-            kept = Cache(Path(cache), conditions, device)
-        return cls(model, subject.model, device, precision, batch_size, kept, subject.folder)
+        embedder: Embedder
+        if subject.python is not None:
+            embedder = PythonEmbedder(subject.python, device, precision, batch_size)
+        else:
+            model = load(subject.model, subject.checkpoint, folder=subject.folder, device=device, say=say)
+            embedder = OpenClip(model, subject.model, device, precision, batch_size, subject.folder)
+        if cache is None:
+            return cls(embedder)
+        conditions = [subject.sha256, subject.model, subject.tag, precision, embedder.transform]
+        return cls(embedder, Cache(Path(cache), conditions, device))
+
+    def prompted(self, prompts: Sequence[Prompted]) -> "Encoder":
+        """The same, with other prompts for classes than the templates that it is asked for; of several the mean."""
+        other = copy.copy(self)
+        other._prompts, other._given = prompts, {}
+        return other
 
     def encode_images(self, images: torch.Tensor) -> torch.Tensor:
         """uint8 [n, 3, h, w] -> float32 [n, d] on the device.
@@ -74,7 +84,7 @@ class Encoder:
         Raises:
             UserError: the model gives embeddings that are not finite, as a diverged one does.
         """
-        return self._towers.images(images)
+        return self._embedder.images(images)
 
     def encode_texts(self, texts: Sequence[str]) -> torch.Tensor:
         """n texts -> float32 [n, d] on the device, each different text encoded once.
@@ -86,7 +96,7 @@ class Encoder:
         name = None if self.cache is None else self.cache.name("texts", unique)
         vectors = self._recalled(name)
         if vectors is None:
-            vectors = self._encode_unique(unique)
+            vectors = self._embedder.texts(unique)
             self._keep(name, vectors)
         return _spread(vectors, unique, texts)
 
@@ -98,18 +108,18 @@ class Encoder:
         Raises:
             UserError: the model gives embeddings that are not finite.
         """
-        wanted = [(tuple(names), tuple(templates)) for names, templates in classifiers]
-        names = [None if self.cache is None else self.cache.name("classes", pair) for pair in wanted]
-        for (classnames, templates), name in zip(wanted, names, strict=True):
+        wanted = [heads for pair in classifiers if _pair(pair) not in self._given for heads in self._heads(*pair)]
+        names = [None if self.cache is None else self.cache.name("classes", _content(head)) for head in wanted]
+        for head, name in zip(wanted, names, strict=True):
             known = self._recalled(name)
             if known is not None:
-                self._classes |= {(one, templates): row for one, row in zip(classnames, known, strict=True)}
-        unknown = {(one, templates) for classnames, templates in wanted for one in classnames} - set(self._classes)
+                self._classes |= dict(zip(head, known, strict=True))
+        unknown = {one for head in wanted for one in head} - set(self._classes)
         for group in _groups(sorted(unknown)):
             self._encode_classes(group)
-        for (classnames, templates), name in zip(wanted, names, strict=True):
-            if not unknown.isdisjoint((one, templates) for one in classnames):
-                self._keep(name, torch.stack([self._classes[one, templates] for one in classnames]))
+        for head, name in zip(wanted, names, strict=True):
+            if not unknown.isdisjoint(head):
+                self._keep(name, torch.stack([self._classes[one] for one in head]))
 
     @torch.inference_mode()
     def classifier(self, classnames: Sequence[str], templates: Sequence[str]) -> torch.Tensor:
@@ -118,28 +128,42 @@ class Encoder:
         Source of the formula: Radford et al., Learning Transferable Visual Models From Natural Language
         Supervision, 2021, section 3.1.4.
         """
-        templates = tuple(templates)
-        if any((name, templates) not in self._classes for name in classnames):
+        given = self._given.get(_pair((classnames, templates)))
+        if given is not None:
+            return given
+        heads = self._heads(classnames, templates)
+        if any(one not in self._classes for head in heads for one in head):
             self.prepare([(classnames, templates)])
-        return torch.stack([self._classes[name, templates] for name in classnames], dim=1)
+        weights = [torch.stack([self._classes[one] for one in head]) for head in heads]
+        return (weights[0] if len(weights) == 1 else self._mean(torch.stack(weights))).T
+
+    def prompts_digest(self, classnames: Sequence[str], templates: Sequence[str]) -> str:
+        """What tells the prompts of these classes from others."""
+        return digest_json(self._heads(classnames, templates))
+
+    def give(self, classnames: Sequence[str], templates: Sequence[str], weights: torch.Tensor) -> None:
+        """Let `classifier` answer with weights that were saved, float32 [d, classes]."""
+        self._given[_pair((classnames, templates))] = weights.to(self.device)
+
+    def _mean(self, vectors: torch.Tensor) -> torch.Tensor:
+        """[n, ..., d] -> [..., d], of unit length where embeddings are."""
+        mean = vectors.mean(dim=0)
+        return functional.normalize(mean, dim=-1) if self._embedder.unit else mean
+
+    def _heads(self, classnames: Sequence[str], templates: Sequence[str]) -> list[list[_Class]]:
+        """The classes with their prompts, once for each part of the prompts."""
+        own = tuple(templates)
+        if not self._prompts:
+            return [[(name, own) for name in classnames]]
+        return [part.of(classnames, own) for part in self._prompts]
 
     @torch.inference_mode()
-    def _encode_classes(self, classes: Sequence[tuple[str, tuple[str, ...]]]) -> None:
+    def _encode_classes(self, classes: Sequence[_Class]) -> None:
         prompts = [template.replace("{c}", name) for name, templates in classes for template in templates]
         unique = list(dict.fromkeys(prompts))
-        vectors = _spread(self._encode_unique(unique), unique, prompts)
+        vectors = _spread(self._embedder.texts(unique), unique, prompts)
         for key, group in zip(classes, torch.split(vectors, [len(key[1]) for key in classes]), strict=True):
-            self._classes[key] = functional.normalize(group.mean(dim=0), dim=-1)
-
-    @torch.inference_mode()
-    def _encode_unique(self, texts: Sequence[str]) -> torch.Tensor:
-        """Texts of like length share a batch, which is as long as its longest."""
-        tokens = self._tokenizer(texts)
-        lengths = text_lengths(self._model, tokens)
-        order = torch.argsort(lengths, stable=True)
-        batches = torch.split(order, self._batch_size)
-        vectors = self._towers.texts(tokens[rows, : int(lengths[rows].max())] for rows in batches)
-        return vectors[torch.argsort(order).to(self.device)]
+            self._classes[key] = self._mean(group)
 
     def _recalled(self, name: str | None) -> torch.Tensor | None:
         entry = None if self.cache is None or name is None else self.cache.get(name)
@@ -150,9 +174,19 @@ class Encoder:
             self.cache.put(name, vectors)
 
 
-def _groups(classes: Sequence[tuple[str, tuple[str, ...]]]) -> Iterator[list[tuple[str, tuple[str, ...]]]]:
+def _pair(classes: Classes) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    return tuple(classes[0]), tuple(classes[1])
+
+
+def _content(head: Sequence[_Class]) -> tuple[tuple[str, ...], object]:
+    """What the cache knows a head by: names and the templates that all share, or those of each."""
+    names, prompts = tuple(name for name, _ in head), [texts for _, texts in head]
+    return names, prompts[0] if len(set(prompts)) == 1 else prompts
+
+
+def _groups(classes: Sequence[_Class]) -> Iterator[list[_Class]]:
     """The classes in order, as many at a time as have PROMPTS_AT_ONCE prompts together."""
-    group: list[tuple[str, tuple[str, ...]]] = []
+    group: list[_Class] = []
     prompts = 0
     for name, templates in classes:
         if group and prompts + len(templates) > PROMPTS_AT_ONCE:

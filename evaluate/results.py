@@ -71,12 +71,12 @@ def line_of(
     scored: Scored,
     subject: Subject,
     conditions: Conditions,
-    conventions: Conventions,
+    conventions: Conventions | None,
 ) -> ResultLine:
     """The line of eval_results.jsonl for a task that was just evaluated.
 
     Args:
-        conventions: how the model wants its pictures.
+        conventions: how the model wants its pictures; None of one that open_clip does not know.
     """
     digest = data.digest(scored.digests)
     reasons = [*subject.deviations, *_deviations(task, data, scored, conditions)]
@@ -92,8 +92,14 @@ def line_of(
         **grade.standing(task.key, digest, reasons, conditions.limit)._asdict(),
         bad=[BadSample(**bad._asdict()) for bad in scored.bad],
         **conditions._asdict(),
-        conventions=ConventionsUsed(**conventions._asdict()),
+        conventions=used(conventions),
+        prompts=None if subject.prompts is None else subject.prompts.digest,
     )
+
+
+def used(conventions: Conventions | None) -> ConventionsUsed | None:
+    """Conventions as lines have them."""
+    return None if conventions is None else ConventionsUsed(**conventions._asdict())
 
 
 def save(out: Path, line: ResultLine, predictions: pa.Table, conditions: Conditions) -> None:
@@ -108,13 +114,14 @@ def save(out: Path, line: ResultLine, predictions: pa.Table, conditions: Conditi
 
 
 def last_lines(out: Path, subject: Subject) -> dict[str, ResultLine]:
-    """The last line of each task for a model with a checkpoint, by key.
+    """The last line of each task for a model with a checkpoint, and the prompts of `subject`, by key.
 
     Raises:
         UserError: eval_results.jsonl holds something else than lines of results.
     """
-    ours = (subject.sha256, subject.model)
-    return {line.key: line for line in read_results(out / FILE) if (line.checkpoint_sha256, line.model) == ours}
+    ours = (subject.sha256, subject.model, None if subject.prompts is None else subject.prompts.digest)
+    lines = read_results(out / FILE)
+    return {line.key: line for line in lines if (line.checkpoint_sha256, line.model, line.prompts) == ours}
 
 
 def finished(line: ResultLine | None, data: TaskData, out: Path, conditions: Conditions, threads: int) -> bool:

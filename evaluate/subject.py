@@ -2,13 +2,18 @@
 
 import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from poolbench.errors import UserError
 from poolbench.files import digest_file
+from poolbench.models.names import PYTHON
 from poolbench.models.weights import Trained, trained, weights_of
 
 from evaluate.config import EvaluateConfig
+from evaluate.prompts import Prompts
+
+if TYPE_CHECKING:
+    from evaluate.python_model import PythonModel
 
 
 class Subject(NamedTuple):
@@ -18,6 +23,8 @@ class Subject(NamedTuple):
         out: folder for the results.
         scale: of the run, None without one.
         deviations: what already keeps every result from being official.
+        prompts: other ones than the tasks' own.
+        python: the model itself, where it is one that open_clip does not know.
     """
 
     model: str
@@ -28,6 +35,17 @@ class Subject(NamedTuple):
     out: Path
     scale: str | None
     deviations: tuple[str, ...]
+    prompts: Prompts | None = None
+    python: "PythonModel | None" = None
+
+    def with_prompts(self, prompts: Prompts) -> "Subject":
+        """The same with other prompts; its results go into a folder of their own, and none is official.
+
+        Raises:
+            UserError: the folder cannot be made.
+        """
+        deviations = (*self.deviations, prompts.deviation)
+        return _with_folder(self._replace(prompts=prompts, out=self.out / prompts.folder, deviations=deviations))
 
 
 def subject_of(config: EvaluateConfig) -> Subject:
@@ -36,7 +54,10 @@ def subject_of(config: EvaluateConfig) -> Subject:
     Raises:
         UserError: the run, checkpoint, model or tag does not exist, or the folder for the results cannot be written.
     """
-    subject = _from_run(config, Path(config.run)) if config.run is not None else _from_names(config)
+    return _with_folder(_from_run(config, Path(config.run)) if config.run is not None else _from_names(config))
+
+
+def _with_folder(subject: Subject) -> Subject:
     try:
         subject.out.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
@@ -70,4 +91,15 @@ def _from_run(config: EvaluateConfig, run: Path) -> Subject:
 
 def _from_names(config: EvaluateConfig) -> Subject:
     assert config.model is not None and config.out is not None
+    if config.model.startswith(PYTHON):
+        return _from_python(config.model, config.checkpoint, Path(config.out))
     return Subject(*weights_of(config.model, config.checkpoint), Path(config.out), None, ())
+
+
+def _from_python(name: str, checkpoint: str | None, out: Path) -> Subject:
+    from evaluate.python_model import load_python  # with torch, which takes seconds to load
+
+    given = load_python(name, checkpoint)
+    deviation = f"model={name} is not one that open_clip builds"
+    told = checkpoint or given.source[:23]
+    return Subject(name, told, given.source, given.sha256, None, out, None, (deviation,), python=given)

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 import torch
 from PIL import Image
 from pools import write_tar
@@ -18,6 +19,9 @@ from poolbench.files import read_lines
 from poolbench.models.clip import create
 
 from evaluate.config import EvaluateConfig
+from evaluate.embedder import OpenClip
+from evaluate.encoder import Encoder
+from evaluate.evaluators.classification import CERTAINTY
 from evaluate.run import run
 from tasks.names import packaged
 from tasks.registry import Task, load_tasks
@@ -157,6 +161,44 @@ def write_checkpoint(path: Path, seed: int = 0) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save({"state_dict": model.state_dict()}, path)
     return path
+
+
+class Counts:
+    """How many pictures and texts went through the towers."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.pictures = self.texts = 0
+        images, texts = Encoder.encode_images, OpenClip.texts
+
+        def encode_images(encoder: Encoder, batch: torch.Tensor) -> torch.Tensor:
+            self.pictures += len(batch)
+            return images(encoder, batch)
+
+        def encode_texts(embedder: OpenClip, batch: Any) -> torch.Tensor:
+            self.texts += len(batch)
+            return texts(embedder, batch)
+
+        monkeypatch.setattr(Encoder, "encode_images", encode_images)
+        monkeypatch.setattr(OpenClip, "texts", encode_texts)
+
+    def take(self) -> tuple[int, int]:
+        counts = (self.pictures, self.texts)
+        self.pictures = self.texts = 0
+        return counts
+
+
+def same_predictions(ours: dict[str, dict[str, list[Any]]], plain: dict[str, dict[str, list[Any]]]) -> bool:
+    """Whether tables of predictions by key are the same, but for the rounding of how sure the model is."""
+    tables = [
+        {key: {name: values for name, values in table.items() if name not in CERTAINTY} for key, table in one.items()}
+        for one in (ours, plain)
+    ]
+    near = all(
+        np.allclose(ours[key][name], table[name], rtol=0, atol=1e-5)
+        for key, table in plain.items()
+        for name in set(CERTAINTY) & table.keys()
+    )
+    return tables[0] == tables[1] and near
 
 
 class Outcome(NamedTuple):

@@ -24,7 +24,6 @@ from evalsets import (
     metadata_of,
     scored,
     with_metadata,
-    write_checkpoint,
     write_classification,
     write_faces,
 )
@@ -33,6 +32,7 @@ from sklearn.metrics import balanced_accuracy_score, f1_score, recall_score
 from poolbench.errors import UserError
 
 from evaluate.evaluators import EVALUATORS
+from evaluate.evaluators.classification import CERTAINTY
 from evaluate.evaluators.fairness import by_prefix
 from evaluate.metrics import METRICS, wilds
 from evaluate.metrics.fairness import PREFIXES
@@ -50,11 +50,6 @@ CAMELYON, FMOW, IWILDCAM = "wilds/camelyon17", "wilds/fmow", "wilds/iwildcam"
 STREET, GEODE = "fairness/dollar_street", "fairness/geode"
 FACES = ("fairness/fairface", "fairness/utkface")
 LABELLED = (CAMELYON, FMOW, IWILDCAM, STREET, GEODE)
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_checkpoint(tmp_path_factory.mktemp("model") / "model.pt")
 
 
 @pytest.fixture(scope="module")
@@ -204,7 +199,7 @@ def harness(monkeypatch: pytest.MonkeyPatch) -> Harness:
 class Weights:
     """Stands in for an encoder: the given classifiers, one after the other."""
 
-    device = torch.device("cpu")
+    device, logit_scale = torch.device("cpu"), 100.0
 
     def __init__(self, *weights: torch.Tensor) -> None:
         self._weights = iter(weights)
@@ -415,7 +410,7 @@ def test_a_labelled_task_is_the_reference(
     added = {"acc1", "acc5", "mean_per_class_recall", "main_metric", "acc_worst_region_corrected"}
     assert {name: value for name, value in line["metrics"].items() if name not in added} == theirs
     extra = {"worst_group": ["group"], "fmow": ["group", "year"], "iwildcam": []}[task.kind]
-    assert list(rows) == ["key", "label", "prediction", "top5", *extra]
+    assert list(rows) == ["key", "label", "prediction", "top5", *CERTAINTY, *extra]
 
 
 @pytest.mark.parametrize("key", FACES)

@@ -16,7 +16,9 @@ from tasks.registry import Task
 class Evaluator(ABC):
     """Turns one task's batches, which come in any order of units, in order within a unit, into predictions."""
 
-    needs: ClassVar[frozenset[str]]  # of every sample: "label", "captions", "metadata"; or "puzzles"
+    needs: ClassVar[
+        frozenset[str]
+    ]  # of every sample: "label", "captions", "choices", "labels", "metadata", "digest"; or "pairs", "puzzles"
 
     @classmethod
     def classifiers(cls, task: Task, data: TaskData) -> list[tuple[Sequence[str], Sequence[str]]]:

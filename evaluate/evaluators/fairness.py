@@ -8,9 +8,10 @@ import torch
 
 from poolbench.errors import UserError
 
+from evaluate.embedder import LOGIT_SCALE
 from evaluate.encoder import Encoder
 from evaluate.evaluators.base import Evaluator
-from evaluate.evaluators.classification import LOGIT_SCALE, in_order
+from evaluate.evaluators.classification import in_order
 from evaluate.evaluators.groups import MetadataRows
 from evaluate.metrics.fairness import GROUPS, PREFIXES
 from evaluate.stream import Batch

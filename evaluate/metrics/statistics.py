@@ -206,13 +206,13 @@ class MeanOfRatios(Statistic):
         return float(np.mean(numerators / self.denominators.of(weights, self.ratios)[present]))
 
     def stderr(self) -> float | None:
-        return _bootstrap(self.count, self.value_of)
+        return bootstrap(self.count, self.value_of)
 
     def paired_stderr(self, other: Self) -> float | None:
-        return _bootstrap(self.count, lambda weights: other.value_of(weights) - self.value_of(weights))
+        return bootstrap(self.count, lambda weights: other.value_of(weights) - self.value_of(weights))
 
 
-def _bootstrap(clusters: int, value_of: Callable[[Floats], float]) -> float | None:
+def bootstrap(clusters: int, value_of: Callable[[Floats], float]) -> float | None:
     """Standard deviation of a function of weights float64 [clusters] over draws; None for fewer than two clusters."""
     if clusters < 2:
         return None

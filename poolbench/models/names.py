@@ -8,6 +8,7 @@ from pathlib import Path
 from poolbench.errors import UserError, nearest
 
 HUB, FOLDER = "hf-hub:", "local-dir:"  # before the name of a model that comes with a configuration of its own
+PYTHON = "python:"  # before a module and a function of the user's own, see evaluate.python_model
 CONFIG = "open_clip_config.json"
 OURS = Path(__file__).parent / "configs"  # "ViT-Ti-32-64" and the like, in open_clip's form
 
@@ -26,6 +27,8 @@ def model_names() -> frozenset[str]:
 
 def check_name(name: str) -> None:
     """Raise UserError, naming the nearest model, where open_clip knows no model `name`."""
+    if name.startswith(PYTHON):
+        raise UserError(f"model={name}: only `python -m evaluate` takes a model of one's own")
     if name.startswith((HUB, FOLDER)):
         raise UserError(f"model {name} is not a name that open_clip has; only evaluate and curate.score take others")
     known = model_names()
@@ -34,8 +37,20 @@ def check_name(name: str) -> None:
 
 
 def brings_weights(model: str) -> bool:
-    """Whether `model` is a repository or a folder with a configuration, so that no checkpoint need be named."""
-    return model.startswith((HUB, FOLDER)) or (Path(model).is_dir() and model not in model_names())
+    """Whether `model` is a repository, a folder with a configuration or a function, so that no checkpoint is needed."""
+    return model.startswith((HUB, FOLDER, PYTHON)) or (Path(model).is_dir() and model not in model_names())
+
+
+def python_parts(name: str) -> tuple[str, str]:
+    """Module and function of `python:<module>:<function>`.
+
+    Raises:
+        UserError: the name is none such.
+    """
+    module, colon, function = name.removeprefix(PYTHON).partition(":")
+    if not colon or not function.isidentifier() or not all(part.isidentifier() for part in module.split(".")):
+        raise UserError(f"model={name} is not of the form {PYTHON}<module>:<function>, such as {PYTHON}my_model:load")
+    return module, function
 
 
 @cache

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from poolbench.errors import UserError, first_line
 from poolbench.files import digest_file, digest_json, read_json
-from poolbench.models.names import CONFIG, FOLDER, HUB, brings_weights
+from poolbench.models.names import CONFIG, FOLDER, HUB, PYTHON, brings_weights, check_name
 from poolbench.run_record import FILE, read_record
 from poolbench.text import some
 
@@ -61,6 +61,8 @@ def weights_of(model: str, checkpoint: str | None) -> Weights:
     Raises:
         UserError: no such model, no such file or tag, or the download fails.
     """
+    if model.startswith(PYTHON):
+        check_name(model)  # which refuses it
     if brings_weights(model):
         return _of_repository(model, checkpoint) if model.startswith(HUB) else _of_folder(model, checkpoint)
     if checkpoint is None:
