@@ -70,6 +70,44 @@ def puzzles(rng: Rng, boards: int = 60) -> Pair:
     return tables[0], tables[1]
 
 
+def selections(rng: Rng, n: int = 400, pictures: int = 150) -> Pair:
+    """Captions to choose among, several samples a picture; a hard picture is so for all its samples."""
+    owners = np.arange(n) % pictures
+    ease = rng.random(pictures)[owners]
+    captions = [["right", "wrong"]] * n
+    tables = []
+    for rate in (BASE, BETTER):
+        wrong = (rng.random(n) >= np.clip(ease + rate - 0.5, 0, 1)).astype(np.int64)
+        columns = {"key": keys(n), "picture": [f"p{owner}" for owner in owners], "captions": captions}
+        table = {**columns, "right": np.zeros(n, np.int64), "prediction": wrong, "tied": rng.random(n) < 0.03}
+        tables.append(pa.table(table))
+    return tables[0], tables[1]
+
+
+def pairs(rng: Rng, n: int = 400) -> Pair:
+    """Similarities of two captions and two pictures; a hard sample is so for both models."""
+    ease = rng.normal(0, 1, (n, 1))
+    own = np.array([1, -1, -1, 1])
+    tables = []
+    for rate in (BASE, BETTER):
+        scores = rng.normal(0, 1, (n, 4)) + own * (ease + 2 * rate)
+        columns = {name: scores[:, place] for place, name in enumerate(("c0_i0", "c1_i0", "c0_i1", "c1_i1"))}
+        tables.append(pa.table({"key": keys(n), **columns}))
+    return tables[0], tables[1]
+
+
+def several(rng: Rng, n: int = 300, classes: int = 4) -> Pair:
+    """Scores of a few classes, of which a picture shows some; a hard picture is so for both models."""
+    truth = rng.random((n, classes)) < 0.4
+    shared = rng.normal(0, 1, truth.shape)
+    labels = [np.flatnonzero(row).tolist() for row in truth]
+    tables = []
+    for rate in (BASE, BETTER):
+        scores = shared + rng.normal(0, 1, truth.shape) + 2 * rate * truth
+        tables.append(pa.table({"key": keys(n), "labels": labels, "scores": scores.tolist()}))
+    return tables[0], tables[1]
+
+
 # Main metric -> a task that has it, and how to draw two models' predictions.
 DRAWS: dict[str, tuple[str, Callable[[Rng], Pair]]] = {
     "acc1": ("vtab/eurosat", labelled),
@@ -80,4 +118,7 @@ DRAWS: dict[str, tuple[str, Callable[[Rng], Pair]]] = {
     "acc_top5_wg": ("fairness/dollar_street", lambda rng: labelled(rng, pull=0.2)),
     "mean_recall@1": ("retrieval/flickr_1k_test_image_text_retrieval", retrieval),
     "jaccard_score_10-12": ("misc/winogavil", puzzles),
+    "acc": ("sugarcrepe/add_att", selections),
+    "group_score": ("winoground", pairs),
+    "mean_average_precision": ("voc2007_multilabel", several),
 }

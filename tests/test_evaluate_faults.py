@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from evalsets import ONE_OF_EACH_KIND, scored, write_checkpoint, write_every_kind
+from evalsets import EXTRA_KINDS, ONE_OF_EACH_KIND, scored, write_every_kind, write_extra_kinds
 
 from evaluate import run, stream
 from evaluate.cache import Cache
@@ -16,19 +16,14 @@ from evaluate.metrics import METRICS
 from tasks import verify
 from tasks.registry import KINDS, load_tasks
 
-TASKS = {key: load_tasks()[key] for key in ONE_OF_EACH_KIND}
+TASKS = {key: load_tasks()[key] for key in (*ONE_OF_EACH_KIND, *EXTRA_KINDS)}
 BY_KIND = {task.kind: key for key, task in reversed(TASKS.items())}
 HEALTHY = {"classification": "wilds/iwildcam"}  # what is evaluated beside the damaged task; else EuroSAT
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_every_kind(tmp_path_factory.mktemp("every_kind") / "data")
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_checkpoint(tmp_path_factory.mktemp("weights") / "model.pt")
+    return write_extra_kinds(write_every_kind(tmp_path_factory.mktemp("every_kind") / "data"))
 
 
 @pytest.fixture
@@ -128,7 +123,7 @@ def test_metrics_that_fail(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("place", ["open_data", "read_examples", "finished"])
+@pytest.mark.parametrize("place", ["open_task", "read_examples", "finished"])
 def test_a_reader_that_fails(
     place: str,
     kind: str,
@@ -212,7 +207,7 @@ def test_a_cache_that_fails_ends_the_task_whose_pictures_it_was_to_keep(
     check_alone("retrieval", data, checkpoint, tmp_path / "out", capsys, cache=str(tmp_path / "cache"))
 
 
-@pytest.mark.parametrize("place", ["open_data", "read_examples"])
+@pytest.mark.parametrize("place", ["open_task", "read_examples"])
 def test_verifying_goes_on_behind_a_fault(
     place: str, data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

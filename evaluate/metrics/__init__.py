@@ -14,7 +14,16 @@ import pyarrow as pa
 
 from poolbench.errors import UserError, nearest
 
-from evaluate.metrics import classification, fairness, groups, retrieval, winogavil
+from evaluate.metrics import (
+    caption_selection,
+    classification,
+    fairness,
+    groups,
+    multilabel,
+    retrieval,
+    winogavil,
+    winoground,
+)
 from evaluate.metrics.columns import Metrics
 from evaluate.metrics.statistics import Statistic
 from tasks.registry import Task
@@ -27,6 +36,9 @@ METRICS: dict[str, Callable[[Task, pa.Table], Metrics]] = {
     "worst_group": groups.worst_group,
     "fmow": groups.fmow,
     "fairness": fairness.metrics,
+    "caption_selection": caption_selection.metrics,
+    "winoground": winoground.metrics,
+    "multilabel": multilabel.metrics,
 }
 
 _STATISTICS: dict[str, Callable[[pa.Table], Statistic]] = {
@@ -34,6 +46,9 @@ _STATISTICS: dict[str, Callable[[pa.Table], Statistic]] = {
     **groups.STATISTICS,
     **retrieval.STATISTICS,
     **winogavil.STATISTICS,
+    **caption_selection.STATISTICS,
+    **winoground.STATISTICS,
+    **multilabel.STATISTICS,
 }
 
 

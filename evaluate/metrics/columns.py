@@ -31,6 +31,26 @@ def integers(predictions: pa.Table, column: str, below: float = math.inf) -> Int
     return numbers
 
 
+def flags(predictions: pa.Table, column: str) -> Bools:
+    """A column of truth values, bool [n].
+
+    Raises:
+        KeyError: there is no such column.
+        ValueError: it is something else, or some are missing.
+    """
+    values = predictions.column(column)
+    if values.null_count or not pa.types.is_boolean(values.type):
+        raise ValueError(f"{column} is not true or false for every sample")
+    found: Bools = values.to_numpy().astype(np.bool_)
+    return found
+
+
+def clusters(predictions: pa.Table, column: str) -> Ints:
+    """Numbers from 0 for the different values of a column, int64 [n]."""
+    found: Ints = np.unique(np.array(predictions.column(column).to_pylist(), dtype=str), return_inverse=True)[1]
+    return found.astype(np.int64)
+
+
 def classes(predictions: pa.Table, column: str) -> Ints:
     """A column of numbers of classes, int64 [n]; raises as `integers` does."""
     return integers(predictions, column, _MOST_CLASSES)
