@@ -10,6 +10,8 @@ from poolbench.models.inference import check_options
 from poolbench.models.names import PYTHON, brings_weights, python_parts
 from poolbench.options import output, source
 
+from evaluate.probes.words import probes_of
+from evaluate.prompts import prompts_of
 from tasks.registry import Task, words_of
 
 
@@ -30,6 +32,11 @@ class EvaluateConfig:
     workers: int | None = None
     batch_size: int | None = None
     device: str = "auto"
+    probes: Any = None  # words as probes_of reads them
+    probe_draws: int = 5
+    probe_seed: int = 0
+    heads: str | None = output(default=None)
+    prompts: Any = None  # words as evaluate.prompts.prompts_of reads them
 
 
 def check(config: EvaluateConfig) -> None:
@@ -46,6 +53,15 @@ def check(config: EvaluateConfig) -> None:
         raise UserError("out= is needed with model=: the folder for the results")
     if config.limit is not None and config.limit < 1:
         raise UserError(f"limit={config.limit}: at least one sample a task is needed")
+    if probes_of(config.probes) and config.limit is not None:
+        raise UserError(
+            "probes= and limit= do not go together: a probe is tested on the whole test split; leave one out"
+        )
+    if probes_of(config.probes) and config.prompts is not None:
+        raise UserError("probes= and prompts= do not go together: heads of probes are trained; leave one out")
+    prompts_of(config.prompts)
+    if config.probe_draws < 1 or config.probe_seed < 0:
+        raise UserError("probe_draws= is at least 1, probe_seed= at least 0")
     check_options(config.precision, config.batch_size, config.workers)
 
 

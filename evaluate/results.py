@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from poolbench.fields import ConventionsUsed
+from poolbench.fields import ConventionsUsed, OwnModel
 from poolbench.files import append_line, atomic, digest_file
 from poolbench.models.conventions import Conventions
 
@@ -72,11 +72,13 @@ def line_of(
     subject: Subject,
     conditions: Conditions,
     conventions: Conventions | None,
+    own: OwnModel | None,
 ) -> ResultLine:
     """The line of eval_results.jsonl for a task that was just evaluated.
 
     Args:
         conventions: how the model wants its pictures; None of one that open_clip does not know.
+        own: what that told of itself.
     """
     digest = data.digest(scored.digests)
     reasons = [*subject.deviations, *_deviations(task, data, scored, conditions)]
@@ -94,6 +96,7 @@ def line_of(
         **conditions._asdict(),
         conventions=used(conventions),
         prompts=None if subject.prompts is None else subject.prompts.digest,
+        own=own,
     )
 
 

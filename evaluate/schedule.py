@@ -2,8 +2,9 @@
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from tqdm import tqdm
@@ -15,6 +16,7 @@ from poolbench.shards.workers import Iterated, loader_of
 
 from evaluate.encoder import Classes, Encoder
 from evaluate.evaluators import EVALUATORS, Evaluator
+from evaluate.heads import Heads, as_numbered, numbered
 from evaluate.metrics import metrics
 from evaluate.results import Scored
 from evaluate.share import gathered
@@ -28,49 +30,66 @@ class TaskError(UserError):
     """A task that cannot be evaluated; the others go on."""
 
 
+class Wanted(NamedTuple):
+    """Tasks that are to be scored with one set of prompts.
+
+    Attributes:
+        tasks: key -> the task and its data; each task's kind has an evaluator.
+        encoder: with these prompts; those of all sets are one model.
+        heads: where zero-shot classifiers are read and written.
+    """
+
+    tasks: Mapping[str, tuple[Task, TaskData]]
+    encoder: Encoder
+    heads: Heads | None = None
+
+
 def scores(
-    tasks: Mapping[str, tuple[Task, TaskData]],
-    encoder: Encoder,
-    world: World,
-    *,
-    workers: int,
-    batch_size: int,
-    limit: int | None = None,
-) -> Iterator[tuple[str, Scored | TaskError]]:
-    """Yield (key, scores or why there are none) for every task, in the order in which they get through.
+    wanted: Sequence[Wanted], world: World, *, workers: int, batch_size: int, limit: int | None = None
+) -> Iterator[tuple[int, str, Scored | TaskError]]:
+    """Yield (place in `wanted`, key, scores or why there are none) for every task, in the order in which they get
+    through. Each picture is read and encoded once, however many want it.
 
     Every process of `world` calls this with the same tasks; the first one gets the scores, the others nothing.
 
     Args:
-        tasks: key -> the task and its data; each task's kind has an evaluator.
         limit: only the first so many samples of each task.
 
     Raises:
-        UserError: another process was killed, or a batch does not fit the device.
+        UserError: another process was killed, or a batch does not fit the device; a head is another model's.
         RuntimeError: a worker was killed; see `poolbench.shards.workers.readable_errors`.
     """
+    tasks = {key: pair for one in wanted for key, pair in one.tasks.items()}
     units = _units(tasks, limit)
+    messages = encoded(units, wanted[0].encoder, world, workers=workers, batch_size=batch_size)
+    if messages is None:
+        return
+    running: list[dict[str, _Running]] = []
+    for place, one in enumerate(wanted):
+        started, failed = _started(one, units)
+        running.append(started)
+        for key, error in failed.items():
+            yield place, key, error
+    yield from _finished(running, messages, sum(min(task.samples, limit or task.samples) for task, _ in tasks.values()))
+
+
+def encoded(
+    units: Sequence[Unit], encoder: Encoder, world: World, *, workers: int, batch_size: int
+) -> Iterator[Message] | None:
+    """The units' embeddings, made by all processes, which call this together; None on all but the first one, when
+    everything is through."""
     mine = units[world.rank :: world.size]
     stream = EvaluationStream(mine, encoder.pixels, batch_size, encoder.cache)
     loader = loader_of(stream, min(workers, len(mine)), encoder.device)
     messages = gathered(world, _embedded(Iterated(loader), encoder))
-    if not world.first:
-        for _ in messages:
-            pass
-        return
-    running: dict[str, _Running] = {}
-    for key, (task, data) in tasks.items():
-        try:
-            running[key] = _Running(task, data, encoder, units)
-        except Exception as error:
-            yield key, _failure(error, data)
-    for key, problem in _prepare({key: task.classifiers for key, task in running.items()}, encoder):
-        del running[key]
-        yield key, _failure(problem, tasks[key][1])
-    yield from _finished(running, messages, sum(min(task.samples, limit or task.samples) for task, _ in tasks.values()))
+    if world.first:
+        return messages
+    for _ in messages:
+        pass
+    return None
 
 
-def _failure(error: Exception, data: TaskData) -> TaskError:
+def failure(error: Exception, data: TaskData) -> TaskError:
     """What ends one task and lets the others go on: data can be wrong in ways that nobody foresaw.
 
     Raises:
@@ -79,6 +98,30 @@ def _failure(error: Exception, data: TaskData) -> TaskError:
     if isinstance(error, torch.OutOfMemoryError):
         raise error
     return TaskError(str(error) if isinstance(error, UserError) else f"{data.folder}: {described(error)}")
+
+
+def _started(wanted: Wanted, units: list[Unit]) -> tuple[dict[str, "_Running"], dict[str, TaskError]]:
+    """The tasks, their prompts encoded, and why there are none of some."""
+    encoder, heads = wanted.encoder, wanted.heads
+    running: dict[str, _Running] = {}
+    failed: dict[str, TaskError] = {}
+    for key, (task, data) in wanted.tasks.items():
+        try:
+            running[key] = _Running(task, data, encoder, units)
+        except Exception as error:
+            failed[key] = failure(error, data)
+    classifiers = {key: task.classifiers for key, task in running.items()}
+    fresh = {
+        key: pairs for key, pairs in classifiers.items() if pairs and heads and not _given(heads, key, pairs, encoder)
+    }
+    began = time.perf_counter()
+    for key, problem in _prepare(classifiers, encoder):
+        del running[key]
+        fresh.pop(key, None)
+        failed[key] = failure(problem, wanted.tasks[key][1])
+    if heads is not None:
+        _kept(heads, fresh, encoder, time.perf_counter() - began)
+    return running, failed
 
 
 def _prepare(classifiers: Mapping[str, list[Classes]], encoder: Encoder) -> Iterator[tuple[str, Exception]]:
@@ -93,6 +136,29 @@ def _prepare(classifiers: Mapping[str, list[Classes]], encoder: Encoder) -> Iter
                 encoder.prepare(pairs)
             except Exception as error:
                 yield key, error
+
+
+def _given(heads: Heads, key: str, pairs: Sequence[Classes], encoder: Encoder) -> bool:
+    """Hand a task's saved classifiers to the encoder; whether there are any."""
+    saved = heads.read(key, _made_from(pairs, encoder))
+    if saved is None:
+        return False
+    for pair, weights in zip(pairs, numbered(saved.tensors, "weights"), strict=True):
+        encoder.give(*pair, weights)
+    return True
+
+
+def _kept(heads: Heads, fresh: Mapping[str, Sequence[Classes]], encoder: Encoder, seconds: float) -> None:
+    """Save the classifiers of tasks; of the seconds each has its share by its number of classes."""
+    sizes = {key: sum(len(names) for names, _ in pairs) for key, pairs in fresh.items()}
+    for key, pairs in fresh.items():
+        weights = as_numbered("weights", [encoder.classifier(*pair) for pair in pairs])
+        heads.write(key, _made_from(pairs, encoder), weights, seconds * sizes[key] / sum(sizes.values()))
+    heads.tell()
+
+
+def _made_from(pairs: Sequence[Classes], encoder: Encoder) -> dict[str, list[str]]:
+    return {"prompts": [encoder.prompts_digest(*pair) for pair in pairs]}
 
 
 def _units(tasks: Mapping[str, tuple[Task, TaskData]], limit: int | None) -> list[Unit]:
@@ -128,21 +194,26 @@ def _embedded(messages: Iterator[Message], encoder: Encoder) -> Iterator[Message
 
 
 def _finished(
-    running: dict[str, "_Running"], messages: Iterator[Message], total: int
-) -> Iterator[tuple[str, Scored | TaskError]]:
+    running: Sequence[dict[str, "_Running"]], messages: Iterator[Message], total: int
+) -> Iterator[tuple[int, str, Scored | TaskError]]:
     with tqdm(total=total, unit="sample", disable=None, leave=False) as bar:
         for message in messages:
-            if message.task not in running:
-                continue  # it failed before
-            bar.update(len(message.keys) if isinstance(message, Batch) else 0)
-            try:
-                outcome: Scored | TaskError | None = running[message.task].take(message)
-            except Exception as error:
-                outcome = _failure(error, running[message.task].data)
-            if outcome is not None:
-                del running[message.task]
-                yield message.task, outcome
-    assert not running, running
+            having = [(place, tasks) for place, tasks in enumerate(running) if message.task in tasks]
+            bar.update(len(message.keys) if isinstance(message, Batch) and having else 0)  # else it failed before
+            for place, tasks in having:
+                outcome = _taken(tasks[message.task], message)
+                if outcome is not None:
+                    del tasks[message.task]
+                    yield place, message.task, outcome
+    assert not any(running), running
+
+
+def _taken(task: "_Running", message: Message) -> Scored | TaskError | None:
+    """What the message brings the task to: None as long as it goes on."""
+    try:
+        return task.take(message)
+    except Exception as error:
+        return failure(error, task.data)
 
 
 class _Running:

@@ -6,7 +6,9 @@ from pathlib import Path
 from poolbench.text import aligned
 
 from evaluate.fairness import tables
-from tasks.aggregates import aggregates, members
+from tasks.aggregates import aggregates, mean, members
+from tasks.fast import NAME as FAST
+from tasks.fast import fast, foretold
 from tasks.grade import worst
 from tasks.lock import why_unpinned
 from tasks.registry import Task
@@ -29,7 +31,7 @@ def summary(
     results: Path,
 ) -> str:
     """The table of the chosen tasks, the groups' means over all stored results, the fairness tables, what has no
-    result, and where all lies.
+    result, and where all lies. Where the group `fast` was chosen, its mean and what that foretells.
 
     Args:
         tasks: the chosen ones, in order.
@@ -43,7 +45,11 @@ def summary(
     if lines:
         rows = [_row(task, lines[task.key]) for task in tasks if task.key in lines]
         parts.append(aligned([_HEADINGS, *rows]))
-        parts.append(aligned([row for suite in _suites(tasks) for row in _aggregates(suite, stored)]))
+        chosen_fast = _is_fast(tasks)
+        means = [row for suite in _suites(tasks) for row in _aggregates(suite, stored)]
+        means += [_fast(stored)] if chosen_fast else []
+        parts += [aligned(means)] if means else []
+        parts += _foretold(stored) if chosen_fast else []
         fairness = [task for task in tasks if task.kind == "fairness" and task.key in lines]
         parts += [tables(task, lines[task.key].metrics) for task in fairness]
     if problems:
@@ -84,6 +90,37 @@ def _aggregates(suite: str, stored: Mapping[str, ResultLine]) -> list[tuple[str,
         label = name if suite == "main" else f"{suite} {name}"
         rows.append((label, _number(values[name]), remark))
     return rows
+
+
+def _is_fast(tasks: Sequence[Task]) -> bool:
+    """Whether the group `fast` was chosen, alone or with some others, and not the whole of which it is a part."""
+    chosen = {task.key for task in tasks}
+    return chosen >= set(fast().tasks) and not chosen >= set(members()["average"])
+
+
+def _fast(stored: Mapping[str, ResultLine]) -> tuple[str, ...]:
+    """The mean of the group `fast`, as the rows of the aggregates."""
+    keys = fast().tasks
+    missing = sum(_main(stored, key) is None for key in keys)
+    remark = f"{missing} of {len(keys)} tasks missing" if missing else f"{len(keys)} tasks"
+    return FAST, _number(mean([_main(stored, key) for key in keys])), f"{remark}, never official"
+
+
+def _foretold(stored: Mapping[str, ResultLine]) -> list[str]:
+    """What the mean of the group `fast` is good for, where there is one."""
+    group = fast()
+    value = mean([_main(stored, key) for key in group.tasks])
+    if value is None:
+        return []
+    return [
+        f"{FAST} foretells an average of {foretold(value):.3f}, give or take {group.error:.3f} (root mean square "
+        f"error). Its rank\ncorrelation with the average is {group.spearman:.3f}, Kendall's {group.kendall:.3f}. Both "
+        "are of published models that it was not\nchosen on. Only the average, over all 38 tasks, is ever official."
+    ]
+
+
+def _main(stored: Mapping[str, ResultLine], key: str) -> float | None:
+    return stored[key].metrics["main_metric"] if key in stored else None
 
 
 def _number(value: float | None) -> str:
