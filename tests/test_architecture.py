@@ -27,6 +27,7 @@ CURATE = {
     "reshard": {"pool"},
     "report": {"pool", "models"},
     "audits": {"pool", "models", "report"},
+    "overlaps": {"pool", "scorers", "report"},
     "classes": {"pool", "models", "report", "audits"},
 }
 LINES = 500  # of a file

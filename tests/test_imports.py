@@ -37,6 +37,7 @@ CURATE = (
     "columns",
     "inspect",
     "metaclip_metadata",
+    "overlap",
     "score",
 )
 MAY_LOAD = {
