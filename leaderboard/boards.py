@@ -69,8 +69,21 @@ def place(submission: Submission) -> Placed:
         bad=submission.bad,
         version=submission.code.version,
         finished=submission.finished,
+        audit=submission.audit,
+        overlap=submission.overlap,
+        probes=_probes(submission),
     )
     return Placed(submission.track, submission.scale, entry)
+
+
+def _probes(submission: Submission) -> dict[str, dict[str, Score]] | None:
+    """By task, then by probe; the error is that over the test pictures."""
+    if submission.probes is None:
+        return None
+    found: dict[str, dict[str, Score]] = defaultdict(dict)
+    for one in submission.probes:
+        found[one.key][one.probe] = Score(value=one.value, stderr=one.stderr)
+    return dict(found)
 
 
 def no_references(track: Track, scale: str) -> list[Reference]:

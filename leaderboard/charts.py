@@ -272,6 +272,35 @@ def across_scales(
     return {**chart, "height": _WIDTH}
 
 
+def zero_shot_against_probe(tasks: str = "", kinds: Sequence[str] = tuple(KINDS)) -> Spec:
+    """Zero-shot score against that of a linear probe; what a little training adds.
+
+    Rows {label, kind, zero_shot, probe}.
+
+    Args:
+        tasks: what the scores are of, for the axes: "mean of 3 tasks", or the name of one.
+    """
+    of = f", {tasks}" if tasks else ""
+    axis = {"type": "quantitative", "scale": {"zero": False, "padding": 12}, "axis": {"tickCount": 6}}
+    places = {
+        "x": {**axis, "field": "zero_shot", "title": f"Zero-shot{of}"},
+        "y": {**axis, "field": "probe", "title": f"Linear probe{of}"},
+    }
+    tooltip = [
+        _shown("label", "Method"),
+        _shown("zero_shot", "Zero-shot", ".3f"),
+        _shown("probe", "Linear probe", ".3f"),
+    ]
+    points, labels = _kind_points(kinds, tooltip), _label_layer("datum.probe")
+    return _chart(
+        "Zero-shot score against that of a linear probe on the same tasks; a point is a method.",
+        layer=[
+            {**points, "encoding": {**points["encoding"], **places}},
+            {**labels, "encoding": {**labels["encoding"], **places}},
+        ],
+    )
+
+
 def correlations() -> Spec:
     """How ImageNet correlates with each other task over the entries of a board, with 95 % intervals.
 

@@ -13,7 +13,10 @@ from poolbench import recipes
 from poolbench.errors import nearest
 from poolbench.files import digest_json
 
+from leaderboard.audits import check_audit
 from leaderboard.models import Submission, TaskResult
+from leaderboard.overlaps import check_overlap
+from leaderboard.probes import check_probes
 from leaderboard.suites import grade_of_whole, main_metrics, results_deviations, suite_tasks
 from tasks.aggregates import AGGREGATES_VERSION, aggregates
 from tasks.grade import Grade, grade_of
@@ -40,6 +43,7 @@ def check(submission: Submission) -> list[str]:
     if digest_of(submission) != submission.digest:
         refusals.append("digest: not that of the content; the file was edited, run submit again")
     refusals += [*_check_texts(submission), *_check_tasks(submission)]
+    refusals += check_probes(submission.probes, (task.key for task in suite_tasks(submission.scale)))
     if any(refusal.startswith("tasks.") for refusal in refusals):
         return refusals
     return [
@@ -48,6 +52,8 @@ def check(submission: Submission) -> list[str]:
         *_check_recipe(submission),
         *_check_whole(submission),
         *_check_times(submission),
+        *check_audit(submission),
+        *check_overlap(submission),
     ]
 
 

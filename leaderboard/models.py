@@ -4,17 +4,31 @@ Their JSON Schemas lie in leaderboard/schema/ and are written anew by `python -m
 run is described where it is written: poolbench.run_record and tasks.results.
 """
 
+import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, Field, JsonValue, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    TypeAdapter,
+    ValidationError,
+    model_serializer,
+)
+from pydantic.dataclasses import dataclass
 
 from poolbench.errors import UserError
-from poolbench.fields import Count, Digest, Strict, Time
+from poolbench.fields import Count, Digest, Share, Strict, Time
 from poolbench.files import write_json
 from poolbench.run_record import Bad, Code
 
+from leaderboard.probes import ProbeResult
 from tasks.grade import Grade
 
 FORMAT: Literal[2] = 2  # of submission.json and leaderboard.json; 1 had no grades
@@ -22,6 +36,10 @@ SCHEMAS = Path(__file__).parent / "schema"
 
 Track = Literal["filtering", "byod"]
 TRACKS: tuple[Track, ...] = ("filtering", "byod")
+
+MOST_GROUPS, MOST_LINES = 30, 20  # of an audit
+
+_ANY: TypeAdapter[Any] = TypeAdapter(Any)
 
 AnyModel = TypeVar("AnyModel", bound=BaseModel)
 
@@ -41,6 +59,18 @@ def _web_address(text: str) -> str:
 
 Line = Annotated[str, AfterValidator(_one_line), Field(json_schema_extra={"minLength": 1, "maxLength": 200})]
 Url = Annotated[str, AfterValidator(_web_address), Field(json_schema_extra={"pattern": "^https?://"})]
+
+
+class Grown(Strict):
+    """What has fields that came `later`. They are left out where they say nothing, so that whatever was written before
+    them still has the content, and the digest, that it had."""
+
+    later: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _plain(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = handler(self)
+        return {name: value for name, value in fields.items() if value is not None or name not in self.later}
 
 
 class TaskResult(Strict):
@@ -85,14 +115,66 @@ class Aggregates(Strict):
     values: dict[str, float | None]
 
 
+class AuditedGroup(Strict):
+    """A group of the pool's rows of which a subset keeps another share than of the rest, beyond chance."""
+
+    attribute: Line
+    group: Line
+    raw: Annotated[int, Field(ge=1)] = Field(description="rows of the pool")
+    kept: Count = Field(description="of them")
+    ratio: Share = Field(description="kept / raw")
+    low: Share = Field(description="of Wilson's interval of 95 %")
+    high: Share
+
+
+class AuditedLine(Strict):
+    """The regression of an attribute's kept shares on the sizes of its groups; r above 0: rarer groups are cut more."""
+
+    attribute: Line
+    slope: float = Field(description="of the share, by a row")
+    r: Annotated[float, Field(ge=-1, le=1)]
+    p: Share
+    groups: Annotated[int, Field(ge=3)]
+
+
+class Audit(Strict):
+    """Who is in the subset and who is out: what curate.audit found, shortened (docs/audits.md)."""
+
+    digest: Digest = Field(description="of groups.json, which has all of it")
+    pool: Annotated[int, Field(ge=1)] = Field(description="rows of the pool")
+    kept: Count = Field(description="of them; kept / pool is what a group's share is compared with")
+    level: Share = Field(description="of Benjamini and Hochberg's correction over all groups")
+    groups: Count = Field(description="how many were looked at")
+    less: Count = Field(description="of them are kept less often than the rest, beyond chance")
+    more: Count = Field(description="of them are kept more often than the rest, beyond chance")
+    different: list[AuditedGroup] = Field(max_length=MOST_GROUPS, description="the farthest from kept / pool first")
+    amplification: list[AuditedLine] = Field(max_length=MOST_LINES, description="the least p first")
+
+
+class Overlap(Strict):
+    """Training samples that show evaluation pictures: what curate.overlap found, shortened (docs/audits.md)."""
+
+    digest: Digest = Field(description="of overlap.json, which has all of it")
+    samples: Count = Field(description="training samples that were looked at")
+    left_out: Count = Field(description="that could not be")
+    found: Count = Field(description="training samples that show an evaluation picture")
+    shown: Count = Field(description="evaluation pictures that they show")
+    tasks: list[str] = Field(description="tasks whose pictures were looked for")
+    distance: Count = Field(description="bits in which two hashes of one picture may differ")
+    bits: Count = Field(description="of a hash")
+    cosine: float | None = Field(description="of embeddings, from which on two pictures are one; null: not compared")
+
+
 class Private(Strict):
     """Never copied into leaderboard.json or the page."""
 
     contact: Line | None
 
 
-class Submission(Strict):
+class Submission(Grown):
     """submission.json: one run's claim to a place, with everything that is needed to judge it."""
+
+    later = frozenset({"audit", "overlap", "probes"})
 
     format: Literal[2]
     method: Line
@@ -106,6 +188,8 @@ class Submission(Strict):
     deviations: list[str]
     dataset_size: Annotated[int, Field(ge=1)] | None = Field(description="image-text pairs in the dataset")
     subset: Subset | None
+    audit: Audit | None = Field(None, description="of the subset; left out where there is none")
+    overlap: Overlap | None = Field(None, description="with evaluation pictures; left out where nobody looked")
     data: Data
     recipe: dict[str, JsonValue]
     recipe_digest: Digest
@@ -126,25 +210,30 @@ class Submission(Strict):
     seconds: Annotated[float, Field(ge=0)]
     digest: Digest = Field(description="of everything else but `private`, as canonical JSON: an edited file is noticed")
     private: Private
+    probes: list[ProbeResult] | None = Field(default=None, description="beside the benchmark; part of no aggregate")
 
     def public(self) -> dict[str, Any]:
         """The submission as plain values, without what is private."""
         return self.model_dump(mode="json", exclude={"private"})
 
 
-class Score(Strict):
+# With slots: a board of 100,000 entries has five million of them, which as models would take 2.5 GB.
+@dataclass(frozen=True, slots=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False, strict=True))
+class Score:
     """A task's main metric and its standard error."""
 
     value: float | None
     stderr: float | None
 
 
-class Entry(Strict):
+class Entry(Grown):
     """One submission on a board.
 
     `rank` counts the entries that are better by more than noise, plus one; `rank_last` is the last place that noise
     leaves open. Both are null outside the ranking: `grade` is unverified there, or `deviations` says why.
     """
+
+    later = frozenset({"audit", "overlap", "probes"})
 
     rank: Annotated[int, Field(ge=1)] | None
     rank_last: Annotated[int, Field(ge=1)] | None
@@ -168,6 +257,11 @@ class Entry(Strict):
     bad: Bad
     version: str = Field(description="of the program that trained")
     finished: Time | None
+    audit: Audit | None = Field(None, description="of its subset; left out where there is none")
+    overlap: Overlap | None = Field(None, description="with evaluation pictures; left out where nobody looked")
+    probes: dict[str, dict[str, Score]] | None = Field(
+        default=None, description="by task key, then by probe, such as linear or 16; part of no aggregate"
+    )
 
 
 class Citation(Strict):
@@ -283,6 +377,32 @@ def read_leaderboard(path: Path | str) -> Leaderboard:
     except ValidationError as error:
         why = f"is no leaderboard.json of format {FORMAT}: {problems(error)[0]}"
         raise UserError(f"{path} {why}; python -m leaderboard build writes one") from None
+
+
+def as_json(leaderboard: Leaderboard) -> Iterator[str]:
+    """The text of leaderboard.json in pieces, an entry each: whole, that of 100,000 entries takes 3 GB to make.
+
+    Joined they are what `model_dump_json(indent=2)` gives, and the end of the last line.
+    """
+    yield from _pieces(leaderboard, "\n")
+    yield "\n"
+
+
+def _pieces(value: object, line: str) -> Iterator[str]:
+    """A value as JSON; `line` is the end of a line with the indentation of the value."""
+    deeper = line + "  "
+    if isinstance(value, Leaderboard | Board):
+        for number, name in enumerate(type(value).model_fields):
+            yield f"{',' if number else '{'}{deeper}{json.dumps(name)}: "
+            yield from _pieces(getattr(value, name), deeper)
+        yield f"{line}}}"
+    elif isinstance(value, list) and value:
+        for number, item in enumerate(value):
+            yield f"{',' if number else '['}{deeper}"
+            yield from _pieces(item, deeper)
+        yield f"{line}]"
+    else:
+        yield _ANY.dump_json(value, indent=2).decode().replace("\n", line)  # no text has a line's end: JSON escapes it
 
 
 def write_schemas(folder: Path = SCHEMAS) -> list[Path]:

@@ -10,6 +10,7 @@
                   the largest dataset, which is the nearest to no filtering
     across        ranks of the same methods at two scales; prints Spearman's rho
     correlations  ImageNet with each other task
+    probes        zero-shot against linear probe, of the tasks that all entries with probes have, or of metric=<task>
 
 `metric` is an aggregate or a task. `top` limits scaling, size and heat_map to the best methods; the others show all.
 `width` is in inches: by default a column's 3.3, but 5 for scaling, with its names beside the lines, and a page's 6.8
@@ -34,6 +35,7 @@ from poolbench.options import option, output
 
 from leaderboard import charts, findings
 from leaderboard.models import TRACKS, Board, Entry, Leaderboard, Reference, Track, read_leaderboard
+from leaderboard.probe_rows import several_tasks, zero_shot_against_probe
 from tasks.registry import suite_of
 
 _INCH = 72  # of a chart's pixels
@@ -75,7 +77,7 @@ PAPER: charts.Spec = {
 class PlotOptions:
     """The options of `plot`."""
 
-    kind: str = option("size | scaling | heat_map | across | correlations")
+    kind: str = option("size | scaling | heat_map | across | correlations | probes")
     out: str = output("figure to write, .svg, .pdf or .png; a brace pattern for several")
     track: str | None = option("filtering | byod; null: the one that has entries", None)
     scale: str | None = option("of the board, two with a comma for kind=across; null: the one that has entries", None)
@@ -281,12 +283,27 @@ def _correlations(leaderboard: Leaderboard, options: PlotOptions) -> Figure:
     return Figure({**charts.correlations(), "height": {"step": 9}}, rows, _COLUMN, note)
 
 
+def _probes(leaderboard: Leaderboard, options: PlotOptions) -> Figure:
+    board = _board(leaderboard, options)
+    title = _metric_title(board, options.metric)
+    if options.metric in board.aggregates and options.metric != "average":
+        raise UserError(f"metric={options.metric}: kind=probes shows the average of the probed tasks, or one task")
+    found = zero_shot_against_probe(board, None if options.metric == "average" else options.metric, ranked=True)
+    rows = [row._asdict() for row in found.rows]
+    of = several_tasks(found.tasks) if options.metric == "average" else title
+    note = (
+        f"{len(rows)} entries, {', '.join(found.tasks)}" if rows else "no ranked entry has linear probes of these tasks"
+    )
+    return Figure(charts.zero_shot_against_probe(of, _kinds(rows)), rows, _COLUMN, note)
+
+
 FIGURES: dict[str, Callable[[Leaderboard, PlotOptions], Figure]] = {
     "scaling": _scaling,
     "size": _size,
     "heat_map": _heat_map,
     "across": _across,
     "correlations": _correlations,
+    "probes": _probes,
 }
 
 

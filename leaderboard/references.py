@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError
 
 from poolbench import recipes
 from poolbench.errors import UserError, nearest
-from poolbench.fields import Strict
+from poolbench.fields import Share, Strict
 from poolbench.files import files_in
 
 from leaderboard.models import Citation, Line, Reference, Track, problems
@@ -22,8 +22,6 @@ from tasks.aggregates import members
 from tasks.registry import suite_of
 
 FOLDER = Path(__file__).parent / "references"
-
-Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Result(Strict):

@@ -2,9 +2,10 @@
 
     python -m leaderboard submit run=runs/mine method="CLIP score, top 30 %" author="A. Name" track=filtering
 
-`writeup=` (a URL), `contact=` (private: it stays in the file and is never published) and `dataset_size=` (where no
-subset file says it) may be added. `push=hub repo=user/name` uploads it too, with the subset; `checkpoint=true` adds the
-checkpoint, `private=true` makes a private repository. docs/submit.md tells the whole way.
+`writeup=` (a URL), `contact=` (private: it stays in the file and is never published), `dataset_size=` (where no subset
+file says it), `audit=` (what curate.audit found of the subset) and `overlap=` (what curate.overlap found) may be
+added. `push=hub repo=user/name` uploads it too, with the subset; `checkpoint=true` adds the checkpoint, `private=true`
+makes a private repository. docs/submit.md tells the whole way.
 """
 
 import sys
@@ -17,12 +18,15 @@ from pydantic import BaseModel, ValidationError
 from poolbench import recipes
 from poolbench.errors import UserError, nearest
 from poolbench.files import digest_file, write_json
-from poolbench.options import option, output
+from poolbench.options import option, output, source
 from poolbench.run_record import FILE as RUN
 from poolbench.run_record import RunRecord, read_record
 
+from leaderboard.audits import audit_of
 from leaderboard.checks import LONGEST, check, digest_of
 from leaderboard.models import FORMAT, TRACKS, AnyModel, Submission, TaskResult, problems
+from leaderboard.overlaps import overlap_of
+from leaderboard.probes import ProbeResult, probes_of_run
 from leaderboard.push import PushOptions, push_file
 from leaderboard.suites import grade_of_whole, main_metrics, results_deviations, suite_tasks
 from tasks.aggregates import AGGREGATES_VERSION, aggregates
@@ -50,6 +54,8 @@ class SubmitOptions:
     writeup: str | None = option("web address of a description", None)
     contact: str | None = option("how to reach the author; is not published", None)
     dataset_size: int | None = option("samples of the dataset; null: those of the run's subset", None)
+    audit: str | None = source("folder of an audit of the run's subset, or its groups.json", None)
+    overlap: str | None = source("what curate.overlap wrote of the run's data: the folder, or its overlap.json", None)
     push: str | None = option("hub: upload to the Hugging Face Hub as well", None)
     repo: str | None = option("user/name there, with push=hub", None)
     checkpoint: bool = option("true: upload the checkpoint too, with push=hub", False)
@@ -83,7 +89,9 @@ def submit(options: SubmitOptions) -> Path:
         raise UserError(f"track={options.track} is no known track; {nearest(options.track, TRACKS)}")
     run = read_run(folder)
     results = [_one_line_each(result.regraded()) for result in results_of(folder, run)]
-    submission = compose(options, run, results, predictions_digests(folder, results))
+    assert run.checkpoint is not None
+    probes = probes_of_run(folder, run.checkpoint.sha256, [task.key for task in suite_tasks(run.scale)])
+    submission = compose(options, run, results, predictions_digests(folder, results), probes)
     refusals = check(submission)
     if refusals:
         raise UserError(f"{folder}: {refusals[0]}")
@@ -167,12 +175,17 @@ def predictions_digests(folder: Path, results: list[ResultLine]) -> dict[str, st
 
 
 def compose(
-    options: SubmitOptions, run: RunRecord, results: list[ResultLine], predictions: dict[str, str]
+    options: SubmitOptions,
+    run: RunRecord,
+    results: list[ResultLine],
+    predictions: dict[str, str],
+    probes: list[ProbeResult] | None = None,
 ) -> Submission:
     """The submission, with its grade and every reason why it is unofficial.
 
     Args:
         predictions: task key -> digest.
+        probes: None where the run has none.
 
     Raises:
         UserError: an option that a submission cannot hold.
@@ -194,6 +207,8 @@ def compose(
         "grade": grade,
         "deviations": deviations,
         "dataset_size": _dataset_size(options, run),
+        "audit": None if options.audit is None else audit_of(options.audit, run),
+        "overlap": None if options.overlap is None else overlap_of(options.overlap, run, results),
         "data": {
             "sources": len(run.data.sources),
             "shards": run.data.shards,
@@ -211,6 +226,7 @@ def compose(
         },
         "digest": "0" * 64,  # of everything else, so it comes last
         "private": {"contact": options.contact},
+        "probes": None if probes is None else [one.model_dump() for one in probes],
     }
     submission = _typed(value, Submission, "submission")
     return submission.model_copy(update={"digest": digest_of(submission)})

@@ -145,6 +145,23 @@ def browser(chromium: "Browser") -> Iterator["Browser"]:
     assert chromium.complaints() == []
 
 
+@pytest.fixture(scope="module")
+def usual_page(chromium: "Browser") -> Path:
+    """The leaderboard's page of tests/page_boards.py."""
+    from page_boards import usual
+
+    from leaderboard.page import page
+
+    return chromium.write(page(usual()))
+
+
+@pytest.fixture
+def view(browser: "Browser", usual_page: Path) -> "Browser":
+    """The browser with that page open."""
+    browser.open(usual_page)
+    return browser
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip, aloud, what needs a system package that is missing; in CI (POOLBENCH_REQUIRE_ALL=1) let it fail instead.
 

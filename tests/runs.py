@@ -21,6 +21,7 @@ from leaderboard.models import Submission
 from leaderboard.submissions import read_submission
 from leaderboard.submit import SubmitOptions
 from leaderboard.suites import grade_of_whole, main_metrics, results_deviations
+from leaderboard.validate import ValidateOptions, validate_files
 from tasks.aggregates import aggregates
 from tasks.grade import standing
 from tasks.lock import pinned
@@ -159,6 +160,22 @@ def seal(value: Any) -> Any:
         return {**value, "digest": digest_of(Submission.model_validate(value))}
     except (ValueError, TypeError):
         return value
+
+
+def validated(capsys: pytest.CaptureFixture[str], *paths: Path, **given: Any) -> tuple[int, str]:
+    """Exit status and output of validate, without the paths of its files; `given` are its options."""
+    capsys.readouterr()
+    status = validate_files(paths, ValidateOptions(**{name: str(value) for name, value in given.items()}))
+    text = capsys.readouterr().out
+    for path in paths:
+        text = text.replace(f"{path}: ", "")
+    return status, text
+
+
+def of_task(value: Any, key: str) -> Any:
+    """The result of a task in what a submission says."""
+    (result,) = [result for result in value["tasks"] if result["key"] == key]
+    return result
 
 
 def edit_line(folder: Path, key: str, **changes: Any) -> None:

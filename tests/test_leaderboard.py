@@ -4,6 +4,7 @@ import contextlib
 import math
 import multiprocessing
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from typing import Any
 
 import jsonschema  # type: ignore[import-untyped]
 import pytest
+from boards import board, entry, leaderboard_of, reference, scored_keys
 from runs import CONTACT, ROOT, drop_line, edit, make_run, options, result, without_lock_file
 from runs import leaderboard as leaderboard_command
 
@@ -25,7 +27,7 @@ from poolbench.files import append_line, claimed, read_json
 import leaderboard.build
 from leaderboard.boards import compose
 from leaderboard.build import BuildOptions, build, collect
-from leaderboard.models import SCHEMAS, Leaderboard, Submission, schema, write_schemas
+from leaderboard.models import SCHEMAS, Leaderboard, Submission, as_json, schema, write_schemas
 from leaderboard.references import references
 from leaderboard.submissions import find
 from leaderboard.submit import submit
@@ -188,6 +190,22 @@ def test_build_is_the_same_byte_for_byte(tmp_path: Path, monkeypatch: pytest.Mon
         assert build([str(tmp_path / folder)], BuildOptions(out=str(tmp_path / f"site-{folder}"))) == 0
     for name in ("leaderboard.json", "index.html"):
         assert (tmp_path / "site-one" / name).read_bytes() == (tmp_path / "site-two" / name).read_bytes()
+
+
+def test_the_file_is_written_in_pieces_and_is_what_the_serialiser_writes_whole() -> None:
+    draw = random.Random(1)
+    keys = scored_keys()
+    entries = [
+        entry(f'method {number} "x" ü\u00e9', {key: draw.choice([draw.random(), 1e-7, 1.0]) for key in keys})
+        for number in range(3)
+    ]
+    published = [reference("published", dict.fromkeys(keys, 1 / 3))]
+    for whole in (
+        leaderboard_of(),
+        leaderboard_of(board()),
+        leaderboard_of(board(entries, published), board(entries[:1], scale="medium")),
+    ):
+        assert "".join(as_json(whole)) == whole.model_dump_json(indent=2) + "\n"
 
 
 def test_refused_files_are_named_and_left_out(tmp_path: Path) -> None:

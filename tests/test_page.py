@@ -1,272 +1,23 @@
-"""The leaderboard's page in a real Chromium, driven as a person would."""
+"""The leaderboard's page in a real Chromium, used as a person would."""
 
-import contextlib
 import csv
 import json
-import shutil
-from collections.abc import Callable, Iterator
-from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import forked
 import pytest
-from selenium import webdriver
-from selenium.common.exceptions import StaleElementReferenceException
-from selenium.webdriver.chrome.service import Service
+from browser import Browser, needs_browser
+from page_boards import board, entry, leaderboard, reference, unverified, usual
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.remote.webelement import WebElement
-from selenium.webdriver.support.ui import Select, WebDriverWait
+from selenium.webdriver.support.ui import Select
 
 from poolbench.files import digest_bytes
 
-from leaderboard.models import (
-    Bad,
-    Board,
-    BoardTask,
-    Citation,
-    Entry,
-    Gain,
-    Leaderboard,
-    Method,
-    Noise,
-    Reference,
-    Score,
-    Spread,
-)
+from leaderboard.models import Score
 from leaderboard.page import page
 from leaderboard.page.data import Row, page_data, shown
 from leaderboard.rank import margin
-
-PROGRAMS = ("chromium", "chromedriver")
-AGGREGATES = ["imagenet", "vtab", "average"]
-TASKS = [
-    BoardTask(key="imagenet1k", name="ImageNet 1k", main_metric="acc1", groups=["imagenet"]),
-    BoardTask(key="vtab/dtd", name="Textures", main_metric="acc1", groups=["vtab"]),
-    BoardTask(key="vtab/pets", name="Pets", main_metric="mean_per_class_recall", groups=["vtab"]),
-    BoardTask(key="mnist", name="MNIST", main_metric="acc1", groups=["other"]),
-    BoardTask(key="fairface", name="FairFace", main_metric=None, groups=["fairness"]),
-]
-SOURCE = Citation(text="A. Paper, 2023, Table 3", url="https://example.org/paper")
-NOISE = Noise(values={"average": 0.006, "imagenet": 0.002}, citation=SOURCE)
-HOSTILE = "<script>window.ran=1</script><img src=x onerror='window.ran=2'>\"'&amp;</td></table>"
-TURNING = "\u202edesrever\u2066 \u200b\x1b[31m"
-
-
-def missing() -> list[str]:
-    """The programs that are not installed (Debian: chromium chromium-driver)."""
-    return [name for name in PROGRAMS if shutil.which(name) is None]
-
-
-needs_browser = pytest.mark.system("chromium chromium-driver", missing)
-
-
-def entry(method: str, average: float, rank: int | None = None, last: int | None = None, **changes: Any) -> Entry:
-    """An entry whose tasks all have `average` but MNIST, which goes the other way."""
-    scores = {task.key: Score(value=average, stderr=0.004) for task in TASKS[:3]}
-    values = {
-        "rank": rank,
-        "rank_last": last if last is not None else rank,
-        "digest": digest_bytes(repr((method, average, rank)).encode()),
-        "method": method,
-        "author": "A. Author",
-        "writeup": None,
-        "aggregates": {name: Score(value=average, stderr=0.002) for name in AGGREGATES},
-        "scores": {**scores, "mnist": Score(value=0.9 - average, stderr=0.003)},
-        "dataset_size": round(12_800_000 * (1 - average)),
-        "samples_seen": 12_800_000,
-        "seed": 0,
-        "precision": "amp_bf16",
-        "official": rank is not None,
-        "grade": "unofficial" if rank is None else "official",
-        "deviations": [] if rank is not None else ["run not complete"],
-        **dict.fromkeys(("recipe_digest", "data_digest", "subset_digest", "checkpoint_sha256"), "a" * 64),
-        "bad": Bad(samples=3, shards=0),
-        "version": "0.1.0",
-        "finished": "2026-01-01T04:00:00+00:00",
-    }
-    return Entry.model_construct(**{**values, **changes})
-
-
-def reference(method: str, average: float, scores: bool = True) -> Reference:
-    return Reference(
-        method=method,
-        author="A. Paper",
-        aggregates=dict.fromkeys(AGGREGATES, average),
-        scores={task.key: average for task in TASKS[:4]} if scores else {},
-        dataset_size=12_800_000,
-        citations=[SOURCE],
-        notes=["the table and the text disagree"] if scores else [],
-    )
-
-
-def board(ranked: list[Entry], unranked: list[Entry], published: list[Reference], **changes: Any) -> Board:
-    values: dict[str, Any] = {
-        "track": "filtering",
-        "scale": "small",
-        "pool_size": 12_800_000,
-        "aggregates": AGGREGATES,
-        "tasks": TASKS,
-        "noise": NOISE,
-        "ranked": ranked,
-        "unverified": [],
-        "unranked": unranked,
-        "references": published,
-        "methods": [],
-    }
-    return Board.model_construct(**{**values, **changes})
-
-
-def leaderboard(*boards: Board) -> Leaderboard:
-    return Leaderboard.model_construct(format=2, aggregates_version=1, boards=list(boards))
-
-
-def method(name: str, seeds: int, average: Spread, interval: Gain | None, **changes: Any) -> Method:
-    values = {
-        "method": name,
-        "author": "A. Author",
-        "dataset_size": 12_800_000,
-        "entries": [],
-        "seeds": list(range(seeds)),
-        "aggregates": {"average": average},
-        "baseline": False,
-        "gain": interval,
-    }
-    return Method.model_construct(**{**values, **changes})
-
-
-METHODS = [
-    method("Clip", 3, Spread(mean=0.353, sd=0.007), Gain(value=0.083, low=0.071, high=0.095), dataset_size=3_840_000),
-    method("Beta once", 1, Spread(mean=0.3, sd=None), Gain(value=0.03, low=None, high=None)),
-    method("No filter", 3, Spread(mean=0.27, sd=0.004), None, baseline=True),
-    method("Basic", 2, Spread(mean=0.26, sd=0.01), Gain(value=-0.01, low=-0.04, high=0.02)),
-]
-
-
-def usual() -> Leaderboard:
-    """A tie of two at the top, 68 behind, one not ranked, two published; ten of them at medium too; one elsewhere.
-
-    Methods with several seeds are on the first board alone.
-    """
-    rest = [entry(f"Method {n:02}", 0.26 - n / 1000, n + 3, min(n + 8, 70), seed=n) for n in range(68)]
-    top = [entry("Alpha", 0.3, 1, 2, writeup="https://example.org/alpha"), entry("=Beta ∩ Gamma", 0.298, 1, 2)]
-    published = [reference("Pool as it is", 0.1), reference("Published best", 0.29, scores=False)]
-    medium = [entry(row.method, 0.4 - n / 50, n + 1) for n, row in enumerate([*top, *rest[:8]])]
-    return leaderboard(
-        board([*top, *rest], [entry("Unfinished", 0.5)], published, methods=METHODS),
-        board(medium, [], [], scale="medium", pool_size=128_000_000),
-        board([entry("Own data", 0.4, 1)], [], [], track="byod", pool_size=None),
-    )
-
-
-class Browser:
-    """One Chromium, and what a person does with it."""
-
-    def __init__(self, driver: webdriver.Chrome, folder: Path) -> None:
-        self.driver = driver
-        self.folder = folder
-        self.pages = 0
-
-    def write(self, text: str) -> Path:
-        self.pages += 1
-        path = self.folder / f"{self.pages}.html"
-        path.write_text(text, encoding="utf-8")
-        return path
-
-    def open(self, path: Path, state: str = "") -> None:
-        self.driver.get("about:blank")  # another fragment alone would not load the page
-        self.driver.get(f"{path.as_uri()}{state and '#'}{state}")
-
-    def find(self, selector: str) -> WebElement:
-        return self.driver.find_element(By.CSS_SELECTOR, selector)
-
-    def all(self, selector: str) -> list[WebElement]:
-        return self.driver.find_elements(By.CSS_SELECTOR, selector)
-
-    def js(self, script: str, *arguments: Any) -> Any:
-        return self.driver.execute_script(script, *arguments)
-
-    def until(self, true: Callable[[], Any]) -> Any:
-        return WebDriverWait(self.driver, 20).until(lambda _: true())
-
-    def methods(self, table: str = "#ranking") -> list[str]:
-        """The names in a table, top down; by one script, as a redraw would take single elements away."""
-        names: list[str] = self.js(
-            "return [...document.querySelectorAll(arguments[0])].map((name) => name.textContent)",
-            f"{table} tbody th > bdi, {table} tbody th > a > bdi",
-        )
-        return names
-
-    def shows(self, methods: list[str]) -> None:
-        self.until(lambda: self.methods()[: len(methods)] == methods)
-
-    def tick(self, method: str) -> None:
-        self.click(f"input[aria-label='Compare {method}']")
-
-    def click(self, selector: str) -> None:
-        self.press(selector, 0)
-
-    def press(self, selector: str, place: int) -> None:
-        """Click one of the elements; a redraw that has not drawn it yet, or takes it away before, is waited out."""
-
-        def pressed() -> bool:
-            with contextlib.suppress(StaleElementReferenceException, IndexError):
-                element = self.all(selector)[place]
-                self.js("arguments[0].scrollIntoView({block: 'center'})", element)  # not below what was chosen
-                element.click()
-                return True
-            return False
-
-        self.until(pressed)
-
-    def text(self, selector: str) -> str:
-        return str(self.js("return document.querySelector(arguments[0])?.textContent ?? ''", selector))
-
-    def resize(self, width: int) -> None:
-        size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 600}
-        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-
-    def theme(self, name: str) -> None:
-        features = [{"name": "prefers-color-scheme", "value": name}]
-        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-
-    def complaints(self) -> list[str]:
-        return [line["message"] for line in self.driver.get_log("browser")]  # type: ignore[no-untyped-call]
-
-
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    folder = tmp_path_factory.mktemp("pages")
-    options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium") or ""
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    options.add_experimental_option("prefs", {"download.default_directory": str(folder / "downloads")})
-    driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
-    yield Browser(driver, folder)
-    driver.quit()
-
-
-@pytest.fixture(scope="module")
-def usual_page(chromium: Browser) -> Path:
-    return chromium.write(page(usual()))
-
-
-@pytest.fixture
-def browser(chromium: Browser) -> Iterator[Browser]:
-    """The browser, wide and light; whatever a page complains of in the console fails the test."""
-    chromium.resize(1280)
-    chromium.theme("light")
-    yield chromium
-    assert chromium.complaints() == []
-
-
-@pytest.fixture
-def view(browser: Browser, usual_page: Path) -> Browser:
-    browser.open(usual_page)
-    return browser
 
 
 @needs_browser
@@ -303,12 +54,6 @@ def test_search_and_filters(view: Browser) -> None:
     view.find("#search").send_keys(Keys.BACKSPACE * 4)
     view.shows(["Alpha", "=Beta ∩ Gamma", "Method 00"])
     assert view.text("#unranked") == ""
-
-
-def unverified() -> Leaderboard:
-    """A board on which the best two entries are unverified."""
-    apart = [entry(f"Nobody {n}", 0.4 - n / 10, grade="unverified", official=False, deviations=[]) for n in range(2)]
-    return leaderboard(board([entry("Alpha", 0.25, 1)], [entry("Unfinished", 0.9)], [], unverified=apart))
 
 
 @needs_browser
@@ -353,7 +98,7 @@ def test_sort_and_back(view: Browser) -> None:
 
 @needs_browser
 def test_more_rows_on_demand(view: Browser) -> None:
-    assert len(view.methods()) == 50
+    view.until(lambda: len(view.methods()) == 50)
     assert view.text("#more") == "Show 22 more of 22"
     view.click("#more")
     view.until(lambda: len(view.methods()) == 72)
@@ -394,15 +139,15 @@ def test_link_to_a_state(view: Browser, usual_page: Path) -> None:
     address = view.driver.current_url
     view.driver.get("about:blank")
     view.driver.get(address)
-    assert view.methods() == ["Alpha"]
+    view.shows(["Alpha"])
     assert view.find("#search").get_attribute("value") == "alpha"
     assert view.find("input[aria-label='Compare Alpha']").is_selected()
     view.open(usual_page, "track=byod")
-    assert view.methods() == ["Own data"]
+    view.shows(["Own data"])
     view.open(
         usual_page, "track=nonsense&sort=<b>&rows=x&compare=,,nobody&metric=0&baseline=constructor&other=__proto__&a"
     )
-    assert view.methods()[0] == "Alpha"
+    view.shows(["Alpha"])
 
 
 @needs_browser
@@ -536,271 +281,6 @@ def test_charts_show_the_rows(view: Browser) -> None:
 
 
 @needs_browser
-def test_theme_follows_the_system_until_it_is_switched(view: Browser, usual_page: Path) -> None:
-    def paper() -> str:
-        return str(view.js("return getComputedStyle(document.body).backgroundColor"))
-
-    def ink() -> str | None:
-        fill: str | None = view.js(
-            "return document.querySelector('#size-chart .role-axis-title text')?.getAttribute('fill')"
-        )
-        return fill
-
-    light = paper()
-    view.until(lambda: ink() == "#1a2027")
-    view.theme("dark")
-    view.until(lambda: paper() != light and ink() == "#e6eaee")
-    view.click("#theme")  # light
-    view.until(lambda: paper() == light and ink() == "#1a2027")
-    view.open(usual_page)
-    assert paper() == light
-    view.theme("light")
-    view.click("#theme")  # dark
-    view.until(lambda: paper() != light)
-    view.click("#theme")  # the system's again
-    view.until(lambda: paper() == light)
-
-
-OVERFLOW = """
-const wide = [];
-for (const node of document.querySelectorAll("body *")) {
-  const box = node.getBoundingClientRect();
-  if (!box.width || box.right <= innerWidth + 1 || node.closest(".scroll, .unseen, .skip, .chart")) continue;
-  wide.push(node.outerHTML.slice(0, 200));
-}
-if (document.scrollingElement.scrollWidth > innerWidth) wide.push("the page");
-return wide;
-"""
-
-
-@needs_browser
-@pytest.mark.parametrize("width", [320, 390, 1280])
-def test_nothing_is_wider_than_the_screen(browser: Browser, usual_page: Path, width: int) -> None:
-    browser.resize(width)
-    browser.open(usual_page, "track=filtering&scale=small")
-    browser.tick("Alpha")
-    browser.tick("=Beta ∩ Gamma")
-    browser.until(lambda: browser.all("#size-chart svg") and browser.all("#correlations-chart svg"))
-    browser.until(lambda: "Verdict" in browser.text("#comparison"))
-    assert browser.js(OVERFLOW) == []
-    assert all(svg.size["width"] <= width for svg in browser.all(".chart svg"))
-
-
-CONTRAST = """
-const scratch = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
-function rgb(colour) {
-  scratch.clearRect(0, 0, 1, 1);
-  scratch.fillStyle = colour;
-  scratch.fillRect(0, 0, 1, 1);
-  return [...scratch.getImageData(0, 0, 1, 1).data];
-}
-function behind(node) {
-  for (; node; node = node.parentElement) {
-    const colour = rgb(getComputedStyle(node).backgroundColor);
-    if (colour[3] === 255) return colour;
-  }
-  return [255, 255, 255];
-}
-function light([r, g, b]) {
-  const [x, y, z] = [r, g, b].map((v) => (v / 255 <= 0.04045 ? v / 255 / 12.92 : ((v / 255 + 0.055) / 1.055) ** 2.4));
-  return 0.2126 * x + 0.7152 * y + 0.0722 * z;
-}
-const poor = [];
-const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-for (let text = walker.nextNode(); text; text = walker.nextNode()) {
-  const node = text.parentElement;
-  if (!text.data.trim() || !node.getClientRects().length || node.closest("script, style")) continue;
-  const style = getComputedStyle(node);
-  const [one, other] = [light(rgb(node.closest("svg") ? style.fill : style.color)), light(behind(node))];
-  const ratio = (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05);
-  if (ratio < 4.5) poor.push([ratio, text.data.slice(0, 40), node.className.baseVal ?? node.className]);
-}
-return poor;
-"""
-
-
-@needs_browser
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_text_has_contrast(browser: Browser, usual_page: Path, theme: str) -> None:
-    browser.theme(theme)
-    browser.open(usual_page)
-    for method in ("Alpha", "Method 00"):
-        browser.tick(method)
-    browser.until(lambda: browser.all("#size-chart svg") and browser.all("#correlations-chart svg"))
-    browser.until(lambda: "Verdict" in browser.text("#comparison"))
-    assert browser.js(CONTRAST) == []
-
-
-ACCESSIBLE = """
-const wrong = [];
-const seen = (node) => node.getClientRects().length > 0;
-for (const node of document.querySelectorAll("button, input, select, a, summary")) {
-  const labels = [...(node.labels ?? [])].map((label) => label.textContent).join("");
-  const name = node.getAttribute("aria-label") || labels || node.textContent;
-  if (seen(node) && !name.trim()) wrong.push(`no name: ${node.outerHTML}`);
-}
-const ids = [...document.querySelectorAll("#app [id], header [id]")].map(({ id }) => id);
-for (const id of ids) if (ids.indexOf(id) !== ids.lastIndexOf(id)) wrong.push(`twice: ${id}`);
-let level = 0;
-for (const node of document.querySelectorAll("h1, h2, h3, h4")) {
-  const next = Number(node.tagName[1]);
-  if (next > level + 1) wrong.push(`heading: ${node.textContent}`);
-  level = next;
-}
-for (const table of document.querySelectorAll("#app table")) {
-  if (!table.caption?.textContent) wrong.push("table without caption");
-  for (const head of table.querySelectorAll("th")) if (!head.scope) wrong.push(`th without scope: ${head.textContent}`);
-}
-for (const node of document.querySelectorAll("#app .scroll")) {
-  if (node.tabIndex !== 0 || node.getAttribute("role") !== "region") wrong.push("region that no key scrolls");
-}
-for (const node of document.querySelectorAll("[aria-labelledby]")) {
-  if (!document.getElementById(node.getAttribute("aria-labelledby"))) wrong.push(`nothing names ${node.outerHTML}`);
-}
-for (const once of ["h1", "main", "header"]) if (document.querySelectorAll(once).length !== 1) wrong.push(once);
-if (!document.documentElement.lang || !document.title) wrong.push("language or title");
-return wrong;
-"""
-
-
-@needs_browser
-def test_names_headings_and_tables_for_screen_readers(view: Browser) -> None:
-    for method in ("Alpha", "Method 00"):
-        view.tick(method)
-    view.until(lambda: "Verdict" in view.text("#comparison"))
-    assert view.js(ACCESSIBLE) == []
-
-
-@needs_browser
-def test_hostile_text_is_text(browser: Browser) -> None:
-    long = "x" * 10_000
-    names = [HOSTILE, TURNING, long, "عنوان طويل", "__proto__"]
-    ranked = [
-        entry(name, 0.3 - n / 100, n + 1, author=name, writeup="javascript:window.ran=3")
-        for n, name in enumerate(names)
-    ]
-    unranked = [entry("lost", 0.2, deviations=names)]
-    evil = Reference.model_construct(
-        **{
-            **dict(reference(HOSTILE, 0.295)),
-            "notes": names,
-            "citations": [SOURCE.model_copy(update={"text": HOSTILE})],
-        }
-    )
-    tasks = [TASKS[0], BoardTask(key="evil", name=HOSTILE, main_metric=HOSTILE, groups=[HOSTILE])]
-    noise = Noise.model_construct(values={"average": 0.006}, citation=SOURCE)
-    seeded = [method(name, 2, Spread(mean=0.3, sd=0.1), None, author=name) for name in names]
-    seeded[0] = seeded[0].model_copy(update={"baseline": True})
-    text = page(leaderboard(board(ranked, unranked, [evil], tasks=tasks, noise=noise, methods=seeded)))
-    browser.open(browser.write(text))
-    for box in range(2):
-        browser.press("#ranking input", box)
-    browser.until(lambda: "Verdict" in browser.text("#comparison") and browser.all("#size-chart svg"))
-    assert browser.methods()[:2] == [HOSTILE, HOSTILE]  # the second is the published one
-    assert "\ufffddesrever\ufffd \ufffd\ufffd[31m" in browser.methods()
-    assert "x" * 300 + "\u2026" in browser.methods()
-    assert browser.js("return window.ran ?? null") is None
-    assert browser.js("return document.querySelectorAll('body img, iframe, object, script:not([id=data])').length") == 2
-    assert not [
-        link for link in browser.all("a") if not (link.get_attribute("href") or "").startswith(("http", "file"))
-    ]
-    for width in (390, 1280):
-        browser.resize(width)
-        assert browser.js(OVERFLOW) == []
-    assert max(row.size["height"] for row in browser.all("#ranking tbody tr")) < 250
-
-
-@needs_browser
-def test_policy_stops_what_would_get_into_the_markup(chromium: Browser) -> None:
-    text = page(usual()).replace("<main", f"{HOSTILE}<script src='http://127.0.0.1:9/x.js'></script><main", 1)
-    chromium.open(chromium.write(text))
-    assert chromium.js("return window.ran ?? null") is None
-    assert chromium.methods()[0] == "Alpha"  # while its own script runs
-    complaints = chromium.complaints()
-    assert len(complaints) >= 3
-    assert all("Content Security Policy" in line for line in complaints)
-
-
-@needs_browser
-def test_nothing_is_requested(view: Browser, usual_page: Path) -> None:
-    view.driver.get_log("performance")  # type: ignore[no-untyped-call]
-    view.open(usual_page)
-    view.until(lambda: view.all("#size-chart svg") and view.all("#correlations-chart svg"))
-    messages = [json.loads(line["message"])["message"] for line in view.driver.get_log("performance")]  # type: ignore[no-untyped-call]
-    sent = {m["params"]["request"]["url"].split("#")[0] for m in messages if m["method"] == "Network.requestWillBeSent"}
-    assert {url for url in sent if not url.startswith("data:")} == {usual_page.as_uri()}
-
-
-@needs_browser
-def test_without_scripts(browser: Browser, usual_page: Path) -> None:
-    browser.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
-    try:
-        browser.open(usual_page)
-        text = browser.find("body").text
-        assert not browser.find("#app").is_displayed() and not browser.find("#theme").is_displayed()
-    finally:
-        browser.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
-    for words in ("Filtering, scale small", "Bring your own data", "Alpha", "0.300 ± 0.002", "Unfinished", "published"):
-        assert words in text
-    for row in (
-        "Clip A. Author 0.353 ± 0.007 +0.083 (0.071 to 0.095) 3",
-        "0.270 ± 0.004 baseline",
-        "−0.010 (−0.040 to",
-    ):
-        assert row in " ".join(text.split())
-
-
-ODD = {
-    "empty": (board([], [], []), "No ranked entry yet."),
-    "one entry": (board([entry("Only", 0.3, 1)], [], []), "Only leads with an average of 0.300. It is the only"),
-    "published alone": (board([], [], [reference("Best", 0.3)]), "The best published result, Best, has 0.300."),
-    "not ranked alone": (board([], [entry("Lost", 0.3)], []), "No ranked entry yet."),
-    "seeds of one": (
-        board([entry("A", 0.3, 1, 2), entry("A", 0.299, 1, 2, seed=1), entry("B", 0.2, 3)], [], []),
-        "A leads with an average of 0.300.\nIt is ahead of B by 0.100",
-    ),
-    "one method over seeds, no baseline": (
-        board([], [], [], methods=[method("A", 2, Spread(mean=0.3, sd=0.01), None)]),
-        "Nobody trained on the whole pool here",
-    ),
-    "no scores of tasks": (board([entry("A", 0.3, 1, scores={})], [], []), "No entry with scores of single tasks."),
-    "no sizes": (board([entry("A", 0.3, 1, dataset_size=None)], [], [], pool_size=None), "No entry of known size"),
-    "no noise": (board([entry("A", 0.3, 1), entry("B", 0.2, 2)], [], [], noise=None), "not known"),
-    "no average": (board([], [entry("A", 0.3, aggregates={})], [reference("R", 0.2)]), "The best published result, R"),
-    "demo": (
-        board(
-            [entry("A", 0.3, 1, aggregates={"average": Score(value=0.3, stderr=None)})],
-            [],
-            [],
-            scale="tiny",
-            aggregates=["average"],
-            tasks=TASKS[3:],
-        ),
-        "A leads with an average of 0.300.",
-    ),
-}
-
-
-@needs_browser
-@pytest.mark.parametrize("name", ODD)
-def test_odd_boards(browser: Browser, name: str) -> None:
-    odd, words = ODD[name]
-    browser.open(browser.write(page(leaderboard(odd))))
-    assert words in browser.find("#app").text
-    if odd.ranked or odd.references:
-        browser.find("#ranking input").click()
-        browser.until(lambda: "Known by" in browser.text("#comparison"))
-    browser.resize(390)
-    assert browser.js(OVERFLOW) == []
-
-
-@needs_browser
-def test_no_boards(browser: Browser) -> None:
-    browser.open(browser.write(page(leaderboard())))
-    assert "No submissions yet." in browser.find("main").text
-
-
-@needs_browser
 @pytest.mark.slow
 def test_ten_thousand_entries(browser: Browser) -> None:
     many = [entry(f"Method {n}", 0.5 - n / 50_000, n + 1, min(n + 50, 10_000)) for n in range(10_000)]
@@ -817,52 +297,15 @@ def test_ten_thousand_entries(browser: Browser) -> None:
     assert len(browser.methods()) == 50
 
 
-class Tags(HTMLParser):
-    """That the tags of a page nest, and which there are."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.seen: set[str] = set()
-        self.open: list[str] = []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.seen.add(tag)
-        if tag not in ("meta", "br", "link", "input"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-
-def test_markup_nests_whatever_is_submitted() -> None:
-    names = [HOSTILE, "</script><img>", "<!--", "]]>", "$data"]
-    given = leaderboard(
-        board(
-            [entry(name, 0.3, 1) for name in names],
-            [entry(HOSTILE, 0.2)],
-            [reference(HOSTILE, 0.1)],
-            methods=[method(name, 2, Spread(mean=0.3, sd=0.1), None, author=name) for name in names],
-        )
-    )
-    text = page(given)
-    tags = Tags(text)
-    assert tags.open == []
-    assert not tags.seen & {"img", "iframe"}
-    data = text.split('<script type="application/json" id="data">')[1].split("</script>")[0]
-    assert not set("<>&") & set(data)
-    assert json.loads(data) == json.loads(json.dumps(page_data(given)))
-
-
 def test_same_page_in_every_process() -> None:
     words = (
         "import sys",
         "sys.path.insert(0, 'tests')",
-        "import test_page",
+        "from page_boards import usual",
+        "from leaderboard.page import page",
         "from poolbench.files import digest_bytes",
     )
-    script = "; ".join((*words, "print(digest_bytes(test_page.page(test_page.usual()).encode()))"))
+    script = "; ".join((*words, "print(digest_bytes(page(usual()).encode()))"))
     done = forked.run("-c", script, check=True)
     assert done.stdout.strip() == digest_bytes(page(usual()).encode())
 

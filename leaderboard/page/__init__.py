@@ -17,7 +17,20 @@ from leaderboard.page.data import page_data
 from leaderboard.page.tables import tables
 
 _FOLDER = Path(__file__).parent
-_SCRIPTS = ("dom", "data", "state", "ranking", "leader", "methods", "compare", "tasks", "charts", "download", "main")
+_SCRIPTS = (
+    "dom",
+    "data",
+    "state",
+    "ranking",
+    "leader",
+    "methods",
+    "audits",
+    "compare",
+    "tasks",
+    "charts",
+    "download",
+    "main",
+)
 _STYLES = ("page", "tables")
 
 

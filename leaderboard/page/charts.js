@@ -166,6 +166,23 @@ function acrossWords({ scales: [small, large], rho, rows }) {
   return `${start}Spearman's rank correlation is ${rho.toFixed(2)}: ${strength}.`;
 }
 
+function drawProbes({ board }, theme) {
+  byId("probes-section").hidden = board.probes === null;
+  if (board.probes === null) return clearChart("probes-chart");
+  const { rows, tasks, chart } = board.probes;
+  const more = tasks.length > 6 ? " …" : "";
+  byId("probes-caption").textContent =
+    `${several(rows.length, "entry has", "entries have")} linear probes of ${several(tasks.length, "task")}: ${tasks.slice(0, 6).join(", ")}${more}.`;
+  byId("probes-table").replaceChildren(
+    plainTable(
+      "Zero-shot and linear probe",
+      ["Method", "", "#Zero-shot", "#Linear probe"],
+      rows.map((row) => [named(row.label), DATA.kinds[row.kind], row.zero_shot.toFixed(3), row.probe.toFixed(3)]),
+    ),
+  );
+  return drawChart("probes-chart", chart, rows.slice(0, MOST), HEIGHT, theme);
+}
+
 function drawCorrelations({ board }, theme) {
   const rows = board.correlations;
   const known = rows.filter(({ r }) => r !== null);

@@ -6,7 +6,7 @@ function drawComparison(state) {
   const parts = b
     ? versus(state.board, a, b)
     : a
-      ? [besides(facts(state.board, [a]), scoresOf(state.board, a))]
+      ? [besides(facts(state.board, [a]), scoresOf(state.board, a), auditsOf([a]))]
       : [element("p", {}, words)];
   byId("comparison").replaceChildren(...parts);
   drawTray(a, b);
@@ -44,6 +44,7 @@ function facts(board, rows) {
     ["Seed", (row) => String(row.seed ?? NONE)],
     ["Trained", (row) => row.finished ?? NONE],
     ["Unreadable samples", (row) => (row.bad === null ? NONE : row.bad.toLocaleString("en"))],
+    ["Overlap with evaluation pictures", overlap],
     ["Version", (row) => row.version ?? NONE],
     [
       "Write-up",
@@ -105,6 +106,7 @@ function versus(board, a, b) {
       facts(board, [a, b]),
       element("div", { class: "scroll", role: "region", "aria-labelledby": "comparison-title", tabindex: "0" }, table),
     ),
+    besides(auditsOf([a, b])),
   ];
 }
 

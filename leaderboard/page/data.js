@@ -24,9 +24,27 @@ function unpackedRow(board, values, place) {
   for (const field of ["aggregates", "errors", "scores", "task_errors"]) {
     row[field] = row[field].map(inUnits);
   }
+  row.audit = unpackedAudit(row.audit);
   row.share = board.pool && row.size !== null ? row.size / board.pool : null;
   row.words = searched(row);
   return row;
+}
+
+function unpackedAudit(packed) {
+  if (packed === null) return null;
+  const [pool, kept, groups, less, more, different, amplification] = packed;
+  return {
+    pool,
+    base: kept / pool,
+    groups,
+    less,
+    more,
+    different: different.map(([attribute, group, raw, ...shares]) => {
+      const [ratio, low, high] = shares.map(inUnits);
+      return { attribute, group, raw, ratio, low, high };
+    }),
+    amplification: amplification.map(([attribute, r, p, count]) => ({ attribute, r, p, groups: count })),
+  };
 }
 
 function inUnits(value) {
@@ -57,6 +75,20 @@ function size(count) {
     if (count >= unit) return `${(count / unit).toFixed(1)}${letter}`;
   }
   return String(count);
+}
+
+/** Training samples that show an evaluation picture: a count, or that nobody looked. */
+function overlap(row) {
+  if (row.overlap === null) return row.kind === "published" ? NONE : "unknown";
+  const [found, , looked, tasks] = row.overlap;
+  const partly = looked < tasks ? `, ${looked} of ${several(tasks, "task")}` : "";
+  return `${found === 0 ? "none" : found.toLocaleString("en")}${partly}`;
+}
+
+function overlapTitle(row) {
+  if (row.overlap === null) return "Nobody has told whether its training pictures show evaluation pictures";
+  const [found, samples, looked] = row.overlap;
+  return `${found.toLocaleString("en")} of ${several(samples, "training sample")} may show a picture of ${several(looked, "task")}`;
 }
 
 function rank(row) {

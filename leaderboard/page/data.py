@@ -10,7 +10,19 @@ from poolbench.files import digest_json
 
 from leaderboard import charts
 from leaderboard.findings import TITLES, across, correlations, score_of
-from leaderboard.models import Board, BoardTask, Citation, Entry, Leaderboard, Method, Reference, Score
+from leaderboard.models import (
+    Audit,
+    Board,
+    BoardTask,
+    Citation,
+    Entry,
+    Leaderboard,
+    Method,
+    Overlap,
+    Reference,
+    Score,
+)
+from leaderboard.probe_rows import several_tasks, zero_shot_against_probe
 
 UNIT = 1e-5  # scores are whole numbers of it, which halves the size of the page
 _LONGEST = 300  # characters of a text that are shown
@@ -45,6 +57,8 @@ class Row(NamedTuple):
     errors: list[int | None]  # standard errors of the aggregates
     scores: list[int | None]  # of the tasks; empty where none is known
     task_errors: list[int | None]
+    audit: list[Any] | None  # see _audit
+    overlap: list[int] | None  # samples that show an evaluation picture, of how many; tasks looked at, of how many
 
 
 def page_data(leaderboard: Leaderboard) -> dict[str, Any]:
@@ -124,10 +138,25 @@ def _board(board: Board) -> dict[str, Any]:
         "correlations": [
             {**row._asdict(), "task": shown(row.task), "group": _group_title(row.group)} for row in correlations(board)
         ],
+        "probes": _probes(board),
         "charts": {
             "size": {name: charts.size_against_score(TITLES.get(name, name), kinds) for name in names},
             "correlations": charts.correlations(),
         },
+    }
+
+
+def _probes(board: Board) -> dict[str, Any] | None:
+    """Zero-shot against linear probe; None where fewer than two entries have such probes."""
+    found = zero_shot_against_probe(board)
+    if len(found.rows) < 2:
+        return None
+    names = {task.key: task.name for task in board.tasks}
+    kinds = [kind for kind in charts.KINDS if any(row.kind == kind for row in found.rows)]
+    return {
+        "rows": [{**row._asdict(), "label": shown(row.label)} for row in found.rows],
+        "tasks": [shown(names[key]) for key in found.tasks],
+        "chart": charts.zero_shot_against_probe(several_tasks(found.tasks), kinds),
     }
 
 
@@ -153,6 +182,8 @@ def _entry(entry: Entry, kind: str, names: Sequence[str], tasks: Sequence[BoardT
         errors=[_units(score.stderr) for score in aggregates],
         scores=[_units(score.value) for score in scores],
         task_errors=[_units(score.stderr) for score in scores],
+        audit=None if entry.audit is None else _audit(entry.audit),
+        overlap=None if entry.overlap is None else _overlap(entry.overlap, len(entry.scores)),
     )
 
 
@@ -178,7 +209,23 @@ def _reference(
         errors=[None for _ in names],
         scores=[_units(entry.scores.get(task.key)) for task in tasks] if entry.scores else [],
         task_errors=[],
+        audit=None,
+        overlap=None,
     )
+
+
+def _audit(audit: Audit) -> list[Any]:
+    """Counts, groups and regressions in the order in which the script takes them; shares are in units of UNIT."""
+    different = [
+        [shown(one.attribute), shown(one.group), one.raw, *map(_units, (one.ratio, one.low, one.high))]
+        for one in audit.different
+    ]
+    lines = [[shown(one.attribute), round(one.r, 3), float(f"{one.p:.3g}"), one.groups] for one in audit.amplification]
+    return [audit.pool, audit.kept, audit.groups, audit.less, audit.more, different, lines]
+
+
+def _overlap(overlap: Overlap, tasks: int) -> list[int]:
+    return [overlap.found, overlap.samples, len(overlap.tasks), tasks]
 
 
 def _method(method: Method) -> dict[str, Any]:

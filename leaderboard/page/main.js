@@ -52,6 +52,7 @@ function drawCharts(state) {
   const theme = isDark() ? "dark" : "light";
   setTimeout(() => {
     drawSize(state, theme);
+    drawProbes(state, theme);
     drawAcross(state, theme);
     drawCorrelations(state, theme);
   });

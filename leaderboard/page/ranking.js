@@ -45,8 +45,22 @@ function columns(board) {
       value: (row) => row.seed,
       cell: (row) => number(row.seed ?? NONE),
     },
+    ...(showsOverlap(board)
+      ? [
+          {
+            key: "overlap",
+            title: "Overlap",
+            order: "ascending",
+            value: (row) => (row.overlap === null ? null : row.overlap[0]),
+            cell: (row) => number(overlap(row), { title: overlapTitle(row) }),
+          },
+        ]
+      : []),
   ];
 }
+
+/** Whether training pictures that show evaluation pictures are told of: the rule is that of the track byod. */
+const showsOverlap = (board) => board.track === "byod" || board.rows.some((row) => row.overlap !== null);
 
 function drawRanking(state) {
   const rows = state.ranked.slice(0, state.shown);
@@ -160,7 +174,9 @@ function methodCell(board, row) {
     ),
   );
   const name = row.kind === "published" ? named(row.method) : outside(row.link, named(row.method));
-  return element("th", { scope: "row", class: "name" }, name, element("small", {}, named(row.author), badge, cites));
+  const audited = row.audit === null ? null : element("span", { class: "badge" }, "audited");
+  const below = element("small", {}, named(row.author), badge, audited, cites);
+  return element("th", { scope: "row", class: "name" }, name, below);
 }
 
 function aggregateCell(board, place, row) {
