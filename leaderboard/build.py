@@ -4,30 +4,34 @@
 
 Every `submission.json` and `*.submission.json` below the folder is checked; a refused one is named on stderr and left
 out. The same submissions give the same bytes, in whatever order they are found and whenever they are built. Published
-results stand beside them (`references=false` leaves them out); `page=false` writes leaderboard.json alone. For each
-board it is printed what the best method gains over the whole pool.
+results stand beside them (`references=false` leaves them out); `page=false` writes leaderboard.json alone. With
+`published=<table>` the page has a section of public models and their scores. For each board it is printed what the best
+method gains over the whole pool.
 """
 
 import multiprocessing
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from poolbench import machine
 from poolbench.errors import UserError
 from poolbench.files import atomic, claimed, files_below
-from poolbench.options import option, output
+from poolbench.options import option, output, source
 
 from leaderboard.boards import Placed, compose, no_references, place
 from leaderboard.methods import sentence
-from leaderboard.models import Entry, Track
+from leaderboard.models import Entry, Track, as_json
 from leaderboard.references import references
 from leaderboard.submissions import find, read_submission
+
+if TYPE_CHECKING:
+    from leaderboard.public_models import PublicModels
 
 _MANY = 400  # files from which on further processes, which take a second to start, are worth it
 _PATIENCE = 600.0  # seconds that another build into the same folder is given to end
@@ -40,6 +44,12 @@ class BuildOptions:
     out: str = output("folder of leaderboard.json and index.html")
     references: bool = option("false: without the published results beside the entries", True)
     page: bool = option("false: no index.html", True)
+    published: str | None = source(
+        "table of scores of public models, for the page: openclip, a file, or an address#sha256=<digest>",
+        None,
+        remote=True,
+    )
+    models: Any = option("names or globs of those to show; null: all", None)
 
 
 class _Read(NamedTuple):
@@ -69,9 +79,10 @@ def build(folders: Sequence[str], options: BuildOptions) -> int:
         raise UserError(_empty(folder))
     if out.exists() and not out.is_dir():
         raise UserError(f"out={out} is a file; name a folder")
+    public = _public(options)
     try:
         with claimed(out, wait=_PATIENCE):
-            return _build(folder, out, options)
+            return _build(folder, out, options, public)
     except OSError as error:
         raise UserError(f"out={out} cannot be written: {error.strerror or error}") from None
 
@@ -82,15 +93,18 @@ def collect(paths: Sequence[Path]) -> tuple[list[Placed], list[str]]:
     Raises:
         UserError: a process that reads them was killed.
     """
-    reads = dict(zip(paths, _read_all(paths), strict=True))
-    refusals = [f"{path}: {reason}" for path, read in reads.items() for reason in read.refusals]
-    placed = {path: placement for path, read in reads.items() if (placement := _placed(read)) is not None}
+    refusals: list[str] = []
+    placed: dict[Path, Placed] = {}
+    for path, read in zip(paths, _read_all(paths), strict=True):
+        refusals += [f"{path}: {reason}" for reason in read.refusals]
+        if (placement := _placed(read)) is not None:
+            placed[path] = placement
     repeats = _repeats(placed)
     refusals += [f"{path}: {reason}" for path, reason in repeats.items()]
     return [placement for path, placement in placed.items() if path not in repeats], sorted(refusals)
 
 
-def _build(folder: Path, out: Path, options: BuildOptions) -> int:
+def _build(folder: Path, out: Path, options: BuildOptions, public: "PublicModels | None") -> int:
     paths = find(folder)
     if not paths:
         print(f"note: {_empty(folder)}", file=sys.stderr)
@@ -100,13 +114,12 @@ def _build(folder: Path, out: Path, options: BuildOptions) -> int:
     for line in refusals:
         print(f"refused: {line}", file=sys.stderr)
     leaderboard = compose(placed, references if options.references else no_references)
-    # pydantic's own serialiser: json.dump takes ten times as long over 10,000 entries.
-    _write(out / "leaderboard.json", leaderboard.model_dump_json(indent=2) + "\n")
+    _write(out / "leaderboard.json", as_json(leaderboard))
     written = [out / "leaderboard.json"]
     if options.page:
         from leaderboard.page import page  # with scipy, which the processes that only read would wait for
 
-        _write(out / "index.html", page(leaderboard))
+        _write(out / "index.html", [page(leaderboard, public)])
         written.append(out / "index.html")
     print(f"{len(placed)} of {len(paths)} submissions: {', '.join(map(str, written))}")
     for board in leaderboard.boards:
@@ -115,13 +128,30 @@ def _build(folder: Path, out: Path, options: BuildOptions) -> int:
     return 1 if refusals else 0
 
 
+def _public(options: BuildOptions) -> "PublicModels | None":
+    """The public models that the page is to show.
+
+    Raises:
+        UserError: their table cannot be read, has none that is asked for, or nothing would show them.
+    """
+    if options.published is None:
+        if options.models is not None:
+            raise UserError("models= are those of a table of published results; name it by published=")
+        return None
+    if not options.page:
+        raise UserError("published= is for the page, which page=false does not write")
+    from leaderboard.public_models import public_models  # here, with what fetches files: it loads slowly
+
+    return public_models(options.published, options.models)
+
+
 def _empty(folder: Path) -> str:
     return f"{folder} holds no submission.json; python -m leaderboard submit run=... writes one"
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, texts: Iterable[str]) -> None:
     with atomic(path) as file:
-        file.write(text)
+        file.writelines(texts)
 
 
 def _forgotten(folder: Path) -> list[Path]:

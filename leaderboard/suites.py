@@ -1,6 +1,7 @@
 """What a scale's board needs: which tasks, what their results amount to, and the grade of the whole."""
 
 from collections.abc import Sequence
+from functools import cache
 
 from leaderboard.models import TaskResult
 from tasks.grade import WITHOUT_REASON, Grade, grade_of, worst
@@ -8,9 +9,10 @@ from tasks.registry import Task, load_tasks, suite_of
 from tasks.results import ResultLine
 
 
-def suite_tasks(scale: str) -> list[Task]:
+@cache
+def suite_tasks(scale: str) -> tuple[Task, ...]:
     """The tasks a run at `scale` is scored on, in the registry's order."""
-    return [task for task in load_tasks().values() if task.suite == suite_of(scale)]
+    return tuple(task for task in load_tasks().values() if task.suite == suite_of(scale))
 
 
 def main_metrics(results: Sequence[ResultLine | TaskResult]) -> dict[str, float | None]:

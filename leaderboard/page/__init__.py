@@ -14,7 +14,8 @@ from string import Template
 from leaderboard.charts import VERSION
 from leaderboard.models import Leaderboard
 from leaderboard.page.data import page_data
-from leaderboard.page.tables import tables
+from leaderboard.page.tables import public_section, tables
+from leaderboard.public_models import PublicModels
 
 _FOLDER = Path(__file__).parent
 _SCRIPTS = (
@@ -34,13 +35,14 @@ _SCRIPTS = (
 _STYLES = ("page", "tables")
 
 
-def page(leaderboard: Leaderboard) -> str:
-    """The whole HTML document; the same text for the same leaderboard."""
+def page(leaderboard: Leaderboard, public: PublicModels | None = None) -> str:
+    """The whole HTML document; the same text for the same leaderboard and public models."""
     library, program = _library(), _program()
     return Template(_read("page.html")).substitute(
         policy=_policy(library, program),
         style="\n".join(_read(f"{name}.css") for name in _STYLES),
         tables=tables(leaderboard),
+        public=public_section(public),
         data=_inlined(page_data(leaderboard)),
         library=library,
         program=program,

@@ -1,4 +1,4 @@
-"""The best of each board as plain HTML: for search engines, and for whoever runs no scripts."""
+"""The best of each board as plain HTML, for search engines and whoever runs no scripts; and public models, for all."""
 
 from functools import cache
 from pathlib import Path
@@ -9,28 +9,41 @@ from markupsafe import Markup
 from leaderboard.findings import TITLES, score_of
 from leaderboard.models import Entry, Leaderboard, Reference
 from leaderboard.page.data import TRACKS, UNVERIFIED, aggregate_names, link, merged, seeded, shown
+from leaderboard.public_models import PublicModels
+from tasks.aggregates import members
+from tasks.registry import load_tasks
 
-_TEMPLATE = Path(__file__).parent / "tables.html"
+_FOLDER = Path(__file__).parent
 _ROWS = 100  # of each table; leaderboard.json has all
 _NONE, _MINUS = "\u2013", "\u2212"
 
 
 def tables(leaderboard: Leaderboard) -> str:
     """A section a board; the script takes them away."""
-    return _template().render(boards=leaderboard.boards).rstrip("\n")
+    return _template("tables").render(boards=leaderboard.boards).rstrip("\n")
+
+
+def public_section(public: PublicModels | None) -> str:
+    """The section of public models; empty without any."""
+    if public is None:
+        return ""
+    names = sorted(members(), key=lambda name: name != "average")
+    tasks = [load_tasks()[key] for key in members()["average"]]
+    return _template("public_models").render(public=public, names=names, tasks=tasks).rstrip("\n")
 
 
 @cache
-def _template() -> jinja2.Template:
+def _template(name: str) -> jinja2.Template:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"shown": shown, "short": _short, "signed": _signed, "rank": _rank, "title_of": _title}
+    environment.filters |= {"of": lambda key, values: values[key]}
     environment.tests["published"] = lambda entry: isinstance(entry, Reference)
     environment.globals |= {"tracks": TRACKS, "unverified": Markup(UNVERIFIED), "most": _ROWS}
     environment.globals |= {"score_of": score_of, "address": _address, "aggregate_names": aggregate_names}
     environment.globals |= {"merged": merged, "seeded": seeded}
-    return environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
+    return environment.from_string((_FOLDER / f"{name}.html").read_text(encoding="utf-8"))
 
 
 def _title(aggregate: str) -> str:
