@@ -15,7 +15,7 @@ from evaluation_report import ratios, spread
 from machine import machine
 from processes import Ran
 
-_OF_THIS_MACHINE = ("--peer", "--harness", "--out", "--scratch")
+_OF_THIS_MACHINE = ("--peer", "--harness", "--polars", "--out", "--scratch")
 
 
 def heading(title: str, script: str, packages: Sequence[str], rounds: int) -> list[str]:
@@ -66,12 +66,12 @@ def forget(paths: Iterable[Path]) -> None:
             os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def options_of(description: str | None) -> argparse.ArgumentParser:
-    """A parser with what all of these benchmarks take."""
+def options_of(description: str | None, harness: bool = True) -> argparse.ArgumentParser:
+    """A parser with what all of these benchmarks take; `harness` says whether the original one has to be named."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--harness", type=Path, required=True, help="checkout of the original harness")
+    parser.add_argument("--harness", type=Path, required=harness, help="checkout of the original harness")
     parser.add_argument("--peer", default=sys.executable, help="python of an environment that has what it needs")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
@@ -82,7 +82,8 @@ def options_of(description: str | None) -> argparse.ArgumentParser:
 
 def _command(script: str) -> str:
     """The command line, without what is of one machine only."""
-    words, arguments = [f"python bench/{script}", "--harness <checkout>"], iter(sys.argv[1:])
+    harness = ["--harness <checkout>"] if any(word.startswith("--harness") for word in sys.argv) else []
+    words, arguments = [f"python bench/{script}", *harness], iter(sys.argv[1:])
     for word in arguments:
         name, equals, _ = word.partition("=")
         if name not in _OF_THIS_MACHINE:

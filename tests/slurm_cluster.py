@@ -48,6 +48,15 @@ def cluster() -> Iterator[dict[str, str]]:
         yield environment
 
 
+def stopping_jobs(folder: Path, cluster: dict[str, str], script: str) -> "Jobs":
+    """Jobs whose Python runs `script`, which is given the path of a file to make when it has stopped, "started", and
+    the words that Python was to run."""
+    (folder / "stopping.py").write_text(script)
+    (folder / "python").write_text(f'#!/bin/sh\nexec {sys.executable} {folder}/stopping.py {folder}/started "$@"\n')
+    (folder / "python").chmod(0o755)
+    return Jobs(folder, cluster | {"PYTHON": str(folder / "python"), "PYTHONPATH": str(ROOT)})
+
+
 class Jobs:
     """Jobs of slurm/train.sbatch, as users submit and manage them; their logs lie in `folder`."""
 

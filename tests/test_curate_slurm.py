@@ -72,14 +72,7 @@ def test_an_array_makes_columns_and_what_a_killed_element_made_is_found(
 ) -> None:
     pool = write_metadata(tmp_path / "pool", 6, 50)
     words = ["filter=neg_clip_loss", "filter.fraction=0.3", f"pool={pool}", "workers=1"]
-    (tmp_path / "stopping.py").write_text(STOPPING)
-    (tmp_path / "python").write_text(
-        f'#!/bin/sh\nexec {sys.executable} {tmp_path}/stopping.py {tmp_path}/started "$@"\n'
-    )
-    (tmp_path / "python").chmod(0o755)
-    jobs = slurm_cluster.Jobs(
-        tmp_path, cluster | {"PYTHON": str(tmp_path / "python"), "PYTHONPATH": str(slurm_cluster.ROOT)}
-    )
+    jobs = slurm_cluster.stopping_jobs(tmp_path, cluster, STOPPING)
     command = ["sbatch", "--parsable", f"--output={tmp_path}/log.%j"]
     selecting = ["slurm/curate.sbatch", *words, f"out={tmp_path}/out.npy"]
     array = jobs.run(*command, "--array=1-2", *selecting).strip()

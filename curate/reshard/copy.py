@@ -8,15 +8,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import fsspec
 import numpy as np
 
 from poolbench.files import atomic, write_json
-from poolbench.remote import STALL, StoreError, call, patiently, put
+from poolbench.remote import STALL, StoreError, call, patiently, put, system_of
 from poolbench.uids import mapped, uid_text
 
-from curate.reshard.job import Job, planned, shards_of
+from curate.reshard.index import index_of
+from curate.reshard.job import Job, pinned, planned, shards_of
 from curate.reshard.plan import Order, Place
+from curate.reshard.straight import can, said, straight
 from curate.reshard.tars import END, expect, rename, renamed
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 _SPAN = 8 * 2**20  # bytes of one read
 _GAP = 2**20  # bytes that are read from a store and thrown away rather than asked for around
 _AHEAD = 8  # requests to a store or a disk at once, in each worker
-_PIECES = 512  # of one write; systems take 1024
+_PIECES = 1024  # of one write, as many as systems take
 _BEHIND = 32 * 2**20  # bytes after which the system is told to begin with writing to the disk
 
 
@@ -84,12 +85,51 @@ def publish(path: Path, out: str) -> None:
 
 
 def _write(job: Job, rows: np.ndarray[Any, Any], handle: int) -> Done:
-    subset, faces = mapped(job.subset), _faces(job)
-    shards, bad, changed, samples, begun = shards_of(job), [], 0, 0, 0
+    subset, output = mapped(job.subset), _Output(handle)
+    local = not any("://" in path for path, _, _ in shards_of(job))
+    if not local or job.shuffle is not None or job.has_faces:
+        bad, blurred = _write_spans(job, rows, subset, output)
+        output.put([END])
+        return Done(len(rows) - len(bad), output.bytes, blurred, bad)
+    for part in np.split(rows, np.flatnonzero(np.diff(rows["shard"])) + 1):
+        if not _write_straight(job, part, subset, output):
+            _write_spans(job, part, subset, output)
+    output.put([END])
+    return Done(len(rows), output.bytes, 0, [])
+
+
+def _write_straight(job: Job, rows: np.ndarray[Any, Any], subset: np.ndarray[Any, Any], output: "_Output") -> bool:
+    """Write rows of one local shard, where that can be done as straight.straight does it."""
+    shard = int(rows["shard"][0])
+    path = shards_of(job)[shard][0]
+    index = index_of(job, shard)
+    if index.identity() != pinned(job)[shard]:
+        raise OSError(f"{path} has changed since it was indexed; overwrite=true begins anew")
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        if not can(handle, rows, index):
+            return False
+        for pieces in straight(handle, rows, index, subset[rows["row"]]):
+            output.put(pieces)
+    except OSError as error:
+        raise OSError(error.errno, f"{path} {said(error)}") from None
+    finally:
+        os.close(handle)
+    return True
+
+
+def _write_spans(
+    job: Job, rows: np.ndarray[Any, Any], subset: np.ndarray[Any, Any], output: "_Output"
+) -> tuple[list[tuple[str, str, str]], int]:
+    """Write rows by reading their spans and looking at each header; returns samples left out and how many are blurred.
+
+    Samples left out are told as in Done.
+    """
+    faces, shards, bad, changed = _faces(job), shards_of(job), [], 0
     for span, data in _read(job, rows):
         pieces: list[bytes | memoryview] = []
         free = 0  # before it, pieces may refer to the bytes
-        for row, offset, length, size, repeat, _ in span.rows:
+        for row, offset, length, size, repeat, *_ in span.rows:
             start = offset - span.offset
             blocks = data[start : start + length]
             uid = uid_text(subset[row])
@@ -104,16 +144,44 @@ def _write(job: Job, rows: np.ndarray[Any, Any], handle: int) -> Done:
                     pieces.append(blocks)
                 else:
                     pieces += renamed(blocks, key)
-                samples += 1
             except tarfile.TarError as error:
                 raise OSError(f"{shards[span.shard][0]} has changed since it was indexed: {error}") from None
             except ValueError as error:
                 bad.append((shards[span.shard][1], uid, str(error)))
             free = max(free, start + length)
-        _put(handle, pieces)
-        begun = _to_disk(handle, begun)
-    _put(handle, [END])
-    return Done(samples, os.lseek(handle, 0, os.SEEK_CUR), changed, bad)
+        output.put(pieces)
+    return bad, changed
+
+
+class _Output:
+    """A shard of the output that is being written.
+
+    Attributes:
+        bytes: written so far.
+    """
+
+    def __init__(self, handle: int) -> None:
+        self._handle, self._begun = handle, 0
+        self.bytes = 0
+
+    def put(self, pieces: Sequence[bytes | memoryview]) -> None:
+        """Write all pieces, many at once."""
+        for start in range(0, len(pieces), _PIECES):
+            some = pieces[start : start + _PIECES]
+            total = sum(map(len, some))
+            left = total - os.writev(self._handle, some)
+            while left:
+                left -= os.write(self._handle, memoryview(b"".join(some))[-left:])
+            self.bytes += total
+        self._to_disk()
+
+    def _to_disk(self) -> None:
+        """Let the system write what it has not begun to, and forget what it has written; otherwise both wait for the
+        end. Linux starts writing dirty pages that it is advised to drop."""
+        if self.bytes - self._begun < _BEHIND or not hasattr(os, "posix_fadvise"):
+            return
+        os.posix_fadvise(self._handle, 0, self.bytes, os.POSIX_FADV_DONTNEED)
+        self._begun = self.bytes
 
 
 def _faces(job: Job) -> "Faces | None":
@@ -125,32 +193,11 @@ def _faces(job: Job) -> "Faces | None":
     return Faces(job.faces)
 
 
-def _put(handle: int, pieces: Sequence[bytes | memoryview]) -> None:
-    """Write all pieces, many at once."""
-    for start in range(0, len(pieces), _PIECES):
-        some = pieces[start : start + _PIECES]
-        left = sum(map(len, some)) - os.writev(handle, some)
-        while left:
-            left -= os.write(handle, memoryview(b"".join(some))[-left:])
-
-
-def _to_disk(handle: int, begun: int) -> int:
-    """Let the system write what was not `begun`, and forget what it has written; otherwise both wait for the end.
-
-    Returns how many bytes are begun. Linux starts writing dirty pages that it is advised to drop.
-    """
-    written = os.lseek(handle, 0, os.SEEK_CUR)
-    if written - begun < _BEHIND or not hasattr(os, "posix_fadvise"):
-        return begun
-    os.posix_fadvise(handle, 0, written, os.POSIX_FADV_DONTNEED)
-    return written
-
-
 def spans(rows: np.ndarray[Any, Any], gap: int) -> Iterator[Span]:
     """Join rows that follow each other in the input, at most `gap` bytes apart, into reads."""
     span: Span | None = None
     for row in rows.tolist():
-        _, offset, length, _, _, shard = row
+        _, offset, length, _, _, shard, _ = row
         stop = offset + length
         if (
             span is not None
@@ -211,7 +258,7 @@ def _read_local(paths: Sequence[str], reads: Sequence[Span]) -> Iterator[tuple[S
 
 def _fetch(path: str, span: Span) -> memoryview:
     def ask() -> bytes:
-        system, name = fsspec.core.url_to_fs(path)
+        system, name = system_of(path)
         data: bytes = call(system, "cat_file", name, start=span.offset, end=span.stop, seconds=STALL)
         return data
 

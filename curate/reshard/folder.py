@@ -6,11 +6,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import fsspec
-
 from poolbench.errors import UserError
 from poolbench.files import read_json, write_json
-from poolbench.remote import LISTING, StoreError, call, patiently
+from poolbench.remote import LISTING, StoreError, call, patiently, system_of
 from poolbench.shards.sources import Data
 
 from curate.reshard.copy import names
@@ -18,6 +16,7 @@ from curate.reshard.job import Job
 from curate.reshard.options import ReshardOptions
 
 BAD, META, STATE = "bad_samples.jsonl", "meta.json", "state.json"
+DRAFT = "plan-"  # how the folder of a plan begins that is being made by a part
 _OURS = re.compile(r"\d{8}(\.tar|_stats\.json)|meta\.json|missing_uids\.npy|bad_samples\.jsonl")
 _DIGESTS = ("subset", "shards", "blur_faces")  # of what the options name, wherever it lies
 
@@ -67,17 +66,26 @@ def begin(options: ReshardOptions, job: Job, told: dict[str, Any], data: Data) -
                     f"out={job.out} was begun with another {key}={was}; choose another folder, or overwrite=true "
                     "deletes what is there"
                 )
-    for left in () if "://" in job.out else Path(job.out).glob(".*.????????"):
-        if _OURS.fullmatch(left.name[1:-9]):  # what a killed run was writing
+    # What a killed run was writing; a part minds its own, as the others are being written.
+    for left in () if "://" in job.out or options.part else Path(job.out).glob(".*.????????"):
+        if _OURS.fullmatch(left.name[1:-9]):
             left.unlink()
-    for folder in ("index", "done"):
+    for folder in ("done", "parts"):
         (job.work / folder).mkdir(parents=True, exist_ok=True)
     inputs = {"subset": options.subset, "shards": options.shards, "blur_faces": options.blur_faces}
     sums = {"shards": len(data.shards), "bytes": sum(shard.size for shard in data.shards)}
     missing = sum(source.missing for source in data.sources)  # names of a brace pattern
-    write_json(job.work / "inputs.json", {**inputs, "read": {**sums, "missing": missing}})
-    write_json(job.work / "shards.json", [[shard.path, shard.name, shard.size] for shard in data.shards])
+    # Both are written by each run anew, so that nobody waits for the disk.
+    write_json(job.work / "inputs.json", {**inputs, "read": {**sums, "missing": missing}}, durable=False)
+    listed = [[shard.path, shard.name, shard.size] for shard in data.shards]
+    write_json(job.work / "shards.json", listed, durable=False)
     write_json(state, told)
+
+
+def clear_drafts(job: Job) -> None:
+    """Delete what is left of plans that never became one."""
+    for draft in job.work.glob(f"{DRAFT}*"):
+        shutil.rmtree(draft)
 
 
 def _clear(job: Job) -> None:
@@ -86,14 +94,14 @@ def _clear(job: Job) -> None:
         if not _OURS.fullmatch(name):
             continue
         if "://" in job.out:
-            system, path = fsspec.core.url_to_fs(f"{job.out.rstrip('/')}/{name}")
+            system, path = system_of(f"{job.out.rstrip('/')}/{name}")
             call(system, "rm_file", path, seconds=LISTING)
         else:
             (Path(job.out) / name).unlink()
-    for folder in ("index", "done", "faces", "upload"):
+    for folder in ("plan", "done", "parts", "faces", "upload"):
         shutil.rmtree(job.work / folder, ignore_errors=True)
-    for name in (STATE, "counts.json", "plan.rows", "ends.npy"):
-        (job.work / name).unlink(missing_ok=True)
+    clear_drafts(job)
+    (job.work / STATE).unlink(missing_ok=True)
 
 
 def held_in(out: str) -> dict[str, int]:
@@ -102,7 +110,7 @@ def held_in(out: str) -> dict[str, int]:
         return {path.name: path.stat().st_size for path in Path(out).glob("*") if path.is_file()}
 
     def listed() -> dict[str, Any]:
-        system, root = fsspec.core.url_to_fs(out)
+        system, root = system_of(out)
         system.invalidate_cache()
         found: dict[str, Any] = call(system, "find", root, detail=True, maxdepth=1, seconds=LISTING)
         return found

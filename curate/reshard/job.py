@@ -11,8 +11,18 @@ from poolbench.files import read_json
 from poolbench.uids import DTYPE
 
 # Where a copy of a chosen sample is and what it is. `row` is its place in the subset: a uid that stands there m times
-# has m rows, and `repeat` counts them from 0.
-ROW = np.dtype([("row", "u8"), ("offset", "u8"), ("span", "u8"), ("size", "u8"), ("repeat", "u4"), ("shard", "u4")])
+# has m rows, and `repeat` counts them from 0. `number` is that of the sample within its shard.
+ROW = np.dtype(
+    [
+        ("row", "u8"),
+        ("offset", "u8"),
+        ("span", "u8"),
+        ("size", "u8"),
+        ("repeat", "u4"),
+        ("shard", "u4"),
+        ("number", "u4"),
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -20,11 +30,13 @@ class Job:
     """One resharding, as its workers need it.
 
     Attributes:
-        work: folder of what is known so far: the index of each shard, the plan, which shards are written.
+        work: folder of what is known so far: the indexes of the shards, the plan, which shards are written.
         out: folder or URL.
         subset: path of the subset.
         shuffle: seed of the order of the output, None for the order of the input.
         quality: of blurred JPEG and WebP pictures.
+        index: folder of the indexes of the shards, None for one in `work`.
+        plan_folder: within `work`, of what is planned.
     """
 
     work: Path
@@ -32,27 +44,44 @@ class Job:
     subset: str
     shuffle: int | None
     quality: int
+    index: str | None = None
+    plan_folder: str = "plan"
+
+    @property
+    def indexes(self) -> Path:
+        """Folder of the indexes that are made; see stored.index_paths."""
+        return Path(self.index) if self.index else self.work / "index"
+
+    @property
+    def planning(self) -> Path:
+        """Folder of the plan."""
+        return self.work / self.plan_folder
 
     @property
     def plan(self) -> Path:
         """Rows of dtype ROW, every sample of the output in the order of the input. It has no header: it is read while
         it grows."""
-        return self.work / "plan.rows"
+        return self.planning / "plan.rows"
+
+    @property
+    def pins(self) -> Path:
+        """Of each shard of the input in the plan, by what its index was known: u8, without a header."""
+        return self.planning / "pins"
 
     @property
     def ends(self) -> Path:
         """The place behind the last sample of each shard of the output, with 0 before them."""
-        return self.work / "ends.npy"
+        return self.planning / "ends.npy"
 
     @property
     def counts(self) -> Path:
         """What the input held; there once the plan has ended."""
-        return self.work / "counts.json"
+        return self.planning / "counts.json"
 
     @property
     def problems(self) -> Path:
         """What was bad in the input, a line each."""
-        return self.work / "planned.jsonl"
+        return self.planning / "problems.jsonl"
 
     @property
     def lost(self) -> Path:
@@ -62,7 +91,7 @@ class Job:
     @property
     def missing(self) -> Path:
         """The chosen uids that the input lacks, as a subset."""
-        return self.work / "missing_uids.npy"
+        return self.planning / "missing_uids.npy"
 
     @property
     def faces(self) -> Path:
@@ -73,10 +102,6 @@ class Job:
     def has_faces(self) -> bool:
         """Whether faces are to be blurred, and all metadata were read."""
         return (self.faces / "entries.npy").exists()
-
-    def index(self, shard: int) -> Path:
-        """What was found in a shard of the input: rows as .npy, and beside them .json."""
-        return self.work / "index" / f"{shard:08d}.npy"
 
     def done(self, shard: int) -> Path:
         """What is known of a written shard."""
@@ -97,6 +122,14 @@ def _shards(work: str) -> list[tuple[str, str, int]]:
 def planned(job: Job) -> np.ndarray[Any, Any]:
     """The rows of the plan that are there, of which only what is used is read. The last one may be half written."""
     return np.memmap(job.plan, ROW, "r", shape=(job.plan.stat().st_size // ROW.itemsize,))
+
+
+def pinned(job: Job) -> np.ndarray[Any, Any]:
+    """The pins that are there, u8; none where nothing was planned."""
+    try:
+        return np.fromfile(job.pins, np.uint64)
+    except FileNotFoundError:
+        return np.zeros(0, np.uint64)
 
 
 def pairs(uids: list[tuple[int, int]]) -> np.ndarray[Any, Any]:

@@ -1,10 +1,13 @@
 """What `python -m curate.reshard` takes."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from poolbench.errors import UserError
 from poolbench.options import option, output, source
+
+from curate.pool.parts import part_or_merge
 
 
 @dataclass
@@ -25,6 +28,11 @@ class ReshardOptions:
     )
     quality: int = option("of blurred JPEG and WebP pictures", 95)
     work: str | None = output("folder for what is known so far, needed where out= is a URL; null: <out>/.reshard", None)
+    index: str | None = output(
+        "folder of the shards' indexes, which another resharding of them finds again; null: in work=", None
+    )
+    part: str | None = option("i/n: every n-th shard from the i-th on; null: all, or the last step behind parts", None)
+    merge: int | None = option("n: the last step behind n parts; what one has not written is told, and not made", None)
     overwrite: bool = option("true: delete an earlier resharding in out= and begin anew", False)
 
 
@@ -40,5 +48,12 @@ def check(options: ReshardOptions) -> None:
             raise UserError(f"{key}={value} must be at least 1")
     if not 1 <= options.quality <= 100:
         raise UserError(f"quality={options.quality} must lie between 1 and 100")
+    part_or_merge(options.part, options.merge)
+    if options.overwrite and (options.part is not None or options.merge is not None):
+        raise UserError(
+            "overwrite=true would delete what other parts write; delete out= and work= first, or do without part="
+        )
+    if options.index is not None and Path(options.index).is_file():
+        raise UserError(f"index={options.index} is a file; name a folder")
     if "://" in options.out and not options.work:
         raise UserError(f"out={options.out} needs work=<local folder>, where an interrupted run is taken up again")

@@ -1,22 +1,26 @@
 """From what was found to the order and the shards of the output, without holding a pool's worth of rows in memory."""
 
+import dataclasses
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from poolbench.errors import UserError
 from poolbench.files import atomic, json_line, write_json
 from poolbench.shards.samples import Problem, commonest
 from poolbench.uids import mapped, uid_text, write_header
 
-from curate.reshard.index import read_found
-from curate.reshard.job import Job, planned, shards_of
+from curate.reshard.index import Found, index_shard
+from curate.reshard.job import Job, pinned, planned, shards_of
 
 _CHUNK = 2**20  # rows in memory at once
+_HELD = 64  # shards that are kept in memory while one before them is still being indexed
 _ROUNDS = 8
 _TWICE = "another sample has its uid"
 _MASK = 2**64 - 1
@@ -48,30 +52,40 @@ class Plan:
     """
 
     def __init__(self, job: Job, samples: int, size: int | None) -> None:
+        job.planning.mkdir(exist_ok=True)
         self._job = job
         self._subset = mapped(job.subset)
         self._seen = np.lib.format.open_memmap(
-            job.work / "seen.npy", mode="w+", dtype=np.bool_, shape=(len(self._subset),)
+            job.planning / "seen.npy", mode="w+", dtype=np.bool_, shape=(len(self._subset),)
         )
         self._sums = dict.fromkeys(("pool", "duplicates", "samples", "shards"), 0)
         self._cuts = Cuts(samples, size)
+        # What an earlier run has written follows from the shards as they were then.
+        before = pinned(dataclasses.replace(job, plan_folder=Job.plan_folder))
+        self._before = before if any((job.work / "done").glob("*.json")) else before[:0]
         self._rows, self._problems = job.plan.open("wb"), job.problems.open("w", encoding="utf-8")
-        self._next, self._indexed, self._kept = 0, set[int](), 0
+        self._pins = job.pins.open("wb")
+        self._next, self._indexed, self._kept = 0, dict[int, Found | None](), 0
 
-    def add(self, shard: int) -> list[Place]:
-        """Take in a shard of the input, in any order. Returns the shards of the output that are settled by it."""
-        self._indexed.add(shard)
+    def add(self, shard: int, found: Found) -> list[Place]:
+        """Take in a shard of the input, in any order. Returns the shards of the output that are settled by it.
+
+        Raises:
+            UserError: a shard has changed since an earlier run began to write.
+        """
+        # One slow shard must not let the others pile up in memory: their indexes are kept, and found again in a moment.
+        self._indexed[shard] = found if shard == self._next or len(self._indexed) < _HELD else None
         settled = len(self._cuts.ends)
         while self._next in self._indexed:
-            self._indexed.remove(self._next)
-            self._take_in(self._next)
+            self._take_in(self._next, self._indexed.pop(self._next) or index_shard(self._job, self._next))
             self._next += 1
-        self._rows.flush()
+        for file in (self._rows, self._pins):
+            file.flush()
         return _between(self._cuts.ends, settled)
 
     def end(self) -> tuple[Counts, list[Place]]:
         """Once all shards are in: what they held, and the shards of the output that were not settled before."""
-        for file in (self._rows, self._problems):
+        for file in (self._rows, self._problems, self._pins):
             file.flush()
             os.fsync(file.fileno())
             file.close()
@@ -89,12 +103,17 @@ class Plan:
             write_json(job.counts, counts._asdict())
         return counts, _between(self._cuts.ends, settled)
 
-    def _take_in(self, shard: int) -> None:
-        found, name = read_found(self._job, shard), shards_of(self._job)[shard][1]
+    def _take_in(self, shard: int, found: Found) -> None:
+        path, name, _ = shards_of(self._job)[shard]
+        if shard < len(self._before) and self._before[shard] != found.identity:
+            raise UserError(
+                f"{path} has changed since {self._job.out} was begun; overwrite=true deletes it and begins anew"
+            )
+        self._pins.write(found.identity.to_bytes(8, sys.byteorder))
         self._sums["pool"] += found.samples
         self._sums["shards"] += any(not problem.key for problem in found.problems)
         self._sums["samples"] += sum(bool(problem.key) for problem in found.problems)
-        fresh, again = _new(np.load(self._job.index(shard)), self._seen)
+        fresh, again = _new(found.rows, self._seen)
         self._rows.write(fresh.tobytes())
         self._kept += len(fresh)
         if self._job.shuffle is None:  # else any sample may be the first
@@ -167,8 +186,10 @@ def _new(rows: np.ndarray[Any, Any], seen: np.ndarray[Any, Any]) -> tuple[np.nda
 
 
 def _write_missing(subset: np.ndarray[Any, Any], seen: np.ndarray[Any, Any], path: Path) -> int:
-    """Write the rows of the subset that were not seen as a subset; return how many."""
+    """Write the rows of the subset that were not seen as a subset, where there are any; return how many."""
     count = sum(int((~seen[start : start + _CHUNK]).sum()) for start in range(0, len(seen), _CHUNK))
+    if not count:
+        return 0
     with atomic(path, "wb") as file:
         write_header(file, count)
         for start in range(0, len(seen), _CHUNK):

@@ -2,33 +2,34 @@
 before."""
 
 import contextlib
-import importlib.metadata
+import functools
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from poolbench.errors import UserError
 from poolbench.files import atomic, claimed, digest_file, json_line, read_json, write_json
-from poolbench.machine import cores
 from poolbench.shards.sources import Data, resolve
 from poolbench.subset import Subset
+from poolbench.versions import version
 
+from curate.pool.parts import WHOLE, part_or_merge
 from curate.reshard.copy import Done, names, publish
 from curate.reshard.folder import BAD, META, begin, check_apart, check_out
 from curate.reshard.job import Job
 from curate.reshard.options import ReshardOptions, check
+from curate.reshard.parts import begun, do_part, lacks_some
 from curate.reshard.plan import Counts, places, why
-from curate.reshard.processes import in_processes
-from curate.reshard.schedule import Schedule
+from curate.reshard.schedule import Schedule, work_off
 
-FORMAT = 3
+FORMAT = 4
 
 
 def reshard(options: ReshardOptions) -> int:
-    """Reshard as told; the exit status is 1 where anything chosen is not in the output, or anything was bad.
+    """Reshard as told, or do one part of it, or the last step behind all parts.
+
+    Returns:
+        1 where anything chosen is not in the output, or anything was bad; of a part, where it could not do its shards.
 
     Raises:
         UserError: options that cannot be, nothing to read, or an output folder with other files in it.
@@ -38,31 +39,33 @@ def reshard(options: ReshardOptions) -> int:
     subset.check_sorted()
     check_apart(data, options.out)
     work = Path(options.work) if options.work else Path(options.out) / ".reshard"
-    job = Job(work, options.out, options.subset, options.shuffle, options.quality)
+    job = Job(work, options.out, options.subset, options.shuffle, options.quality, options.index)
     check_out(options, work)  # before anything is made there
-    with claimed(work):
+    part = part_or_merge(options.part, options.merge)
+    with claimed(work, shared=part is not WHOLE):
         told = _describe(options, data)
         begin(options, job, told, data)
+        if part is not WHOLE:
+            return do_part(job, options, part, functools.partial(_collect, options, job))
+        parts = begun(job)
+        if parts or options.merge is not None:
+            return 1 if lacks_some(job, options.merge or parts[-1].of) else _report(job, told)
         return _steps(options, job, told)
 
 
 def _steps(options: ReshardOptions, job: Job, told: dict[str, Any]) -> int:
+    _collect(options, job)
+    schedule = Schedule(job, options)
+    if failed := work_off(schedule, options, "resharding"):
+        print(f"{failed:,} of {schedule.total:,} shards failed; the same command continues with these")
+        return 1
+    return _report(job, told)
+
+
+def _collect(options: ReshardOptions, job: Job) -> None:
+    """See that the boxes of faces are there where they are needed."""
     if options.blur_faces and not job.has_faces:
         _faces().collect(job, options.blur_faces)
-    schedule = Schedule(job, options)
-    bar = tqdm(total=schedule.total, desc="resharding", unit=" shards", mininterval=0.5)
-    with contextlib.closing(in_processes(schedule.take, options.workers or cores())) as ended:
-        for task, result in ended:
-            if failure := schedule.note(task, result):
-                bar.write(failure, file=sys.stderr)
-            bar.total = schedule.total
-            bar.update()
-    bar.close()
-    if schedule.failed:
-        print(f"{schedule.failed:,} of {schedule.total:,} shards failed; the same command continues with these")
-        return 1
-    assert schedule.counts is not None
-    return _report(job, told, schedule.counts, [_done(job, place.shard) for place in places(job)])
 
 
 def _faces() -> Any:
@@ -97,8 +100,9 @@ def _done(job: Job, shard: int) -> Done:
     return Done(**read_json(job.done(shard)))
 
 
-def _report(job: Job, told: dict[str, Any], counts: Counts, done: list[Done]) -> int:
+def _report(job: Job, told: dict[str, Any]) -> int:
     """Write what came of it beside the shards, say it, and return the exit status."""
+    counts, done = Counts(**read_json(job.counts)), [_done(job, place.shard) for place in places(job)]
     lost = [one for shard in done for one in shard.bad]
     if lost:
         with atomic(job.lost) as file:
@@ -114,11 +118,10 @@ def _report(job: Job, told: dict[str, Any], counts: Counts, done: list[Done]) ->
     bad = [name for name in ("missing", "duplicates", "bad_samples", "bad_shards", "without_metadata") if sums[name]]
     _publish(job, counts, bool(lost))
     rows = [{"name": names(i)[0], "samples": one.samples, "bytes": one.bytes} for i, one in enumerate(done)]
-    version = importlib.metadata.version("poolbench")
     read = read_json(job.work / "inputs.json")
     blur = {"method": _faces().METHOD} if job.has_faces else None
-    meta = {"version": version, "options": told, "inputs": read, "blur": blur, "counts": sums, "shards": rows}
-    write_json(job.work / META, meta)
+    about = {"version": version("poolbench"), "options": told, "inputs": read, "blur": blur}
+    write_json(job.work / META, {**about, "counts": sums, "shards": rows}, durable=False)
     publish(job.work / META, job.out)
     print(f"{sums['samples']:,} samples of {counts.pool_samples:,} in {len(done):,} shards: {job.out}")
     explained = next((name for name in bad if name.startswith("bad")), None)

@@ -1,11 +1,14 @@
-"""The tasks of a resharding, and in which order they are handed out."""
+"""The tasks of a resharding, in which order they are handed out, and how they are worked off."""
 
+import contextlib
 from collections import deque
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
 
 from poolbench.errors import UserError, first_line
 from poolbench.files import read_json
+from poolbench.machine import cores
+from poolbench.progress import Progress
 
 from curate.reshard.copy import copy_shard
 from curate.reshard.folder import held_in, is_whole
@@ -13,9 +16,34 @@ from curate.reshard.index import index_shard
 from curate.reshard.job import Job, shards_of
 from curate.reshard.options import ReshardOptions
 from curate.reshard.plan import Counts, Place, Plan, places, why
-from curate.reshard.processes import Task
+from curate.reshard.processes import Task, in_processes
 
 _SHOWN = 5  # failures that are told one by one
+
+
+class Tasks(Protocol):
+    """What is worked off; see Schedule."""
+
+    total: int
+    failed: int
+
+    def take(self) -> Task | None: ...
+
+    def note(self, task: Task, result: Any) -> str | None: ...
+
+
+def work_off(tasks: Tasks, options: ReshardOptions, what: str) -> int:
+    """Do all tasks in processes; returns how many failed, the first of which are told."""
+    with (
+        contextlib.closing(in_processes(tasks.take, options.workers or cores())) as ended,
+        Progress(tasks.total, what, " shards", logged=True) as bar,
+    ):
+        for task, result in ended:
+            if failure := tasks.note(task, result):
+                bar.write(failure)
+            bar.total = tasks.total
+            bar.update()
+    return tasks.failed
 
 
 class Schedule:
@@ -28,8 +56,12 @@ class Schedule:
         failed: of them.
     """
 
-    def __init__(self, job: Job, options: ReshardOptions) -> None:
-        self._job, self._options = job, options
+    def __init__(self, job: Job, options: ReshardOptions, wanted: Callable[[Place], bool] = lambda place: True) -> None:
+        """
+        Args:
+            wanted: which shards of the output are written.
+        """
+        self._job, self._options, self._is_wanted = job, options, wanted
         self._held = held_in(job.out)
         self._places: deque[Place] = deque()
         self._unread: deque[int] = deque()
@@ -62,7 +94,7 @@ class Schedule:
             what, shard = ("copying", part.shard) if isinstance(part, Place) else ("indexing", part)
             return f"{what} shard {shard} failed: {first_line(result)}" if self.failed <= _SHOWN else None
         if not isinstance(part, Place):
-            self._found(self._plan.add(part))
+            self._found(self._plan.add(part, result))
             self._left -= 1
             if not self._left:
                 self._end()
@@ -78,6 +110,7 @@ class Schedule:
         self._found(settled)
 
     def _found(self, settled: Iterable[Place]) -> None:
-        wanted = [place for place in settled if not is_whole(self._job, place.shard, self._held)]
+        own = filter(self._is_wanted, settled)
+        wanted = [place for place in own if not is_whole(self._job, place.shard, self._held)]
         self._places.extend(wanted)
         self.total += len(wanted)
