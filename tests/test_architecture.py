@@ -25,6 +25,7 @@ CURATE = {
     "selectors": {"pool", "models", "scorers"},
     "download": {"pool"},
     "reshard": {"pool"},
+    "pack": {"pool", "reshard"},  # the headers of tars
     "report": {"pool", "models"},
     "audits": {"pool", "models", "report"},
     "overlaps": {"pool", "scorers", "report"},

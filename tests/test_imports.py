@@ -38,6 +38,7 @@ CURATE = (
     "inspect",
     "metaclip_metadata",
     "overlap",
+    "pack",
     "score",
 )
 MAY_LOAD = {
