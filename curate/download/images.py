@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from tempfile import TemporaryFile
+from typing import IO, Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -136,17 +137,48 @@ def make(shard: Shard, folder: Path, settings: Settings) -> None:
     known = _listed(list_path, rows) if earlier is not None else {}
     for left in [*leftovers(tar_path), *leftovers(list_path)]:
         left.unlink(missing_ok=True)
-    with atomic(tar_path, "wb") as file:
-        with SampleWriter(file) as tar:
-            held = _copied(tar_path, tar) if known else set()
-            work = _Work(shard, rows, known, tar, held, settings)
-            asyncio.run(work.download())
+    with atomic(tar_path, "wb") as file, TemporaryFile(dir=folder) as unsorted:
+        samples = _Samples(unsorted)
+        if known:
+            _copy(tar_path, samples)
+        work = _Work(shard, rows, known, samples, settings)
+        asyncio.run(work.download())
         _check_network(work.metas)
+        with SampleWriter(file) as tar:
+            samples.write(tar)
     metas = [work.metas[number] for number in range(len(rows))]
     with atomic(list_path, "wb") as file:
         pq.write_table(pa.Table.from_pylist(metas, schema=_LIST), file)
     seconds = time.time() - began + (earlier.seconds if earlier else 0.0)
     write_json(folder / f"{name_of(shard.number)}_stats.json", _stats(metas, began, seconds))
+
+
+class _Samples:
+    """Samples as they come, in a file of any order, to be written in that of their keys: the bytes of a shard must not
+    depend on which host answers first."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._end = file, 0
+        self._places: dict[str, dict[str, tuple[int, int]]] = {}  # key -> extension -> first byte, bytes
+
+    def add(self, key: str, members: Mapping[str, bytes]) -> None:
+        """Take a sample, unless it is there: a run that was killed may have left more in the tar than on the list."""
+        if key in self._places:
+            return
+        places = self._places[key] = {}
+        for extension, data in members.items():
+            self._file.write(data)
+            places[extension] = self._end, len(data)
+            self._end += len(data)
+
+    def write(self, tar: SampleWriter) -> None:
+        """Write all of them."""
+        for key in sorted(self._places):
+            members = {}
+            for extension, (start, size) in self._places[key].items():
+                self._file.seek(start)
+                members[extension] = self._file.read(size)
+            tar.write(key, members)
 
 
 class _Work:
@@ -161,14 +193,12 @@ class _Work:
         shard: Shard,
         rows: Sequence[Mapping[str, Any]],
         known: dict[int, dict[str, Any]],
-        tar: SampleWriter,
-        held: set[str],
+        samples: _Samples,
         settings: Settings,
     ) -> None:
-        self._shard, self._rows, self._tar, self._settings = shard, rows, tar, settings
+        self._shard, self._rows, self._samples, self._settings = shard, rows, samples, settings
         self.metas = known
         digits = len(str(settings.shard_size - 1))
-        self._held = held  # a run that was killed may have left more in the tar than on the list
         self._keys = [f"{shard.number * 10**digits + row:0{digits + 8}d}" for row in range(len(rows))]
 
     async def download(self) -> None:
@@ -242,23 +272,19 @@ class _Work:
         meta = {name: value for name, value in self.metas[number].items() if name != "changed"}
         members = {"jpg": picture.jpeg, "json": json.dumps(meta, indent=4).encode()}
         members["txt"] = (self._rows[number]["text"] or "").encode()
-        if self._keys[number] not in self._held:
-            self._tar.write(self._keys[number], members)
+        self._samples.add(self._keys[number], members)
 
 
-def _copied(path: Path, tar: SampleWriter) -> set[str]:
-    """Write what an earlier run has brought; its keys.
+def _copy(path: Path, samples: _Samples) -> None:
+    """Take what an earlier run has brought.
 
     Raises:
         UserError: the earlier tar cannot be read.
     """
-    keys = set()
     for sample in read_shard(str(path)):
         if isinstance(sample, Problem):
             raise UserError(f"{path}: {sample.reason}; delete the shard's files, and it is made again")
-        tar.write(*sample)
-        keys.add(sample.key)
-    return keys
+        samples.add(*sample)
 
 
 def _rows(shard: Shard) -> list[dict[str, Any]]:

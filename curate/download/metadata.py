@@ -1,9 +1,10 @@
 """A pool's metadata from its dataset repository on the Hub: parquet files and, if asked for, the npz beside them."""
 
+import contextlib
 import shutil
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
@@ -12,12 +13,16 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from poolbench.errors import UserError
-from poolbench.files import append_line, files_in, read_json, read_lines, write_json
+from poolbench.files import append_line, claimed, files_in, read_json, read_lines, write_json
 from poolbench.hub import STAGING, File, fetch, forbidden, inspect
+
+from curate.pool.parts import WHOLE, Part, tell_missing
 
 SCALES = ("small", "medium", "large", "xlarge", "datacomp_1b")
 SOURCE = ".source.json"  # repository, commit and files of a folder that is whole
 _FETCHED = ".fetched.jsonl"  # a line for each file that has come, so that none is read again to know it
+_ASKING = ".asking"  # claimed by the part that asks the Hub
+_PATIENCE = 900.0  # seconds for another part to ask
 
 
 class Source(NamedTuple):
@@ -37,18 +42,71 @@ def repository(scale: str) -> str:
     return f"mlfoundations/datacomp_{scale}" if scale != "datacomp_1b" else "mlfoundations/datacomp_1b"
 
 
-def bring(scale: str, folder: Path, *, npz: bool, jobs: int) -> Source:
+def bring(
+    scale: str,
+    folder: Path,
+    *,
+    npz: bool,
+    jobs: int,
+    part: Part = WHOLE,
+    staging: Path | None = None,
+    everything: bool = True,
+) -> Source:
     """Bring what is missing of a pool's metadata into `folder`; of a folder that is whole the Hub is not asked.
 
     Files of subfolders, as the largest pool has them, come to lie in one. Each is checked against the Hub's digest.
 
+    Args:
+        part: brings its own files first.
+        staging: a folder that nobody else fetches into, where the parts share `folder`.
+        everything: whether a part brings those that the others have not brought yet, too.
+
     Raises:
         UserError: the Hub does not give them, the folder is another pool's, or the disk has no room.
     """
+    with _asking(folder, part):
+        source = _source(scale, folder, npz)
+    for turn in range(part.of if everything else 1):
+        own = Part((part.number + turn - 1) % part.of + 1, part.of).own(_dealt(source))
+        _fetch(source, _missing(own, folder), folder, staging or folder, jobs, again=turn > 0)
+    shutil.rmtree((staging or folder) / STAGING, ignore_errors=True)
+    return source
+
+
+def check_brought(scale: str, folder: Path, *, npz: bool, of: int) -> Source:
+    """What `of` parts have brought.
+
+    Raises:
+        UserError: something is missing; which part lacks it, is printed.
+    """
+    known = recorded(folder)
+    if known is None or known.repo != repository(scale) or not _covers(known, npz):
+        raise UserError(f"{folder} has no such metadata: no part has begun to bring those of {repository(scale)}")
+    lacking = {file.name for file in _missing(known.files, folder)}
+    names = [file.name for file in _dealt(known)]
+    if missing := tell_missing(names, [name not in lacking for name in names], of, "metadata files"):
+        raise UserError(f"nothing is put together: {missing:,} of {len(names):,} metadata files are missing, see above")
+    return known
+
+
+def _dealt(source: Source) -> list[File]:
+    """The files in the order in which parts take them: by kind, as the npz are the larger ones."""
+    return sorted(source.files, key=lambda file: (not file.name.endswith(".parquet"), file.name))
+
+
+@contextlib.contextmanager
+def _asking(folder: Path, part: Part) -> Iterator[None]:
+    """Of several parts one asks the Hub at a time, so that the others find its answer, and the commit in it."""
+    with contextlib.nullcontext() if part is WHOLE else claimed(folder / _ASKING, _PATIENCE):
+        yield
+
+
+def _source(scale: str, folder: Path, npz: bool) -> Source:
+    """What the folder's metadata are to be, as it says itself or else the Hub."""
     known = recorded(folder)
     if known is not None and known.repo != repository(scale):
         raise UserError(f"{folder} holds the metadata of {known.repo}; choose another out= for {repository(scale)}")
-    if known is not None and _covers(known, npz) and not _missing(known.files, folder):
+    if known is not None and _covers(known, npz):
         return known
     if forbidden() and known is None and files_in(folder, "*.parquet"):
         raise UserError(f"{folder} may lack files, and HF_HUB_OFFLINE forbids to ask; metadata=false takes it as it is")
@@ -57,8 +115,6 @@ def bring(scale: str, folder: Path, *, npz: bool, jobs: int) -> Source:
     write_json(
         folder / SOURCE, {"repo": source.repo, "commit": source.commit, "files": list(map(asdict, source.files))}
     )
-    _fetch(source, _missing(source.files, folder), folder, jobs)
-    shutil.rmtree(folder / STAGING, ignore_errors=True)
     return source
 
 
@@ -120,8 +176,11 @@ def _missing(files: Sequence[File], folder: Path) -> list[File]:
     return missing
 
 
-def _fetch(source: Source, due: Sequence[File], folder: Path, jobs: int) -> None:
+def _fetch(source: Source, due: Sequence[File], folder: Path, staging: Path, jobs: int, again: bool) -> None:
     """Fetch some files at a time; a problem ends it, and what came stays.
+
+    Args:
+        again: whether to look once more whether a file has come in the meantime.
 
     Raises:
         UserError: as said.
@@ -140,7 +199,9 @@ def _fetch(source: Source, due: Sequence[File], folder: Path, jobs: int) -> None
                 bar.update(count)
 
         def one(file: File) -> None:
-            fetch(source.repo, source.commit, file, folder, tell)
+            if again and not _missing([file], folder):
+                return
+            fetch(source.repo, source.commit, file, staging, tell).replace(folder / file.name)
             append_line(folder / _FETCHED, asdict(file))
 
         threads = ThreadPool(min(jobs, max(len(due), 1)))  # of daemons, which do not hold up an interrupted process

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-from poolbench.machine import cores
 from poolbench.options import option, output
 
 
@@ -15,7 +14,7 @@ class DownloadOptions:
     metadata: bool = option("false: take the metadata that lie there as they are", True)
     npz: bool = option("true: bring the embeddings too", False)
     images: bool = option("false: metadata only", True)
-    processes: int = option("each of which makes a shard at a time", cores())
+    processes: int | None = option("each of which makes a shard at a time; null: one for each core", None)
     threads: int = option("urls that a process asks for at a time", 128)
     retries: int = option("passes over the urls of a shard that failed and may mend", 2)
     pause: float = option("seconds before the first of them, doubled before each further one", 5.0)
@@ -26,5 +25,8 @@ class DownloadOptions:
     timeout: float = option("seconds to connect, and without a byte", 10.0)
     deadline: float = option("seconds for a url in all", 60.0)
     max_bytes: int = option("of a picture at most", 64 * 2**20)
-    per_host: int = option("connections of a process to one host", 8)
+    per_host: int = option("connections of a process to one host, at most", 8)
+    per_host_total: int = option("connections of all processes of all parts to one host, at most", 256)
     private_addresses: bool = option("true: fetch from this machine and private networks too", False)
+    part: str | None = option("i/n: every n-th shard, and that part of the metadata; then merge=", None)
+    merge: int | None = option("n: bring nothing, say what each of n parts lacks, and report on all", None)
