@@ -1,6 +1,7 @@
 """Pools for the benchmarks of curation: shards of samples, and metadata, of any size and the same at every call."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +44,18 @@ def write_shards(folder: Path, samples: int, per_shard: int) -> int:
     return sum(path.stat().st_size for path in folder.glob("*.tar"))
 
 
-def write_metadata(folder: Path, rows: int, per_file: int) -> int:
-    """Write a pool's metadata, parquet files with all columns; return their bytes."""
+def write_metadata(folder: Path, rows: int, per_file: int, captions: Sequence[str] = ()) -> int:
+    """Write a pool's metadata, parquet files with all columns; return their bytes.
+
+    Args:
+        captions: what the rows have one after the other, again and again, instead of drawn words.
+    """
     folder.mkdir(parents=True)
     for number, start in enumerate(range(0, rows, per_file)):
-        table = pa.table(_columns(start, min(per_file, rows - start)))
+        columns = _columns(start, min(per_file, rows - start))
+        if captions:
+            columns["text"] = [captions[row % len(captions)] for row in range(start, min(start + per_file, rows))]
+        table = pa.table(columns)
         pq.write_table(table, folder / f"{number:08d}.parquet")
     return sum(path.stat().st_size for path in folder.glob("*.parquet"))
 

@@ -9,11 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from metadata import write_metadata
+from pools import uid_of, write_pool
 from predictions import labelled
 from runs import CONTACT, ROOT, make_run, result
 
 from poolbench.console import commands
 from poolbench.files import read_lines
+from poolbench.uids import write_subset
 
 from leaderboard.command import COMMANDS as OF_LEADERBOARD
 from tasks.command import COMMANDS as OF_TASKS
@@ -72,6 +75,11 @@ with open(file, "w") as told:
 
 def probed(folder: Path, *lines: Sequence[str | Path], status: int | Sequence[int] = 0) -> set[str]:
     """What of HEAVY is loaded when commands, which end with `status`, have run in a new process."""
+    return HEAVY & loaded_by(folder, *lines, status=status)
+
+
+def loaded_by(folder: Path, *lines: Sequence[str | Path], status: int | Sequence[int] = 0) -> set[str]:
+    """All modules that are loaded then."""
     file = folder / "probed.json"
     words = [sys.executable, "-c", PROBE, str(file), json.dumps([[str(word) for word in line] for line in lines])]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
@@ -80,7 +88,7 @@ def probed(folder: Path, *lines: Sequence[str | Path], status: int | Sequence[in
     statuses, modules = json.loads(file.read_text())
     expected = [status] * len(lines) if isinstance(status, int) else list(status)
     assert statuses == expected, done.stdout + done.stderr
-    return HEAVY & set(modules)
+    return set(modules)
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
@@ -140,6 +148,26 @@ assert not any(one is kept.Message.__dict__["__init__"] for one in gc.get_object
 
 
 # --- what needs no model ---
+
+# A tenth of a second each, or the half of one, which is much of the time that a filter takes for a million rows.
+FOR_OTHERS = {"omegaconf", "hydra", "yaml", "tqdm", "importlib.metadata", "pydantic", "fsspec"}
+
+
+def test_a_selection_loads_what_it_uses(tmp_path: Path) -> None:
+    write_metadata(tmp_path / "pool", files=3)
+    by_score = ["curate", "filter=clip_score", "filter.fraction=.3", "pool=pool", "out=a.npy", "workers=2"]
+    loaded = loaded_by(tmp_path, by_score, ["curate", "filter=no_filter", "pool=pool", "out=b.npy"])
+    assert not loaded & (FOR_OTHERS | {"concurrent.futures.process", "difflib", "platformdirs", "pandas", "dateutil"})
+    assert 225 <= len(np.load(tmp_path / "a.npy")) < len(np.load(tmp_path / "b.npy")) == 750
+
+
+def test_a_resharding_loads_what_it_uses(tmp_path: Path) -> None:
+    write_pool(tmp_path / "pool")
+    write_subset(tmp_path / "some.npy", [uid_of(number) for number in range(50)])
+    assert not loaded_by(tmp_path, ["curate.reshard", "subset=some.npy", "shards=pool", "out=out"]) & (
+        FOR_OTHERS | {"pyarrow", "PIL"}
+    )
+    assert (tmp_path / "out" / "00000000.tar").is_file()
 
 
 def test_tasks_are_listed_and_verified(tmp_path: Path) -> None:
