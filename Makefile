@@ -1,5 +1,5 @@
-# make demo: the whole job on the embedded default. make methods: every selection method on it. make test: every test that
-# pip packages alone can run.
+# make demo: the whole job on the embedded default. make methods: every selection method on it; make methods-text: those
+# that look for writing, on a pool with writing. make test: every test that pip packages alone can run.
 PYTHON ?= python3
 BIN := .venv/bin
 # The default, bfloat16, is slow on most CPUs, and on the others a quarter faster with a model as small as this.
@@ -8,9 +8,10 @@ PRECISION := precision=fp32
 SEEDS ?= 0
 FIRST = $(firstword $(SEEDS))
 POOL := demo/cache/demo-v3
+TEXT_POOL := demo/cache/demo-text-v1
 export POOLBENCH_CACHE := $(CURDIR)/demo/cache
 
-.PHONY: demo methods test lint clean
+.PHONY: demo methods methods-text test lint clean
 
 # $(call method,<runs>,<as the leaderboard has it>,<more of the train command>,<more of the submit command>)
 define method
@@ -51,6 +52,13 @@ methods: SEEDS = 0 1 2
 methods: .venv/dev
 	$(BIN)/python bench/demo_methods.py --seeds $(SEEDS) --train '$(PRECISION)' --page bench/results/demo_methods.md \
 		--docs docs/methods.md
+
+# The same on the pool with writing, in a folder of its own.
+methods-text: SEEDS = 0 1 2
+methods-text: .venv/dev
+	$(BIN)/python -m demodata.text_pool
+	$(BIN)/python bench/demo_methods.py --pool $(TEXT_POOL) --table bench/demo_text_methods.yaml --out demo/text \
+		--seeds $(SEEDS) --train '$(PRECISION)' --page bench/results/demo_text_methods.md --docs docs/methods.md
 
 # Two processes, a file in one of them, in the order of tests/conftest.py: most tests start processes of their own, and
 # wait. Where Python is told to keep no compiled code, each of those would compile all of ours again.

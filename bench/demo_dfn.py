@@ -146,8 +146,8 @@ def scores(pool: Pool, checkpoint: Path) -> npt.NDArray[np.float32]:
     """What python -m curate.score gives each sample, but for rounding; float32 [samples]."""
     model = load(pool.model, weights_named(str(checkpoint), pool.model).checkpoint)
     towers = Towers(model, torch.device("cpu"), "fp32")
-    images = torch.cat([towers.images(part) for part in pool.pictures.split(1024)]).numpy()
-    texts = torch.cat([towers.captions(part) for part in pool.tokens.split(1024)]).numpy()
+    images = torch.cat([towers.images(part) for part in torch.split(pool.pictures, 1024)]).numpy()
+    texts = torch.cat([towers.captions(part) for part in torch.split(pool.tokens, 1024)]).numpy()
     return np.asarray(np.einsum("nd,nd->n", images[pool.picture], texts[pool.caption]))
 
 
@@ -162,7 +162,7 @@ def measured(draw: int, tuning: Tuning, folder: Path) -> Result:
         path = folder / "pairs" / f"{number:05d}.tar"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_shard(path, [(one.key, one.members) for one in samples])
-    recipe = {"samples": tuning.steps * BATCH, "batch_size": BATCH, "learning_rate": tuning.rate}
+    recipe: dict[str, Any] = {"samples": tuning.steps * BATCH, "batch_size": BATCH, "learning_rate": tuning.rate}
     recipe |= {"warmup": tuning.steps // 10, "streams": 1, "shuffle_buffer": PAIRS, "model": pool.model}
     words = [*(f"recipe.{key}={value}" for key, value in recipe.items()), f"seed={draw}", f"init={run}"]
     places = [f"data={folder}/pairs", f"out={folder}", "name=tuned"]

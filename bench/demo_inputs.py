@@ -18,12 +18,14 @@ from PIL import Image
 
 from poolbench.files import atomic
 from poolbench.shards.writer import write_shard
+from poolbench.uids import mapped
 
 from curate.pool.files import list_pool, read_columns
 from curate.pool.quantile import scores
 from demodata.emoji import TWEMOJI, pictures, render
 
 ARCH = "b32"  # what the first model's scores and embeddings are called
+PAIRS = 500  # that tune a filtering network
 _VOTE = re.compile(r"(\w+): \[(\d+)%, (\d+)%\]")  # a column with the shares of the pool that bound its votes
 _WORD = re.compile(r"[^\s,.;:?!`]+")  # MetaCLIP parts words at these marks, too
 
@@ -42,7 +44,7 @@ def targets(out: Path, score: Callable[[Path, Path], Any]) -> Path:
         _draw(shards)
     score(shards, scored)
     buffer = io.BytesIO()
-    np.save(buffer, np.concatenate([np.load(path)[f"{ARCH}_img"] for path in sorted(scored.glob("*.npz"))]))
+    np.save(buffer, embeddings(scored, f"{ARCH}_img"))
     return _settled(out / "targets.npy", buffer.getvalue())
 
 
@@ -52,9 +54,23 @@ def entries(out: Path, scored: Path) -> Path:
     return _settled(out / "entries.json", json.dumps(sorted(words)).encode())
 
 
+def pairs(out: Path, right: Path) -> Path:
+    """A subset file of right pairs drawn at random, which a filtering network is tuned on."""
+    every = mapped(right)
+    chosen = np.random.default_rng(0).choice(len(every), min(PAIRS, len(every)), replace=False)
+    buffer = io.BytesIO()
+    np.save(buffer, every[np.sort(chosen)])
+    return _settled(out / "pairs.npy", buffer.getvalue())
+
+
 def column(scored: Path, name: str) -> list[Any]:
     """A column of the pool's own, of all rows, as Python's values."""
     return [value for path in sorted(scored.glob("*.parquet")) for value in pq.read_table(path)[name].to_pylist()]
+
+
+def embeddings(scored: Path, name: str) -> Any:
+    """Embeddings of all rows by their name in the files, float16 [rows, width], in the order of `column`."""
+    return np.concatenate([np.load(path)[name] for path in sorted(scored.glob("*.npz"))])
 
 
 def with_thresholds(word: str, scored: Path) -> str:

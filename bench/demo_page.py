@@ -3,9 +3,10 @@
 import datetime
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -18,8 +19,8 @@ from poolbench.uids import Uids
 
 from leaderboard.models import Method as Scored
 
-BEGIN, END = "<!-- by make methods -->", "<!-- end of what make methods writes -->"
 _NONE = "–"
+_KINDS = "Of each kind of samples the share that is dropped. "
 
 
 class Figures(NamedTuple):
@@ -40,12 +41,21 @@ class Figures(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A method, and its seeds' scores as the leaderboard has them, None where there are none."""
+    """A method, and its seeds' scores as the leaderboard has them, None where there are none; of the pool's kinds of
+    samples, where it has such, the share that is dropped of each."""
 
     method: str
     figures: Figures
     seconds: float | None
     scored: Scored | None
+    dropped: Mapping[str, float] = MappingProxyType({})
+
+
+class Missing(NamedTuple):
+    """How many trainings there are to be, and the names and seeds of those that are not there."""
+
+    trainings: int
+    runs: Sequence[tuple[str, int]]
 
 
 def figures(every: Uids, right: Uids, kept: Uids) -> Figures:
@@ -68,86 +78,97 @@ def figures(every: Uids, right: Uids, kept: Uids) -> Figures:
 
 
 def page(
+    pool: str,
     rows: Sequence[Row],
-    skipped: dict[str, str],
+    skipped: Mapping[str, str],
     told: Sequence[str],
-    trainings: int,
-    missing: Sequence[tuple[str, int]],
+    missing: Missing,
+    more: Sequence[str] = (),
 ) -> str:
     """The whole page.
 
     Args:
+        pool: what it is called.
         told: a line of each method.
-        missing: names and seeds of the trainings that are not there, of `trainings`.
+        more: lines behind the selections.
     """
     mine = ", ".join(f"{name} {version(name)}" for name in ("numpy", "pyarrow", "torch"))
-    seeds: dict[str, list[str]] = {}
-    for name, seed in missing:
-        seeds.setdefault(name, []).append(str(seed))
-    left = "; missing, with seeds: " + ", ".join(f"`{name}` {' '.join(some)}" for name, some in seeds.items())
+    head = ["method", "samples", "rows", "right among kept", "precision", "recall", *_kinds(rows)]
     return "\n".join(
         [
-            "# What each selection does on the demo pool",
+            f"# What each selection does on {pool}",
             "",
             f"`python bench/{shlex.join([Path(sys.argv[0]).name, *_words()])}`, "
-            f"{datetime.datetime.now(datetime.UTC):%d %B %Y}. Trainings: {trainings - len(missing)} of "
-            f"{trainings}{left if missing else ''}.",
+            f"{datetime.datetime.now(datetime.UTC):%d %B %Y}. Trainings: {_trained(missing)}.",
             "",
             f"Machine: {machine()}. {mine}.",
             "",
-            *table(
-                [
-                    "method",
-                    "samples",
-                    "rows",
-                    "right among kept",
-                    "precision",
-                    "recall",
-                    "s",
-                    "seeds",
-                    "average",
-                    "gain",
-                ],
-                map(_cells, sorted(rows, key=_mean, reverse=True)),
-            ),
+            *table([*head, "s", "seeds", "average", "gain"], map(_cells, sorted(rows, key=_mean, reverse=True))),
             "",
             "Precision: of the captions that are dropped so many are wrong. Recall: of the wrong captions so many are "
-            "dropped. Seconds are of the processor, the start of the command included, and without the score columns "
-            "that a row above has made. The average is that of the three demo tasks, mean ± standard deviation over "
-            "the seeds; the gain over no filter is with Welch's interval of 95 %.",
+            f"dropped. {_KINDS if _kinds(rows) else ''}Seconds are of the processor, the start of the command "
+            "included, and without the score columns that were made before. The average is that of the three demo "
+            "tasks, mean ± standard deviation over the seeds; the gain over no filter is with Welch's interval of "
+            "95 %.",
             "",
             "## The selections",
             "",
             *(f"- {line}." for line in told),
             "",
-            "## Left out",
-            "",
-            *(f"- `{name}`: {reason}." for name, reason in skipped.items()),
-            "",
+            *more,
+            *(
+                ["## Left out", "", *(f"- `{name}`: {reason}." for name, reason in skipped.items()), ""]
+                if skipped
+                else []
+            ),
         ]
     )
 
 
-def put_between(path: Path, rows: Sequence[Row]) -> None:
+def _trained(missing: Missing) -> str:
+    seeds: dict[str, list[str]] = {}
+    for name, seed in missing.runs:
+        seeds.setdefault(name, []).append(str(seed))
+    left = "; missing, with seeds: " + ", ".join(f"`{name}` {' '.join(some)}" for name, some in seeds.items())
+    return f"{missing.trainings - len(missing.runs)} of {missing.trainings}{left if seeds else ''}"
+
+
+def marks(make: str) -> tuple[str, str]:
+    """The lines between which a target of the Makefile puts its short table."""
+    return f"<!-- by make {make} -->", f"<!-- end of what make {make} writes -->"
+
+
+def put_between(path: Path, rows: Sequence[Row], pool: str, make: str) -> None:
     """Replace what stands between the marks of a page by the short table.
+
+    Args:
+        pool: what it is called.
+        make: see `marks`.
 
     Raises:
         UserError: it has no such marks.
     """
     text = path.read_text(encoding="utf-8")
-    before, begin, rest = text.partition(f"{BEGIN}\n")
-    _, end, after = rest.partition(END)
+    first, last = marks(make)
+    before, begin, rest = text.partition(f"{first}\n")
+    _, end, after = rest.partition(last)
     if not (begin and end):
-        raise UserError(f"{path} has no lines {BEGIN} and {END}")
+        raise UserError(f"{path} has no lines {first} and {last}")
     with atomic(path) as file:
-        file.write(f"{before}{begin}{chr(10).join(short(rows))}\n{end}{after}")
+        file.write(f"{before}{begin}{chr(10).join(short(rows, pool))}\n{end}{after}")
 
 
-def short(rows: Iterable[Row]) -> list[str]:
+def short(rows: Sequence[Row], pool: str) -> list[str]:
     """Lines of the table for the documentation."""
-    head = ["on the demo pool", "right among kept", "seeds", "average", "gain"]
-    places = [0, 3, 7, 8, 9]
-    return table(head, ([_cells(row)[place] for place in places] for row in sorted(rows, key=_mean, reverse=True)))
+    kinds = _kinds(rows)
+    every = [_cells(row) for row in sorted(rows, key=_mean, reverse=True)]
+    scored = [[*cells[:1], *cells[3:4], *cells[6 : 6 + len(kinds)], *cells[-3:]] for cells in every]
+    return table([f"on {pool}", "right among kept", *kinds, "seeds", "average", "gain"], scored)
+
+
+def _kinds(rows: Iterable[Row]) -> list[str]:
+    """The headings of the shares that are dropped of the kinds."""
+    return [f"{kind} dropped" for kind in next(iter(rows)).dropped]
 
 
 def _cells(row: Row) -> list[str]:
@@ -159,6 +180,7 @@ def _cells(row: Row) -> list[str]:
         f"{found.right:.1%}",
         _NONE if found.precision is None else f"{found.precision:.1%}",
         f"{found.recall:.1%}",
+        *(f"{share:.1%}" for share in row.dropped.values()),
         _NONE if row.seconds is None else f"{row.seconds:.0f}",
         str(len(scored.seeds)) if scored else "0",
         _NONE if scored is None else _average(scored),

@@ -19,17 +19,18 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
 
 import numpy as np
+import photographs
 import torch
 from evaluation_report import table
 from machine import machine
-from PIL import Image, ImageDraw, ImageFont
-from sklearn.datasets import load_sample_images
+from PIL import ImageDraw, ImageFont
 
 from poolbench.files import atomic
 from poolbench.models.clip import create
@@ -46,14 +47,10 @@ WIDTH, HEIGHT, EVERY = 400, 300, 3
 
 def pictures(count: int) -> list[bytes]:
     """JPEGs of parts of photographs, every third with text."""
-    photographs, rng = load_sample_images().images, np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     made = []
     for number in range(count):
-        whole = photographs[number % len(photographs)]
-        top, left = (
-            int(rng.integers(0, side - part + 1)) for side, part in zip(whole.shape, (HEIGHT, WIDTH), strict=False)
-        )
-        image = Image.fromarray(whole[top : top + HEIGHT, left : left + WIDTH])
+        image = photographs.part(number, WIDTH, HEIGHT, rng)
         if number % EVERY == 0:
             font = ImageFont.load_default(int(rng.integers(16, 48)))
             ImageDraw.Draw(image).text((20, int(rng.integers(10, 220))), f"photo number {number}", "white", font)
@@ -98,7 +95,7 @@ def of_the_command(pool: Path, checkpoint: Path, scratch: Path) -> list[list[Any
                 [sys.executable, "-m", "curate.score", *words],
                 cwd=ROOT,
                 env={**os.environ, "PYTHONPATH": str(ROOT)},
-                preexec_fn=lambda cores=cores: os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:cores])),
+                preexec_fn=partial(_on_cores, cores),
                 capture_output=True,
                 text=True,
                 check=True,
@@ -162,6 +159,10 @@ model {MODEL}, float32.
 
 {lines(["a picture", "ms", "pictures/s of a core", "with text found"], worker)}
 {by_the_clock if command else ""}"""
+
+
+def _on_cores(count: int) -> None:
+    os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:count]))
 
 
 if __name__ == "__main__":

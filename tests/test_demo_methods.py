@@ -14,21 +14,25 @@ from boards import entry, scored_keys
 from test_demo import ROOT, demo  # noqa: F401 (a fixture)
 
 from poolbench.errors import UserError
-from poolbench.uids import DTYPE, Uids, write_subset
+from poolbench.uids import DTYPE, Uids, mapped, write_subset
 
 from curate.config import parsed
 from curate.presets import presets
 from curate.selectors.registry import build
 from demodata.pool import Demo
+from demodata.text_pool import KINDS
 from leaderboard.methods import methods as over_seeds
 from leaderboard.models import Method as Scored
 
 sys.path.insert(0, str(ROOT / "bench"))
 import demo_inputs
+import demo_kinds
 import demo_methods
 import demo_page
 
-METHODS, SKIPPED = demo_methods.load_table(demo_methods.TABLE)
+FIRST, TEXT = (
+    demo_methods.load_table(ROOT / "bench" / name) for name in ("demo_methods.yaml", "demo_text_methods.yaml")
+)
 
 
 def uids(numbers: list[int]) -> Uids:
@@ -62,13 +66,18 @@ def test_first_seeds_come_first() -> None:
 
 
 def test_every_published_selection_is_in_the_table_or_left_out_for_a_reason() -> None:
-    selected = {word.partition("=")[2] for one in METHODS for word in one.select or () if word.startswith("filter=")}
+    selected = {
+        word.partition("=")[2] for one in FIRST.methods for word in one.select or () if word.startswith("filter=")
+    }
     published = {name.removesuffix("_b32") for name in presets()}
-    assert not published - selected - SKIPPED.keys() - {demo_methods.WHOLE}
-    assert all(SKIPPED.values()) and not selected & SKIPPED.keys()
+    assert not published - selected - FIRST.skipped.keys() - {demo_methods.WHOLE}
+    assert all(FIRST.skipped.values()) and not selected & FIRST.skipped.keys()
+    assert {name for name, why in FIRST.skipped.items() if "demo_text_methods.yaml" in why} <= {
+        one.name for one in TEXT.methods
+    }
 
 
-@pytest.mark.parametrize("one", METHODS, ids=lambda one: one.name)
+@pytest.mark.parametrize("one", [*FIRST.methods, *TEXT.methods], ids=lambda one: one.name)
 def test_the_words_of_the_table_are_understood(one: demo_methods.Method, tmp_path: Path) -> None:
     assert one.method and one.why
     if one.select is None:
@@ -80,8 +89,12 @@ def test_the_words_of_the_table_are_understood(one: demo_methods.Method, tmp_pat
     build(parsed([*words, "out=subset.npy"])[1])
 
 
-def test_names_tell_methods_apart() -> None:
-    assert len({one.name for one in METHODS}) == len({one.method for one in METHODS}) == len(METHODS)
+@pytest.mark.parametrize("table", [FIRST, TEXT], ids=lambda table: table.make)
+def test_names_tell_methods_apart(table: demo_methods.Table) -> None:
+    methods = table.methods
+    assert methods[0].name == demo_methods.WHOLE
+    assert re.search(rf"^{table.make}: \.venv/dev$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert len({one.name for one in methods}) == len({one.method for one in methods}) == len(methods)
 
 
 def trained(values: dict[str, list[float]]) -> dict[str, Scored]:
@@ -102,9 +115,9 @@ def test_the_page_has_the_leaderboards_figures(tmp_path: Path) -> None:
     scored = trained(scores)
     some = demo_page.Figures(50, 49, 0.75, 0.5, 0.8)
     rows = [demo_page.Row(name, some, 3.4, scored.get(name)) for name in ("none", *scores)]
-    lines = demo_page.page(
-        rows, {"x": "no reason"}, ["all: a reason"], 9, [("none", 0), ("once", 1), ("none", 2)]
-    ).splitlines()
+    missing = demo_page.Missing(9, [("none", 0), ("once", 1), ("none", 2)])
+    lines = demo_page.page("a pool", rows, {"x": "no reason"}, ["all: a reason"], missing).splitlines()
+    assert lines[0] == "# What each selection does on a pool" and "- `x`: no reason." in lines
     assert any(line.endswith("Trainings: 6 of 9; missing, with seeds: `none` 0 2, `once` 1.") for line in lines)
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
     assert [row[0] for row in cells] == ["method", "half", "all", "once", "none"]
@@ -124,22 +137,74 @@ def test_the_page_has_the_leaderboards_figures(tmp_path: Path) -> None:
 def test_the_short_table_stands_between_its_marks(tmp_path: Path) -> None:
     path = tmp_path / "page.md"
     rows = [demo_page.Row("half", demo_page.Figures(50, 50, 0.75, 0.5, 0.8), None, None)]
-    path.write_text(f"before\n{demo_page.BEGIN}\nold\n{demo_page.END}\nafter\n")
-    demo_page.put_between(path, rows)
+    begin, end = demo_page.marks("methods")
+    text = f"{{}}\n{begin}\nold\n{end}\nafter\n"
+    others = "\n".join(demo_page.marks("methods-text"))
+    path.write_text(text.format(others))
+    demo_page.put_between(path, rows, "a pool", "methods")
     first = path.read_text()
-    assert first.startswith(f"before\n{demo_page.BEGIN}\n| ") and first.endswith(f"\n{demo_page.END}\nafter\n")
+    assert first.startswith(f"{others}\n{begin}\n| on a pool | ") and first.endswith(f"\n{end}\nafter\n")
     assert "old" not in first and "| half | 80.0% | 0 | – | – |" in first
-    demo_page.put_between(path, rows)
+    demo_page.put_between(path, rows, "a pool", "methods")
     assert path.read_text() == first
     path.write_text("nothing\n")
     with pytest.raises(UserError, match=r"page\.md has no lines"):
-        demo_page.put_between(path, rows)
+        demo_page.put_between(path, rows, "a pool", "methods")
+
+
+def test_kinds_are_told_between_recall_and_seconds() -> None:
+    kinds = {"plain": 0.25, "swapped": 1.0}
+    rows = [demo_page.Row("half", demo_page.Figures(50, 50, 0.75, 0.5, 0.8), None, None, kinds)]
+    (head, line) = (
+        line for line in demo_page.page("it", rows, {}, [], demo_page.Missing(0, [])).splitlines() if line[:2] == "| "
+    )
+    assert head.split(" | ")[5:8] == ["recall", "plain dropped", "swapped dropped"]
+    assert line.split(" | ")[5:8] == ["50.0%", "25.0%", "100.0%"]
+    assert demo_page.short(rows, "it")[-1] == "| half | 80.0% | 25.0% | 100.0% | 0 | – | – |"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_dropped_of_each_kind(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    every = rng.permutation(300)[:200].tolist()
+    kinds = {kind: sorted(rng.choice(300, 80, replace=False).tolist()) for kind in "abc"}  # some are not in the pool
+    kept = sorted(rng.choice(every, 150).tolist())  # with repeats
+    found = demo_kinds.dropped({kind: uids(some) for kind, some in kinds.items()}, uids(sorted(every)), uids(kept))
+    for kind, some in kinds.items():
+        there = set(some) & set(every)
+        assert found[kind] == pytest.approx(len(there - set(kept)) / len(there))
+
+
+def test_how_often_scores_are_above_others() -> None:
+    rng = np.random.default_rng(0)
+    some, others = rng.integers(0, 9, 40), rng.integers(0, 7, 30)
+    wins = [(a > b) + (a == b) / 2 for a in some for b in others]
+    assert demo_kinds.above(some, others) == pytest.approx(np.mean(wins))
+
+
+def test_how_often_a_picture_prefers_its_own_caption() -> None:
+    rng = np.random.default_rng(0)
+    images, texts = (rng.integers(-2, 3, (30, 2)).astype(np.float16) for _ in range(2))  # so few values are often alike
+    wins = []
+    for row in range(30):
+        own, other = (sum(map(float, images[row] * texts[one % 30])) for one in (row, row + 1))
+        wins.append((own > other) + (own == other) / 2)
+    assert demo_kinds.preferred(images, texts) == pytest.approx(np.mean(wins))
+    turned = np.eye(8, dtype=np.float16)
+    assert demo_kinds.preferred(turned, turned) == 1
+
+
+def test_pairs_are_right_ones_and_the_same_again(tmp_path: Path) -> None:
+    write_subset(tmp_path / "right.npy", [f"{number:032x}" for number in range(2000)])
+    path = demo_inputs.pairs(tmp_path, tmp_path / "right.npy")
+    first, chosen = path.read_bytes(), mapped(path)
+    assert len(np.unique(chosen)) == len(chosen) == demo_inputs.PAIRS and (chosen == np.sort(chosen)).all()
+    assert np.isin(chosen, mapped(tmp_path / "right.npy")).all()
+    assert demo_inputs.pairs(tmp_path, tmp_path / "right.npy").read_bytes() == first
 
 
 def benchmark(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    recipe = (
-        "precision=fp32 data=small/pool recipe.samples=256 recipe.warmup=1 recipe.shuffle_buffer=100 recipe.streams=2"
-    )
+    recipe = "precision=fp32 recipe.samples=256 recipe.warmup=1 recipe.shuffle_buffer=100 recipe.streams=2"
     places = ["--pool", "small", "--table", "table.yaml", "--page", "page.md", "--train", recipe]
     return forked.run(ROOT / "bench/demo_methods.py", *places, "--seeds", "3", *words, cwd=folder)
 
@@ -152,6 +217,10 @@ def test_all_of_it_with_few_samples(demo: Demo, tmp_path: Path, monkeypatch: pyt
     for tar in sorted(demo.pool.glob("*.tar"))[:2]:
         (tmp_path / "small" / "pool" / tar.name).symlink_to(tar)
     (tmp_path / "small" / "right.npy").symlink_to(demo.right)
+    (tmp_path / "small" / "kinds").mkdir()
+    rights = np.load(demo.right)
+    for number, kind in enumerate(KINDS):
+        np.save(tmp_path / "small" / "kinds" / f"{kind}.npy", rights[number::4])
     votes = (
         "filter.votes={clip_b32_similarity_score: [40%, 60%], original_width: [10%, 90%], neg_clip_loss: [40%, 50%]}"
     )
@@ -163,7 +232,10 @@ def test_all_of_it_with_few_samples(demo: Demo, tmp_path: Path, monkeypatch: pyt
             "loss": {"method": "by loss", "select": by_loss, "why": "half"},
             "votes": {"method": "by votes", "select": by_vote, "why": "a quarter"},
         },
-        "skipped": {},
+        "pool": "a small pool",
+        "make": "nothing",
+        "before": [["curate.score", "checkpoint=$first", "shards=$pool", "out=$scored", "arch=b32", "flip=true"]],
+        "scores": ["clip_b32_similarity_score", "clip_b32_flipped_similarity_score"],
     }
     (tmp_path / "table.yaml").write_text(json.dumps(table))
     done = benchmark(tmp_path, "--trainings", "1")
@@ -178,6 +250,12 @@ def test_all_of_it_with_few_samples(demo: Demo, tmp_path: Path, monkeypatch: pyt
     told = [f"{len(dropped & wrong) / len(dropped):.1%}", f"{len(dropped & wrong) / len(wrong):.1%}"]
     row = next(line for line in page.splitlines() if line.startswith("| by loss |"))
     assert [cell.strip() for cell in row.split("|")][5:7] == told
+    some = {tuple(pair) for pair in rights[1::4].tolist()} & pool
+    assert [cell.strip() for cell in row.split("|")][8] == f"{len(some - kept) / len(some):.1%}"
+    for name, numbers in {"clip_b32_flipped_similarity_score": 6, "b32": 4}.items():
+        found = re.findall(rf"^\| `{name}` \|( -?\d\.\d{{3}} \|){{{numbers}}}$", page, re.MULTILINE)
+        assert len(found) == 1, name
+    assert len(re.findall(r"^- \d+ s: `python -m curate.score .* flip=true`$", page, re.MULTILINE)) == 1
     done = benchmark(tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     again = [line for line in done.stderr.splitlines() if line.startswith("+ ")]
