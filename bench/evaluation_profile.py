@@ -2,7 +2,8 @@
 
     python bench/evaluation_profile.py <file.json> <options of python -m evaluate>
 
-A phase within another counts for itself only. What is in none is "other".
+The file gets the phases and the shapes of all batches that the towers had. A phase within another counts for itself
+only. What is in none is "other".
 """
 
 import json
@@ -12,6 +13,8 @@ from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from poolbench.imports import uncollected
 
 STARTED = time.perf_counter()
 
@@ -56,19 +59,38 @@ class Phases:
         self._since = now
 
 
+class Batches:
+    """The shapes of what the towers are given: pictures [n, 3, h, w], tokens [n, length]."""
+
+    def __init__(self) -> None:
+        self.shapes: dict[str, list[list[int]]] = {"pictures": [], "texts": []}
+
+    def watch(self, owner: Any, name: str, kind: str) -> None:
+        """Note the shape of the second argument of `owner.name`, a function or method."""
+        inner: Callable[..., Any] = getattr(owner, name)
+
+        def noted(first: Any, tensor: Any, **options: Any) -> Any:
+            self.shapes[kind].append(list(tensor.shape))
+            return inner(first, tensor, **options)
+
+        setattr(owner, name, noted)
+
+
 def main() -> None:
     out, *options = sys.argv[1:]
     phases = Phases()
     phases.enter("imports of torch, open_clip and ours")
-    from torch.utils.data.dataloader import DataLoader, _BaseDataLoaderIter
+    with uncollected():
+        from torch.utils.data.dataloader import DataLoader, _BaseDataLoaderIter
 
-    from poolbench.command import compose
+        from poolbench.command import compose
+        from poolbench.models import towers
 
-    from evaluate import pool
-    from evaluate import run as evaluation
-    from evaluate.config import EvaluateConfig
-    from evaluate.encoder import Encoder
-    from evaluate.evaluators import EVALUATORS
+        from evaluate import run as evaluation
+        from evaluate import schedule
+        from evaluate.config import EvaluateConfig
+        from evaluate.encoder import Encoder
+        from evaluate.evaluators import EVALUATORS
 
     phases.leave()
     phases.wrap(evaluation, "subject_of", "hash of the checkpoint")
@@ -80,14 +102,17 @@ def main() -> None:
     phases.wrap(evaluation, "save", "writing results")
     for kind in dict.fromkeys(EVALUATORS.values()):
         phases.wrap(kind, "predictions", "predictions")
-    phases.wrap(pool, "metrics", "metrics")
+    phases.wrap(schedule, "metrics", "metrics")
     phases.wrap(DataLoader, "__iter__", "start of the workers")
     phases.wrap(_BaseDataLoaderIter, "__next__", "waiting for pictures")
+    batches = Batches()
+    batches.watch(towers.Towers, "images", "pictures")
+    batches.watch(towers, "encode_text", "texts")
     phases.enter("configuration")
     config = compose("evaluate", options, EvaluateConfig)
     phases.leave()
     status = evaluation.start(config)
-    Path(out).write_text(json.dumps(phases.until_now()))
+    Path(out).write_text(json.dumps({"phases": phases.until_now(), "batches": batches.shapes}))
     sys.exit(status)
 
 

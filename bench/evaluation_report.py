@@ -109,6 +109,25 @@ def tower_aims(paces: Mapping[str, Pace]) -> list[Aim]:
     ]
 
 
+def alone_aims(runs: Sequence[Ran], towers: Sequence[Mapping[str, float]]) -> list[Aim]:
+    """What is asked for of our runs, each with the seconds of its towers alone, by "clock" and "processor"."""
+    share = statistics.median(ratios((one["clock"] for one in towers), (ran.seconds for ran in runs)))
+    return [Aim("towers alone: at least .85 of the run", share, share >= 0.85)]
+
+
+def alone_table(runs: Sequence[Ran], towers: Sequence[Mapping[str, float]]) -> list[str]:
+    """Seconds of whole runs and of their towers alone."""
+    columns = {
+        "by the clock, s": ([ran.seconds for ran in runs], [one["clock"] for one in towers]),
+        "of the processor, s": ([ran.processor for ran in runs], [one["processor"] for one in towers]),
+    }
+    rows = [
+        (name, f"{statistics.median(whole):.2f}", f"{statistics.median(alone):.2f}", spread(ratios(alone, whole)))
+        for name, (whole, alone) in columns.items()
+    ]
+    return table(("", "whole run", "towers alone", "towers alone / run (of the rounds)"), rows)
+
+
 def aims_table(aims: Sequence[Aim]) -> list[str]:
     """A row an aim."""
     rows = [(aim.says, f"{aim.measured:.2f} times", "yes" if aim.met else "**no**") for aim in aims]
