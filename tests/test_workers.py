@@ -2,11 +2,12 @@
 
 import contextlib
 import multiprocessing
+import multiprocessing.synchronize
 import os
 import re
 import resource
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -22,6 +23,7 @@ FAULTS = {
     "shared memory": r"shared memory .* --shm-size=8g` gives more, and workers=0 needs none",
     "bus error": r".*shared memory .* --shm-size=8g` gives more, and workers=0 needs none",
     "killed": r"DataLoader worker .*; if the memory ran out .* fewer workers .*; if shared memory .* --shm-size",
+    "killed in a lock": r"DataLoader worker .*; if the memory ran out .* fewer workers .*",
     "exit": r"DataLoader worker .*; if the memory ran out .* fewer workers .*; if shared memory .* --shm-size",
     "memory": r"the memory ran out in a data worker; fewer workers need less of it$",
     "not to be sent": r"a data worker cannot hand over what it read: .*lambda.*; workers=0 does without",
@@ -46,18 +48,41 @@ class Faulty(IterableDataset[Any]):
             raise KeyError("a mistake of ours")
         elif self.fault in ("bus error", "killed"):
             os.kill(os.getpid(), signal.SIGBUS if self.fault == "bus error" else signal.SIGKILL)
+        elif self.fault in ("killed in a lock", "suspended in a lock"):
+            _in_a_lock(signal.SIGKILL if self.fault == "killed in a lock" else signal.SIGSTOP)
         yield (lambda: None) if self.fault == "not to be sent" else torch.zeros(100_000)
         yield torch.zeros(100_000)
 
 
+def _in_a_lock(number: signal.Signals) -> None:
+    """A signal to this worker as soon as it looks whether it is to end, for which it takes a lock of all processes."""
+
+    def is_set(event: Any) -> bool:
+        with event._cond:
+            os.kill(os.getpid(), number)
+        return False
+
+    multiprocessing.synchronize.Event.is_set = is_set  # type: ignore[method-assign]
+
+
 def outcome(fault: str, files: int | None = None) -> str:
     """What comes of reading the messages, in a process of its own: torch tells it of a dead worker wherever it is."""
+    return _answer(_read, fault, files)
+
+
+def _answer(work: Callable[..., None], *arguments: Any) -> str:
+    """What a process that does `work` sends; it ends."""
     receiving, sending = FORK.Pipe(duplex=False)
-    process = FORK.Process(target=_read, args=(fault, files, sending))
+    process = FORK.Process(target=work, args=(*arguments, sending))
     process.start()
-    assert receiving.poll(240), "it hangs"
-    process.join()
-    return str(receiving.recv())
+    try:
+        assert receiving.poll(240), "it hangs"
+        answer = str(receiving.recv())
+        process.join(240)
+        assert process.exitcode == 0, "it hangs at its end"
+        return answer
+    finally:
+        process.kill()
 
 
 def _read(fault: str, files: int | None, sending: Connection) -> None:
@@ -76,6 +101,20 @@ def test_a_worker_that_cannot_go_on_is_told_in_one_line(fault: str) -> None:
     told = outcome(fault)
     assert re.search(rf"^UserError: {FAULTS[fault]}", told), told
     assert "\n" not in told
+
+
+def test_a_worker_that_is_suspended_in_a_lock_holds_up_nobody() -> None:
+    assert _answer(_end_suspended) == "ended"
+
+
+def _end_suspended(sending: Connection) -> None:
+    messages = Iterated(loader_of(Faulty("suspended in a lock"), 1, torch.device("cpu")))
+    next(messages)
+    (worker,) = multiprocessing.active_children()
+    os.waitid(os.P_PID, worker.pid or 0, os.WSTOPPED | os.WNOWAIT)
+    messages.end()
+    worker.join(240)
+    sending.send("ended" if worker.exitcode is not None else "still there")
 
 
 def test_a_mistake_in_a_worker_keeps_its_traceback() -> None:

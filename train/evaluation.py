@@ -23,7 +23,7 @@ import torch
 from poolbench.command import in_quotes
 from poolbench.errors import UserError
 from poolbench.files import digest_file, read_lines
-from poolbench.processes.preemption import SIGNALS
+from poolbench.processes.preemption import GLANCE, SIGNALS
 
 from train.checkpoint import path_of
 from train.config import Evaluation, TrainConfig
@@ -31,7 +31,6 @@ from train.run_log import say
 
 EVALUATE = (sys.executable, "-m", "evaluate")
 _SHOWN = 4  # tasks whose scores are told; metrics.jsonl has all
-_GLANCE = 0.2  # seconds between two looks at whether to stop
 
 # What torchrun, srun and MPI tell a process of its place among others. The evaluation is one process.
 _PLACE = re.compile(
@@ -187,9 +186,9 @@ def _run(command: Sequence[str], output: IO[bytes], stopped: Callable[[], bool])
         try:
             while process.poll() is None and not stopped():
                 with suppress(subprocess.TimeoutExpired):
-                    process.wait(_GLANCE)
+                    process.wait(GLANCE)
             if process.returncode in [-number for number in SIGNALS]:
-                time.sleep(_GLANCE)  # sent to all of the job; this process's own may be a moment behind
+                time.sleep(GLANCE)  # sent to all of the job; this process's own may be a moment behind
             return -signal.SIGKILL if process.returncode is None else process.returncode
         finally:
             _kill(started)

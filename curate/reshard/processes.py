@@ -7,6 +7,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any, NamedTuple
 
 from poolbench.machine import end_with_parent
+from poolbench.processes.preemption import GLANCE
 
 
 class Task(NamedTuple):
@@ -36,7 +37,8 @@ def in_processes(take: Callable[[], Task | None], workers: int) -> Generator[tup
                     yield task, error
             if not waiting:
                 return
-            for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+            # In glances: see `Preemption.waiting`.
+            for future in wait(waiting, GLANCE, FIRST_COMPLETED).done:
                 failure = future.exception()
                 if failure is not None and not isinstance(failure, Exception):
                     raise failure

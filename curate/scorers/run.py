@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ from poolbench.command import part_of
 from poolbench.errors import UserError
 from poolbench.files import atomic, json_line
 from poolbench.models.inference import batch_size_of, device_of, worker_count
+from poolbench.processes.preemption import GLANCE
 from poolbench.shards.samples import Problem, commonest
 from poolbench.shards.sources import Shard, resolve
 from poolbench.shards.workers import Iterated, loader_of, readable_errors
@@ -110,13 +112,21 @@ def _on_each(devices: Sequence[str], options: ScorerOptions, arguments: Sequence
 
     before = signal.signal(signal.SIGTERM, end)
     try:
-        return max(abs(process.wait()) for process in processes)
+        return max(abs(_ended(process)) for process in processes)
     except KeyboardInterrupt:  # which each of them has got too
         for process in processes:
             process.wait()
         raise
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _ended(process: subprocess.Popen[bytes]) -> int:
+    """The exit status of a process, waited for in glances: see `Preemption.waiting`."""
+    while process.poll() is None:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(GLANCE)
+    return process.returncode
 
 
 def score(scorer: Scorer, options: ScorerOptions, device: torch.device) -> int:

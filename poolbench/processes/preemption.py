@@ -1,16 +1,19 @@
 """Stopping when asked to. SLURM warns before it preempts a job or its time is up; a run then finishes its step, writes
 a checkpoint and ends with a status that asks for another start."""
 
+import math
 import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
 STOPPED = os.EX_TEMPFAIL  # 75: "temporary failure, try again"
+GLANCE = 0.2  # seconds between two looks for signals of a process that waits; see `Preemption.waiting`
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # cancel and preemption, our sbatch scripts', submitit's
 
 
@@ -26,6 +29,7 @@ class Preemption:
         self._before: dict[int, Any] = {}
         self._deferred = False
         self._grace: float | None = None  # while waiting
+        self._leave_at = math.inf  # by time.monotonic()
 
     def defer(self) -> None:
         """From here on only `asked` tells of a signal; the caller comes to an end in order."""
@@ -35,6 +39,10 @@ class Preemption:
     def waiting(self, grace: float) -> Iterator[None]:
         """For a block that may take forever, and can be left at any point.
 
+        The block is interrupted every GLANCE seconds. While this thread is about to hear of another signal (a worker's
+        end or suspension), the kernel gives a request to stop to any other thread; Python acts on it here alone, and
+        not before what this thread waits for returns.
+
         Raises:
             GracePeriodOver: `grace` seconds went by since it began and a request to stop came.
         """
@@ -42,18 +50,19 @@ class Preemption:
             yield
             return
         self._grace = grace
-        before = signal.signal(signal.SIGALRM, self._leave)
+        self._leave_at = math.inf if self.asked is None else time.monotonic() + grace
+        before = signal.signal(signal.SIGALRM, self._look)
         try:
-            if self.asked is not None:
-                signal.setitimer(signal.ITIMER_REAL, grace)
+            signal.setitimer(signal.ITIMER_REAL, GLANCE, GLANCE)
             yield
         finally:
             self._grace = None
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)
 
-    def _leave(self, number: int, frame: FrameType | None) -> None:
-        if self._grace is not None:
+    def _look(self, number: int, frame: FrameType | None) -> None:
+        if self._grace is not None and time.monotonic() >= self._leave_at:
+            self._leave_at = math.inf  # what clears up behind us may take its time
             raise GracePeriodOver
 
     def end(self) -> int:
@@ -69,7 +78,7 @@ class Preemption:
         if not self._deferred:
             sys.exit(self.end())
         if self._grace is not None:
-            signal.setitimer(signal.ITIMER_REAL, self._grace)
+            self._leave_at = time.monotonic() + self._grace
 
     def _install(self) -> None:
         if threading.current_thread() is threading.main_thread():  # no other may

@@ -12,7 +12,8 @@ from functools import partial
 from multiprocessing.process import BaseProcess
 from multiprocessing.queues import Queue
 from multiprocessing.sharedctypes import RawArray
-from typing import Any, TypeVar
+from multiprocessing.synchronize import Event
+from typing import Any, TypeVar, cast
 
 import torch
 from torch.utils.data import DataLoader, IterableDataset
@@ -78,6 +79,25 @@ def shared_bytes(shape: Sequence[int]) -> torch.Tensor:
         raise StartError(OSError(int(number[1]) if number else errno.ENOSPC, text)) from None
 
 
+class _Ending:
+    """The event by which torch tells its workers to end, for the process that sets it.
+
+    Its lock is not taken, which nobody needs where one process sets and none waits: a worker that is suspended or dies
+    while it looks holds that lock for good, and torch looks whenever a worker died.
+    """
+
+    def __init__(self, shared: Event) -> None:
+        self._shared, self._set = shared, False
+
+    def is_set(self) -> bool:
+        return self._set
+
+    def set(self) -> None:
+        if not self._set:
+            self._shared._flag.release()  # type: ignore[attr-defined]
+        self._set = True
+
+
 class Iterated(Iterator[Message]):
     """The messages of a loader, its workers started.
 
@@ -91,10 +111,12 @@ class Iterated(Iterator[Message]):
             _said = RawArray("c", 400)
             if loader.num_workers:  # tried before, as torch leaves half a loader behind where it fails in the middle
                 [multiprocessing.Queue() for _ in range(loader.num_workers + 1)]
-            self._messages: Any = iter(loader)
+            self._messages = cast(Any, iter(loader))
         except OSError as error:
             raise StartError(error) from None
         self._workers: list[BaseProcess] = getattr(self._messages, "_workers", [])
+        if self._workers:
+            self._messages._workers_done_event = _Ending(self._messages._workers_done_event)
 
     def __next__(self) -> Message:
         try:
