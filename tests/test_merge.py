@@ -18,3 +18,12 @@ def test_uids_are_sorted_by_both_halves(high: int, rows: int) -> None:
     before = uids.copy()
     assert [tuple(uid) for uid in sort_uids(uids).tolist()] == sorted(tuple(uid) for uid in uids.tolist())
     assert np.array_equal(uids, before)
+
+
+@pytest.mark.parametrize("high", [1, 1000, 2**44, 2**64], ids=lambda high: f"below {high}")
+@pytest.mark.parametrize("lengths", [[], [0], [1, 0, 1], [500], [1000, 3, 700, 700], [7] * 300], ids=str)
+def test_sorted_runs_become_one(high: int, lengths: list[int]) -> None:
+    rng = np.random.default_rng()
+    drawn = [rng.integers(0, [high, 7], (rows, 2), dtype=np.uint64).view(DTYPE).ravel() for rows in lengths]
+    runs = np.concatenate([np.zeros(0, DTYPE), *map(np.sort, drawn)])
+    assert np.array_equal(sort_uids(runs, in_runs=True), np.sort(runs))

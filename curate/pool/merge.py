@@ -92,14 +92,19 @@ def merge(runs: list[Run], out: Path, memory: int) -> int:
     return total
 
 
-def sort_uids(uids: Uids) -> Uids:
+def sort_uids(uids: Uids, in_runs: bool = False) -> Uids:
     """Sorted by both halves: by the leading bits of the first one, which takes a fortieth of np.sort's time, where that
-    is enough."""
+    is enough.
+
+    Args:
+        in_runs: whether they are sorted runs, one behind the other, which a stable sort merges. It takes a quarter of
+            the time for them, and longer for others.
+    """
     # The place of each uid takes the last bits, so that sorting plain numbers, which is fastest, gives the order.
     places = np.uint64((1 << max(len(uids) - 1, 0).bit_length()) - 1)
     keys = uids["f0"] & ~places
     keys |= np.arange(len(uids), dtype=np.uint64)
-    keys.sort()
+    keys.sort(kind="stable" if in_runs else None)
     keys &= places
     found: Uids = uids[keys.view(np.int64)]
     high, low = found["f0"].copy(), found["f1"]
@@ -116,7 +121,7 @@ def _sorted_parts(runs: list[Run], most: int) -> Iterator[np.ndarray]:
     for part in range(len(edges) + 1):
         pieces = [run.read(cut[part], cut[part + 1]) for run, cut in zip(runs, cuts, strict=True)]
         if pieces:
-            yield sort_uids(np.concatenate(pieces))
+            yield sort_uids(np.concatenate(pieces), in_runs=True)
 
 
 def _edges(runs: list[Run], most: int) -> np.ndarray:
