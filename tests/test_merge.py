@@ -21,7 +21,11 @@ def test_uids_are_sorted_by_both_halves(high: int, rows: int) -> None:
 
 
 @pytest.mark.parametrize("high", [1, 1000, 2**44, 2**64], ids=lambda high: f"below {high}")
-@pytest.mark.parametrize("lengths", [[], [0], [1, 0, 1], [500], [1000, 3, 700, 700], [7] * 300], ids=str)
+@pytest.mark.parametrize(
+    "lengths",
+    [[], [0], [1, 0, 1], [500], [1000, 3, 700, 700], [7] * 300],
+    ids=lambda each: f"{len(each)} runs of {sum(each)}",
+)
 def test_sorted_runs_become_one(high: int, lengths: list[int]) -> None:
     rng = np.random.default_rng()
     drawn = [rng.integers(0, [high, 7], (rows, 2), dtype=np.uint64).view(DTYPE).ravel() for rows in lengths]
