@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from poolbench import HOME, plain
 from poolbench.errors import UserError, exit_on_user_error, nearest, status_of
-from poolbench.options import Option, Place, check_above, field_of, listed, located, options_of, split
+from poolbench.options import Option, Place, check_above, check_finite, field_of, listed, located, options_of, split
 from poolbench.usage import GROUPS, asked_for, composed_usage, usage
 
 # Hydra takes a tenth of a second, OmegaConf alone half of one, and most commands have nothing to compose and no option
@@ -162,6 +162,7 @@ def typed(composed: "DictConfig", schema: type[Schema]) -> Schema:
     with _readable_errors():
         value = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), told))
     assert isinstance(value, schema)
+    check_finite(value)
     _set(value, texts)
     return value
 
@@ -326,6 +327,7 @@ def parse(arguments: Sequence[str], schema: type[Schema]) -> tuple[list[str], Sc
         value_ = plain.made(schema, given)
     except plain.NotPlainError:
         value_ = _merged(schema, given)
+    check_finite(value_)
     _set(value_, {field_of(key): text for key, text in texts.items()})
     return words, value_
 

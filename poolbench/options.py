@@ -5,6 +5,7 @@ words, a text or a list of texts. `option`, `source` and `output` declare a fiel
 """
 
 import contextlib
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import MISSING as NO_DEFAULT
@@ -85,6 +86,24 @@ def options_of(schema: type[Any], prefix: str = "") -> Iterator[Option]:
 def efficiency_of(schema: type[Any]) -> dict[str, Any]:
     """The options that make no difference to results, with their defaults: as if they had not been given."""
     return {one.name: _default(one) for one in fields(schema) if one.metadata.get("efficiency")}
+
+
+def check_finite(options: Any, prefix: str = "") -> None:
+    """Refuse NaN and infinities, which are no value of any option, though they can be written as numbers.
+
+    Args:
+        options: of a dataclass that `options_of` takes.
+        prefix: of their names, as they are told.
+
+    Raises:
+        UserError: as said.
+    """
+    for one in fields(options):
+        value, name = getattr(options, one.name), f"{prefix}{one.name.removesuffix('_')}"
+        if is_dataclass(value):
+            check_finite(value, f"{name}.")
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{name}={value} is no finite number")
 
 
 def field_of(name: str) -> str:

@@ -19,7 +19,7 @@ from poolbench import console as command
 from poolbench.command import compose, hydra_command, in_quotes, parse, quoted, typed
 from poolbench.errors import UserError, status_of
 from poolbench.files import cache
-from poolbench.options import Option, Place, located, option, options_of, output, source
+from poolbench.options import MISSING, Option, Place, located, option, options_of, output, source
 
 from curate.config import parsed
 from curate.select import select
@@ -31,6 +31,7 @@ from train.config import TrainConfig, check
 from train.manifest import read_runs
 
 COMPOSED = {"train": TrainConfig, "evaluate": EvaluateConfig}
+SCALED = {"train": ["scale=tiny", "data=a", "name=a"], "evaluate": []}  # what has to be given
 COMMANDS = [
     *([name] for name, _ in command.commands()),
     *(["tasks", name] for name in OF_TASKS),
@@ -176,6 +177,35 @@ def test_a_place_elsewhere_is_refused_in_every_command(
             assert "\n" not in str(caught.value)
             tried += 1
     assert tried > 30 and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "-inf", "1e400", ".nan"])
+def test_what_is_no_finite_number_is_refused_in_every_command(schemas: dict[str, type[Any]], number: str) -> None:
+    tried = 0
+    for name, schema in {**schemas, **COMPOSED}.items():
+        needed = [f"{one.name}=1" for one in options_of(schema) if one.default is MISSING]
+        for one in options_of(schema):
+            if one.kind not in (float, float | None):
+                continue
+            words = [f"{one.name}={number}", *(word for word in needed if word.split("=")[0] != one.name)]
+            with pytest.raises(UserError, match=rf"^{one.name}\b.*({float(number.lstrip('.'))}|{number})"):
+                compose(name, [words[0], *SCALED[name]], schema) if name in COMPOSED else parse(words, schema)
+            tried += 1
+    assert tried > 10
+
+
+@pytest.mark.parametrize("option", ["soft_cap.alpha", "dbp.temperature", "label_model.l2", "label_model.learning_rate"])
+def test_what_is_no_finite_number_is_refused_in_a_filter(option: str) -> None:
+    name, key = option.split(".")
+    given: dict[str, Any] = {
+        "soft_cap": {"column": "a", "size": 2, "alpha": 0.1},
+        "dbp": {"fraction": 0.5},
+        "label_model": {"votes": {"a": [0, 1], "b": [0, 1], "c": [0, 1]}, "fraction": 0.5},
+    }[name]
+    build({"filter": name, **given})
+    for number in (float("nan"), float("inf")):
+        with pytest.raises(UserError, match=rf"filter\.{key}\b.*{number}"):
+            build({"filter": name, **given, key: number})
 
 
 @pytest.mark.parametrize("flags", [[], ["-m"]])

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from poolbench.options import option
+from poolbench.options import check_finite, option
 
 from curate.models.label_model import Training
 from curate.pool.files import PLACE
@@ -40,6 +40,7 @@ class LabelModel(Filter):
         super().__init__(options, of)
         in_range("fraction", options.fraction, 0, 1)
         in_range("epochs", options.epochs, 1, 10**6)
+        check_finite(options, "filter.")  # before anything is known by them
         training = Training(options.epochs, options.learning_rate, options.l2, options.seed)
         self._scorer = Votes(options.votes, training)
         self.columns = (self._scorer.column(),)

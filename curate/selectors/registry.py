@@ -9,7 +9,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from poolbench import plain
 from poolbench.errors import UserError, first_line, nearest
-from poolbench.options import Option, efficiency_of, listed, located, options_of
+from poolbench.options import Option, check_finite, efficiency_of, listed, located, options_of
 
 import curate.selectors
 from curate.selectors.base import Filter
@@ -51,7 +51,9 @@ def build(spec: Any, where: str = "filter") -> Filter:
         for kind in vars(module).values()
         if isinstance(kind, type) and issubclass(kind, Filter) and kind.__module__ == module.__name__
     ]
-    return found[0](options, _described_by(options, where))
+    built = found[0](options, _described_by(options, where))
+    check_finite(options, f"{where}.")  # last: what a filter says of its own options says what they may be
+    return built
 
 
 def options_by_filter() -> dict[str, list[Option]]:
