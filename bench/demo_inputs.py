@@ -77,7 +77,7 @@ def with_thresholds(word: str, scored: Path) -> str:
     """A word of the command in which `column: [40%, 60%]` is `column: [<score>, <score>]`."""
 
     def bounds(found: re.Match[str]) -> str:
-        pieces = [scores(table[found[1]]) for file in list_pool(str(scored)) for table, _ in _read(file, found[1])]
+        pieces = [scores(table, found[1]) for file in list_pool(str(scored)) for table, _ in _read(file, found[1])]
         low, high = np.nanquantile(np.concatenate(pieces), [int(found[2]) / 100, int(found[3]) / 100])
         return f"{found[1]}: [{low:.6g}, {high:.6g}]"
 

@@ -20,7 +20,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """ ", did you mean 'x'?" for the known word closest to `word`, or a list of all where none is close."""
     import difflib  # for those alone who were mistaken: every command begins with this module
 
-    known = sorted(known)
+    known = sorted(set(known))
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     if close:
         return f"did you mean {close[0]!r}?"

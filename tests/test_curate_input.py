@@ -145,6 +145,22 @@ def test_an_npz_of_other_rows_is_left_out(tmp_path: Path, capsys: pytest.Capture
     assert "0003.parquet has no .npz beside it" in said
 
 
+@pytest.mark.parametrize(("name", "words"), [
+    ("uid", "filter=no_filter"),
+    ("clip_l14_similarity_score", "filter=top filter.column=clip_l14_similarity_score filter.fraction=0.5"),
+    ("text", "filter=basic filter.language=fasttext_small"),
+])  # fmt: skip
+def test_a_column_that_a_file_has_twice_is_left_out_and_told(
+    name: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_metadata(tmp_path / "pool", files=2, rows=60, npz=False)
+    twice = pq.read_table(tmp_path / "pool" / "0001.parquet")
+    pq.write_table(twice.append_column(name, twice[name]), tmp_path / "pool" / "0001.parquet")
+    assert curate(*words.split(), f"pool={tmp_path}/pool", f"out={tmp_path}/out.npy") == 1
+    assert f"left out: {tmp_path}/pool/0001.parquet has several columns {name!r}" in capsys.readouterr().err
+    assert 0 < len(np.load(tmp_path / "out.npy")) <= 60
+
+
 WRONG = {
     "filter=nofilter pool={pool}": "filter=nofilter is not known; did you mean 'no_filter'?",
     "filter=clip_score filter.fracton=0.3 pool={pool}": "unknown option 'fracton'; did you mean 'fraction'?",
@@ -171,6 +187,7 @@ WRONG = {
     "filter=repeat filter.of=no_filter filter.times=0 pool={pool}": "filter.times=0 must lie from 1",
     "filter=union filter.of=[] pool={pool}": "filter.of=[] is empty",
     "filter=union filter.of=[no_filter,bsic] pool={pool}": "filter.of.1=bsic is not known; did you mean 'basic'?",
+    "filter=top filter.column=text filter.fraction=0.5 pool={pool}": "a score is string, not a number: 'text'",
     "filter=missing.npy pool={pool}": "subset missing.npy cannot be read",
     "filter=missing.yaml pool={pool}": "filter=missing.yaml cannot be read",
     "filter=basic filter.language=fastext pool={pool}": "did you mean 'fasttext'?",

@@ -50,7 +50,7 @@ def candidates(file: File, column: Column, seed: int, ranked: Pass) -> np.ndarra
     for rows in read(file, [column.name], [PLACE]):
         kept = bits_of(bits, start, start + len(rows.good))[rows.good]
         start += len(rows.good)
-        logits = scores(rows.table[column.name]).astype(np.float64)
+        logits = scores(rows.table, column.name).astype(np.float64)
         kept &= np.isfinite(logits)
         some = np.empty(int(kept.sum()), CANDIDATE)
         uids = rows.arrays["uid"][kept]

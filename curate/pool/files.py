@@ -192,6 +192,8 @@ def read_columns(
         known, rows = parquet.schema_arrow.names, parquet.metadata.num_rows
         made = {name: _open_made(file, name, known, rows, stack) for name in columns if name not in known}
         own = [name for name in columns if name in known] or ([] if made else known[:1])
+        if twice := next((name for name in own if known.count(name) > 1), None):
+            raise BadFile(f"{file.path} has several columns {twice!r}; leave one of them")
         members = _open_arrays(file, [name for name in arrays if name != PLACE], rows, stack)
         start = file.number * PLACES
         for count, table in _pieces(parquet, own, rows, at_once or ROWS):

@@ -65,7 +65,7 @@ def tally(file: File) -> list[dict[str, Any]]:
 def _counted(file: File, column: str, origin: str) -> dict[str, Any]:
     rows = nan = 0
     for table, _ in read_columns(file, [column]):
-        values = scores(table[column])
+        values = scores(table, column)
         rows, nan = rows + len(values), nan + int(np.isnan(values).sum())
     return {"column": column, "origin": origin, "rows": rows, "nan": nan}
 

@@ -41,7 +41,7 @@ def members(file: File, clusters: Clusters, ranked: Pass) -> np.ndarray:
     cluster, in each as they stand in the file."""
     bits, start, found = result(ranked, file), 0, [np.zeros(0, MEMBER)]
     for rows in read(file, clusters.names, [PLACE]):
-        cluster, distance = (scores(rows.table[name]) for name in clusters.names)
+        cluster, distance = (scores(rows.table, name) for name in clusters.names)
         kept = bits_of(bits, start, start + len(rows.good))[rows.good] & ~np.isnan(cluster)
         start += len(rows.good)
         some = np.empty(int(kept.sum()), MEMBER)

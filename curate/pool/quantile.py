@@ -28,14 +28,15 @@ _FEW = 2**16  # rows of one score that are sorted by their uids in memory
 _UID_DIGIT = 16  # bits of a uid by which more of them are parted
 
 
-def scores(column: pa.ChunkedArray) -> np.ndarray:
+def scores(table: pa.Table, name: str) -> np.ndarray:
     """A column of numbers, NaN where one is missing.
 
     Raises:
         BadFile: no numbers.
     """
+    column = table[name]
     if not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)):
-        raise BadFile(f"a score is {column.type}, not a number")
+        raise BadFile(f"a score is {column.type}, not a number: {name!r}")
     values: np.ndarray = column.to_numpy()
     return values
 
@@ -216,7 +217,7 @@ def count_digits(file: File, column: Column, level: int, prefix: int, ranked: Pa
     counts = np.zeros(1 << bits, np.int64)
     rows, single = 0, True
     for table, _ in read_columns(file, [column.name], at_once=_AT_ONCE):
-        values = scores(table[column.name])
+        values = scores(table, column.name)
         start, rows = rows, rows + len(values)
         single = single and values.dtype in (np.float16, np.float32)
         values = values if kept is None else values[bits_of(kept, start, rows)]
@@ -276,7 +277,7 @@ def _tied(
     for rows in read(file, [column.name], [PLACE]):
         kept = bits_of(bits, start, start + len(rows.good))[rows.good]
         start += len(rows.good)
-        kept &= scores(rows.table[column.name]) == score
+        kept &= scores(rows.table, column.name) == score
         uids, places = rows.arrays["uid"][kept], rows.arrays[PLACE][kept]
         for half, known in (("f0", min(done, 64)), ("f1", max(done - 64, 0))):
             if known:

@@ -79,7 +79,7 @@ class WeightedSum(RowScorer):
         for table, _ in read_columns(file, self.columns):
             total = np.zeros(len(table))
             for name, weight in self.weights.items():
-                values = scores(table[name]).astype(np.float64)
+                values = scores(table, name).astype(np.float64)
                 if self._min_max:
                     values[~np.isfinite(values)] = np.nan
                 with np.errstate(invalid="ignore"):  # 0 times infinity, or infinity less infinity, is NaN
@@ -92,7 +92,7 @@ def sums(file: File, column: Column, mean: float) -> dict[str, float]:
     """How many finite numbers a column of a file has, their sum, and that of their squared distances from `mean`."""
     count, total, squares = 0, 0.0, 0.0
     for table, _ in read_columns(file, [column.name]):
-        values = scores(table[column.name]).astype(np.float64)
+        values = scores(table, column.name).astype(np.float64)
         values = values[np.isfinite(values)]
         count, total = count + len(values), total + float(values.sum())
         squares += float(np.square(values - mean).sum())
@@ -104,7 +104,7 @@ def extremes(file: File, column: Column) -> list[float]:
     """The least and the greatest finite number of each piece of a file's column; none where it has none."""
     found: list[float] = []
     for table, _ in read_columns(file, [column.name]):
-        values = scores(table[column.name])
+        values = scores(table, column.name)
         values = values[np.isfinite(values)]
         found += [float(values.min()), float(values.max())] if len(values) else []
     return found

@@ -83,7 +83,7 @@ class SemDeDup(RowScorer):
         step, files = self._found
         parts = [np.empty(0, np.float32)]
         for table, _ in read_columns(file, self.columns[:1]):
-            nowhere = np.isnan(scores(table[self.columns[0]]))
+            nowhere = np.isnan(scores(table, self.columns[0]))
             parts.append(np.where(nowhere, np.float32(np.nan), np.float32(-1)))
         every, first = np.concatenate(parts), file.number * PLACES
         for other in files:

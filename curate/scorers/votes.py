@@ -79,7 +79,7 @@ def _votes(file: File, columns: Sequence[str], thresholds: Sequence[tuple[float,
     for table, _ in read_columns(file, columns):
         votes = np.full((len(table), len(columns)), ABSTAIN, np.int8)
         for place, (name, (no, yes)) in enumerate(zip(columns, thresholds, strict=True)):
-            values = scores(table[name])
+            values = scores(table, name)
             votes[values <= no if no <= yes else values >= no, place] = 0
             votes[values >= yes if no <= yes else values <= yes, place] = 1
         yield votes

@@ -154,7 +154,7 @@ class AtLeast(Filter):
 
     def keep(self, rows: pa.Table, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
         # A Python float compares in the column's own precision: 0.3 keeps a float32 score of 0.3.
-        kept: np.ndarray = quantile.scores(rows[self.columns[0]]) >= float(self.state["threshold"])
+        kept: np.ndarray = quantile.scores(rows, self.columns[0]) >= float(self.state["threshold"])
         return kept
 
     def tallies(self, rows: pa.Table, arrays: Mapping[str, np.ndarray]) -> dict[str, int]:
@@ -203,14 +203,14 @@ def tallied(chosen: Filter, rows: pa.Table, arrays: Mapping[str, np.ndarray]) ->
     return {name: value for one in (*below, chosen.tallies(rows, arrays)) for name, value in one.items()}
 
 
-def in_best(state: Mapping[str, Any], column: pa.ChunkedArray, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+def in_best(state: Mapping[str, Any], rows: pa.Table, name: str, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
     """Which of some rows `Filter.best` has found, bool [rows]."""
-    return quantile.Best.of(state).keep(quantile.scores(column), arrays)
+    return quantile.Best.of(state).keep(quantile.scores(rows, name), arrays)
 
 
 def unscored(rows: pa.Table, column: str) -> dict[str, int]:
     """How many rows have no score, as `Filter.tallies` tells it."""
-    return {f"{column} is NaN": int(np.isnan(quantile.scores(rows[column])).sum())}
+    return {f"{column} is NaN": int(np.isnan(quantile.scores(rows, column)).sum())}
 
 
 def in_range(name: str, value: float, low: float, high: float) -> None:

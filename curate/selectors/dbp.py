@@ -78,7 +78,7 @@ class DensityBased(Filter):
         }
 
     def keep(self, rows: pa.Table, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
-        cluster, distance = (scores(rows[name]) for name in self.columns)
+        cluster, distance = (scores(rows, name) for name in self.columns)
         kept: np.ndarray = ~np.isnan(cluster)
         last = np.frombuffer(bytes.fromhex("".join(self.state["last"])), ORDER)
         keys = keys_of(distance[kept], arrays["uid"][kept], arrays[PLACE][kept])

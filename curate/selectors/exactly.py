@@ -38,7 +38,7 @@ class Exactly(Filter):
         self.state = {**self.state, "best": self.best(passes, self.columns[0], self.options.fraction)}
 
     def keep(self, rows: pa.Table, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
-        return in_best(self.state["best"], rows[self.columns[0]], arrays)
+        return in_best(self.state["best"], rows, self.columns[0], arrays)
 
     def tallies(self, rows: pa.Table, arrays: Mapping[str, np.ndarray]) -> dict[str, int]:
         return unscored(rows, self.columns[0])

@@ -52,4 +52,4 @@ class LabelModel(Filter):
         self.state = {"best": best, "fitted": self._scorer.identity()}
 
     def keep(self, rows: pa.Table, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
-        return in_best(self.state["best"], rows[self.columns[0]], arrays)
+        return in_best(self.state["best"], rows, self.columns[0], arrays)

@@ -34,7 +34,7 @@ class Laion2b(Filter):
         check_detector(self.options.language)
 
     def keep(self, rows: pa.Table, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
-        kept: np.ndarray = (scores(rows[COLUMNS["b32"]]) >= SCORE) & rows["text"].is_valid().to_numpy()
+        kept: np.ndarray = (scores(rows, COLUMNS["b32"]) >= SCORE) & rows["text"].is_valid().to_numpy()
         kept[kept] = is_english(rows["text"].filter(pa.array(kept)), self.options.language)
         return kept
 

@@ -61,9 +61,9 @@ class WithoutDuplicates(Filter):
 
     def keep(self, rows: pa.Table, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
         if self.options.fraction is not None:
-            return in_best(self.state["best"], rows[self.columns[0]], arrays)
+            return in_best(self.state["best"], rows, self.columns[0], arrays)
         # A Python float compares in the column's own precision.
-        kept: np.ndarray = scores(rows[self.columns[0]]) >= self.options.epsilon
+        kept: np.ndarray = scores(rows, self.columns[0]) >= self.options.epsilon
         return kept
 
     def tallies(self, rows: pa.Table, arrays: Mapping[str, np.ndarray]) -> dict[str, int]:

@@ -65,7 +65,7 @@ class VasD(Filter):
         self.state = {"rows": min(wanted, begun)}
 
     def keep(self, rows: pa.Table, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
-        kept: np.ndarray = scores(rows[self.columns[0]]) == 1
+        kept: np.ndarray = scores(rows, self.columns[0]) == 1
         return kept
 
     def tallies(self, rows: pa.Table, arrays: Mapping[str, np.ndarray]) -> dict[str, int]:
