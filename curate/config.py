@@ -102,7 +102,7 @@ def _spec(word: str, scale: str | None, given: Sequence[str]) -> dict[str, Any]:
 
     try:
         spec = OmegaConf.load(Path(word).expanduser())
-    except (OSError, YAMLError) as error:
+    except (OSError, UnicodeDecodeError, YAMLError) as error:
         raise UserError(f"filter={word} cannot be read: {first_line(error)}") from None
     if not isinstance(spec, DictConfig) or "filter" not in spec:
         raise UserError(f"filter={word} has no key 'filter' that names a filter")

@@ -39,5 +39,5 @@ def read_preset(path: Path) -> Preset:
     """
     try:
         return Preset.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (yaml.YAMLError, ValidationError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, ValidationError) as error:
         raise UserError(f"{path} is no published selection: {str(error).splitlines()[0]}") from None

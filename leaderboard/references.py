@@ -68,7 +68,7 @@ def read_paper(path: Path) -> Paper:
     """
     try:
         paper = Paper.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     except ValidationError as error:
         raise UserError(f"{path}: {problems(error)[0]}") from None

@@ -261,7 +261,7 @@ def read_task(path: Path, suite: Suite) -> Task:
     """
     try:
         fields = yaml.load(path.read_text(encoding="utf-8"), _LOADER)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(fields, dict):
         raise ValueError(f"{path} is not a mapping of fields")

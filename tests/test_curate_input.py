@@ -190,6 +190,7 @@ WRONG = {
     "filter=top filter.column=text filter.fraction=0.5 pool={pool}": "a score is string, not a number: 'text'",
     "filter=missing.npy pool={pool}": "subset missing.npy cannot be read",
     "filter=missing.yaml pool={pool}": "filter=missing.yaml cannot be read",
+    "filter={folder}/latin.yaml pool={pool}": "latin.yaml cannot be read: 'utf-8' codec can't decode byte 0xe9",
     "filter=basic filter.language=fastext pool={pool}": "did you mean 'fasttext'?",
 }
 
@@ -197,6 +198,7 @@ WRONG = {
 @pytest.mark.parametrize("words", WRONG)
 def test_a_mistake_is_one_line(words: str, pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty").mkdir()
+    (tmp_path / "latin.yaml").write_bytes("filter: {subset: café}".encode("latin-1"))
     write_file(tmp_path / "bare" / "0.parquet", columns_of(0))
     unknown = pa.array([None] * 20, pa.float32())
     scores = {"uid": columns_of(20)["uid"], "clip_l14_similarity_score": [0.5] * 20}
