@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.csv
 import pyarrow.parquet as pq
 
 from poolbench.errors import UserError, first_line, nearest
 from poolbench.files import digest_file, files_in
 from poolbench.shards.samples import Problem, read_record, read_shard
 from poolbench.shards.sources import resolve
+
+from curate.pool.tables import kinds_of, rows_of_table
 
 _ROWS = 2**16  # rows of a piece
 _TABLES = ("*.parquet", "*.csv", "*.jsonl")
@@ -60,7 +61,7 @@ class Source(NamedTuple):
         Raises:
             UserError: a table cannot be read, lacks a column, or holds something else.
         """
-        readers = {".parquet": self._parquet, ".csv": self._csv, ".jsonl": self._json_lines}
+        readers = {".parquet": self._rows, ".csv": self._rows, ".jsonl": self._json_lines}
         for path in self.tables:
             try:
                 yield from readers[path.suffix](path)
@@ -71,20 +72,14 @@ class Source(NamedTuple):
         for shard in self.shards:
             yield from self._shard(shard)
 
-    def _parquet(self, path: Path) -> Iterator[Captioned]:
-        with pq.ParquetFile(path) as file:
-            self._check(path, file.schema_arrow.names)
-            for batch in file.iter_batches(_ROWS, columns=[self.by, *self.columns], use_threads=False):
-                yield self._of(pa.Table.from_batches([batch]))
-
-    def _csv(self, path: Path) -> Iterator[Captioned]:
-        kinds = dict.fromkeys([self.by, *self.columns], pa.string())
-        options = pyarrow.csv.ConvertOptions(column_types=kinds, null_values=[""], strings_can_be_null=True)
-        lines = pyarrow.csv.ParseOptions(newlines_in_values=True)
-        with pyarrow.csv.open_csv(path, parse_options=lines, convert_options=options) as stream:
-            self._check(path, stream.schema.names)
-            for batch in stream:
-                yield self._of(pa.Table.from_batches([batch]))
+    def _rows(self, path: Path) -> Iterator[Captioned]:
+        known, wanted = kinds_of(path), [self.by, *self.columns]
+        for name in wanted:
+            if name not in known:
+                raise UserError(f"{path} has no column {name!r}; {nearest(name, known)}")
+        for table in rows_of_table(path, wanted, dict.fromkeys(wanted, pa.string()), nulls=[""]):
+            columns = [[_texts(value, name) for value in table[name].to_pylist()] for name in self.columns]
+            yield Captioned(table[self.by], _together(columns))
 
     def _json_lines(self, path: Path) -> Iterator[Captioned]:
         with path.open("rb") as stream:
@@ -92,16 +87,15 @@ class Source(NamedTuple):
             while lines := list(itertools.islice(numbered, _ROWS)):
                 rows = []
                 for number, line in lines:
-                    rows.append(json.loads(line))
+                    try:
+                        rows.append(json.loads(line))
+                    except (ValueError, RecursionError) as error:
+                        raise UserError(f"{path} cannot be read: line {number}: {first_line(error)}") from None
                     if not isinstance(rows[-1], dict) or self.by not in rows[-1]:
                         raise UserError(f"{path}, line {number}: no object with {self.by!r}")
                 names = pa.chunked_array([pa.array([row[self.by] for row in rows])])
                 columns = [[_texts(row.get(name), name) for row in rows] for name in self.columns]
                 yield Captioned(names, _together(columns))
-
-    def _of(self, table: pa.Table) -> Captioned:
-        columns = [[_texts(value, name) for value in table[name].to_pylist()] for name in self.columns]
-        return Captioned(table[self.by], _together(columns))
 
     def _shard(self, shard: str) -> Iterator[Captioned | Problem]:
         names: list[str] = []
@@ -119,11 +113,6 @@ class Source(NamedTuple):
             names.append(sample.key if self.by == "key" else record["uid"])
             captions.append(_together([[one] for one in found])[0])
         yield Captioned(pa.chunked_array([pa.array(names, pa.string())]), captions)
-
-    def _check(self, path: Path, names: Sequence[str]) -> None:
-        for name in [self.by, *self.columns]:
-            if name not in names:
-                raise UserError(f"{path} has no column {name!r}; {nearest(name, names)}")
 
 
 def source_of(path: str, by: str, columns: str | list[str]) -> Source:

@@ -67,12 +67,23 @@ def main(arguments: Sequence[str]) -> int:
     part = part_or_merge(None if config.part == "1/1" else config.part, config.merge)
     with Passes(files, None, config.workers or cores(), part, merge=config.merge) as passes:
         if config.import_ is None:
+            _check_list(config)
             print(aligned(inventory(passes)))
         else:
             take_in(passes, _taking(config, _command(arguments)))
     for why in passes.bad.values():
         print(f"left out: {why}", file=sys.stderr)
     return 1 if passes.bad else 0
+
+
+def _check_list(config: ColumnsConfig) -> None:
+    """
+    Raises:
+        UserError: an option of what is not asked for.
+    """
+    for name in ("name", "keys", "take", "captions"):
+        if getattr(config, name) is not None:
+            raise UserError(f"{name}= is for import=, the file or folder of columns that others made")
 
 
 def _command(arguments: Sequence[str]) -> str:

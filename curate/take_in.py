@@ -8,17 +8,16 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
 import pyarrow.parquet as pq
 
-from poolbench.errors import UserError, first_line, nearest
+from poolbench.errors import UserError, nearest
 from poolbench.files import cache, digest_file, digest_json, files_in
 from poolbench.shards.samples import Problem
 from poolbench.uids import DTYPE, Uids
 
 from curate.caption_sources import Source, source_of
 from curate.models.sentences import check_packages
-from curate.pool.files import parse_uids, plain
+from curate.pool.files import parse_uids
 from curate.pool.joined import (
     Counts,
     Table,
@@ -33,6 +32,7 @@ from curate.pool.joined import (
 from curate.pool.joined_texts import write_texts
 from curate.pool.passes import Passes
 from curate.pool.places import is_remote
+from curate.pool.tables import kinds_of, rows_of_table
 from curate.pool.work import work_folder
 from curate.scorers.captioned import CaptionSimilarity
 from curate.scorers.imported import KEY, UID, Imported, matched
@@ -59,7 +59,7 @@ class Read:
     """Counts of what an import's files hold, while they are read."""
 
     def __init__(self) -> None:
-        self.rows = self.malformed = self.unknown = self.without = self.unreadable = 0
+        self.rows = self.malformed = self.unknown = self.without = self.unreadable = self.too_large = 0
         self.example = self.problem = ""
 
 
@@ -149,6 +149,8 @@ def _tell(passes: Passes, scorer: Imported, read: Read, counts: Counts) -> None:
         print(f"left out: {read.unknown:,} rows whose key is not in keys=", file=sys.stderr)
     if read.without:
         print(f"left out: {read.without:,} rows without captions", file=sys.stderr)
+    if read.too_large:
+        print(f"left out: {read.too_large:,} numbers that are too large for float32", file=sys.stderr)
     if read.unreadable:
         print(f"left out: {read.unreadable:,} samples or shards, the first is {read.problem}", file=sys.stderr)
     if not found:
@@ -173,13 +175,13 @@ def _columns(paths: Sequence[Path], taking: Taking) -> list[str]:
     Raises:
         UserError: one is missing, or of another type.
     """
-    kinds = _kinds(paths[0])
+    kinds = kinds_of(paths[0])
     if taking.by not in kinds:
         raise UserError(f"{paths[0]} has no column {taking.by!r}, by which rows are found; {nearest(taking.by, kinds)}")
     given = [taking.take] if isinstance(taking.take, str) else taking.take
     columns = given or [name for name in kinds if name not in (UID, KEY)]
     for path in paths:
-        kinds = _kinds(path)
+        kinds = kinds_of(path)
         for name in [taking.by, *columns]:
             if name not in kinds:
                 raise UserError(f"{path} has no column {name!r}; {nearest(name, kinds)}")
@@ -195,48 +197,27 @@ def _numeric(kind: pa.DataType) -> bool:
     return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_decimal(kind))
 
 
-def _kinds(path: Path) -> dict[str, pa.DataType | None]:
-    """The columns of a file with their types, None where only reading tells it, as of CSV."""
-    try:
-        if path.suffix == ".csv":
-            with pyarrow.csv.open_csv(path) as stream:
-                return dict.fromkeys(stream.schema.names)
-        schema = pq.read_schema(path)
-        return dict(zip(schema.names, schema.types, strict=True))
-    except (OSError, pa.ArrowException) as error:
-        raise UserError(f"{path} cannot be read: {first_line(error)}") from None
-
-
-def _tables(path: Path, columns: Sequence[str], by: str) -> Iterator[pa.Table]:
-    """The rows of a file, some at a time, names as text, numbers as float64.
-
-    Raises:
-        UserError: it cannot be read, or holds something else.
-    """
-    try:
-        if path.suffix == ".csv":
-            kinds = {by: pa.string(), **dict.fromkeys(columns, pa.float64())}
-            options = pyarrow.csv.ConvertOptions(column_types=kinds, include_columns=[by, *columns])
-            with pyarrow.csv.open_csv(path, convert_options=options) as stream:
-                for batch in stream:
-                    yield pa.Table.from_batches([batch])
-            return
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(_ROWS, columns=[by, *columns], use_threads=False):
-                yield plain(pa.Table.from_batches([batch])).select([by, *columns])
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise UserError(f"{path} cannot be read: {first_line(error)}") from None
-
-
 def _pieces(
     paths: Sequence[Path], columns: Sequence[str], taking: Taking, keys: Table | None, read: Read
 ) -> Iterator[np.ndarray]:
     """The rows of a table, see curate.pool.joined."""
     for path in paths:
-        for table in _tables(path, columns, taking.by):
+        kinds = {taking.by: pa.string(), **dict.fromkeys(columns, pa.float64())}
+        for table in rows_of_table(path, [taking.by, *columns], kinds):
             names, good = _known(table[taking.by], taking.by, keys, read)
-            values = [table[name].to_numpy(zero_copy_only=False).astype(np.float64) for name in columns]
-            yield rows_of(names, np.stack(values, axis=1)[good].astype(np.float32))
+            values = np.stack([_numbers_of(table[name], read) for name in columns], axis=1)
+            yield rows_of(names, values[good])
+
+
+def _numbers_of(column: pa.ChunkedArray, read: Read) -> np.ndarray:
+    """Numbers as float32; those that are too large for it are none."""
+    wide: np.ndarray = column.to_numpy(zero_copy_only=False).astype(np.float64)
+    with np.errstate(over="ignore"):
+        values: np.ndarray = wide.astype(np.float32)
+    too_large = np.isinf(values) & np.isfinite(wide)
+    read.too_large += int(too_large.sum())
+    values[too_large] = np.nan
+    return values
 
 
 def _captioned(
@@ -294,18 +275,17 @@ def _uids_by_key(taking: Taking, work: Path) -> Table | None:
     if taking.by != KEY:
         raise UserError("keys= is for by=key")
     paths, read = _files(taking.keys), Read()
+    for path in paths:
+        known = kinds_of(path)
+        if lacking := next((name for name in (KEY, UID) if name not in known), None):
+            raise UserError(f"keys={path} has no column {lacking!r}; {nearest(lacking, known)}")
 
     def pieces() -> Iterator[np.ndarray]:
         for path in paths:
-            try:
-                with pq.ParquetFile(path) as file:
-                    for batch in file.iter_batches(_ROWS, columns=[KEY, UID], use_threads=False):
-                        table = plain(pa.Table.from_batches([batch]))
-                        uids, good, _ = parse_uids(table[UID])
-                        names, named = _named(table[KEY].filter(pa.array(good)), KEY, read)
-                        yield rows_of(names, uids[named].view("f4").reshape(-1, 4))
-            except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-                raise UserError(f"keys={path} cannot be read: {first_line(error)}") from None
+            for table in rows_of_table(path, [KEY, UID], {KEY: pa.string(), UID: pa.string()}):
+                uids, good, _ = parse_uids(table[UID])
+                names, named = _named(table[KEY].filter(pa.array(good)), KEY, read)
+                yield rows_of(names, uids[named].view("f4").reshape(-1, 4))
 
     path = work / "keys.table"
     write_table(pieces(), kind_of(4), path, _expected(paths))

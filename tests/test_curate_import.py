@@ -110,6 +110,15 @@ def test_values_are_found_by_key(tmp_path: Path, keys: bool, capsys: pytest.Capt
         (["import=text.parquet", "name=a", "take=[score]", "by=url"], "by=url is not known"),
         (["import=others.parquet", "name=a"], "no row of the pool has a value"),
         (["inport=text.parquet"], "unknown key 'inport'"),
+        (["import=latin.csv", "name=a"], "latin.csv names its columns in other letters than UTF-8's"),
+        (["import=latin.csv", "name=a", "captions=a"], "latin.csv names its columns in other letters than UTF-8's"),
+        (["import=twice.csv", "name=a"], "twice.csv has several columns 'score'"),
+        (["import=twice.csv", "name=a", "captions=score"], "twice.csv has several columns 'score'"),
+        (["import=keyed.csv", "name=a", "by=key", "keys=latin.csv"], "latin.csv names its columns in other letters"),
+        (["import=keyed.csv", "name=a", "by=key", "keys=twice.csv"], "twice.csv has several columns 'score'"),
+        (["import=keyed.csv", "name=a", "by=key", "keys=keyed.csv"], "keyed.csv has no column 'uid'"),
+        (["name=a"], "name= is for import="),
+        (["take=[a]"], "take= is for import="),
     ],
 )
 def test_mistakes_are_one_line(
@@ -125,8 +134,31 @@ def test_mistakes_are_one_line(
     table.to_parquet("text.parquet")
     table.to_csv("text.csv")
     table.assign(uid=[uid_of(1001), uid_of(1002)]).drop(columns="what").to_parquet("others.parquet")
+    Path("latin.csv").write_bytes(f"uid,größe\n{uid_of(1)},1\n".encode("latin-1"))
+    Path("twice.csv").write_text(f"uid,score,score\n{uid_of(1)},1,2\n")
+    Path("keyed.csv").write_text("key,score\n0,1\n")
     status, _, wrong = columns(capsys, f"pool={pool}", *words)
     assert status == 2 and says in wrong and "\n" not in wrong
+
+
+def test_keys_may_lie_in_a_csv(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pool = write_metadata(tmp_path / "pool", 1, 20, npz=False)
+    (tmp_path / "keys.csv").write_text("".join(["key,uid\n", *(f"{n:03d},{uid_of(n)}\n" for n in range(20))]))
+    (tmp_path / "given.csv").write_text("key,score\n004,4.5\n")
+    words = [f"import={tmp_path}/given.csv", "name=a", "by=key", f"keys={tmp_path}/keys.csv"]
+    assert columns(capsys, f"pool={pool}", *words)[0] == 0
+    np.testing.assert_array_equal(values(pool, "score"), [*[np.nan] * 4, 4.5, *[np.nan] * 15])
+
+
+def test_a_row_without_a_number_has_no_value(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also one that float32 cannot hold, which is told: it would be infinite, and the best of all."""
+    pool = write_metadata(tmp_path / "pool", 1, 20, npz=False)
+    lines = [f"{uid_of(n)},{said}\n" for n, said in enumerate(["", "nan", "1e300", "-1e300", "inf", "2"])]
+    (tmp_path / "given.csv").write_text("".join(["uid,score\n", *lines]))
+    status, said, wrong = columns(capsys, f"pool={pool}", f"import={tmp_path}/given.csv", "name=a")
+    assert status == 0 and "score: 2 of the pool's 20 rows have a value, 18 have none" in said
+    assert wrong == "left out: 2 numbers that are too large for float32"
+    np.testing.assert_array_equal(values(pool, "score"), [*[np.nan] * 4, np.inf, 2, *[np.nan] * 14])
 
 
 def test_the_list_of_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from curate.models.devices import opened
 from curate.models.sentences import model_digest, sentence_model
 from curate.pool.files import File
-from curate.pool.joined import look_up
+from curate.pool.joined import Table, look_up
 from curate.pool.joined_texts import KIND, texts_at
 from curate.scorers.imported import Imported, opened_table
 
@@ -40,6 +40,9 @@ class CaptionSimilarity(Imported):
 
     def identity(self) -> Any:
         return {"captions": self.digest, "by": self.by, "model": model_digest(), "phrases": list(PHRASES)}
+
+    def valued(self, table: Table, found: np.ndarray) -> int:
+        return len(found)
 
     def score(self, file: File) -> Mapping[str, np.ndarray]:
         table, device = opened_table(str(self.table), self.kind), opened(self.device).where or "cpu"

@@ -18,7 +18,7 @@ UID, KEY = "uid", "key"  # what rows may be found by
 
 
 class Matched(NamedTuple):
-    """Of one file of the pool: its rows, those that the table has, and which rows of the table these are."""
+    """Of one file of the pool: its rows, those that have a value, and which rows of the table it has."""
 
     rows: int
     matched: int
@@ -66,9 +66,13 @@ class Imported(RowScorer):
         rows, matched, found = 0, 0, []
         for piece in self.pieces(file):
             places = look_up(table, piece.names)
-            rows, matched = rows + len(piece.good), matched + int((places >= 0).sum())
             found.append(places[places >= 0])
+            rows, matched = rows + len(piece.good), matched + self.valued(table, found[-1])
         return Matched(rows, matched, np.unique(np.concatenate([*found, np.zeros(0, np.int64)])))
+
+    def valued(self, table: Table, found: np.ndarray) -> int:
+        """How many of some rows of the table have a value."""
+        return int((~np.isnan(table.rows["values"][found])).any(axis=1).sum())
 
     def pieces(self, file: File) -> Iterator[Piece]:
         """The rows of a file, some after the others.
