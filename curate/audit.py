@@ -9,7 +9,7 @@ Writes groups.json, groups.csv, words.csv and index.html. docs/audits.md explain
 
 import csv
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,7 +80,9 @@ def audit(options: AuditOptions) -> int:
         left_out = [f"left out: {why}" for why in passes.bad.values()]
         if total.malformed:
             left_out.append(f"left out: {malformed(total.malformed, total.example)}")
-        found = audited(_names(_listed(options.subset)), question, total, of_items, [*left_out, *notes])
+        names = _names(_listed(options.subset))
+        notes += _not_in_pool(names, question, total)
+        found = audited(names, question, total, of_items, [*left_out, *notes])
         _written(found, out)
         if not passes.bad:
             work.remove()
@@ -94,13 +96,23 @@ def _question(options: AuditOptions, files: Sequence[File], work: WorkFolder) ->
     work.path.mkdir(parents=True, exist_ok=True)
     try:
         subsets, digests = [Members(path) for path in paths], [digest_file(path) for path in paths]
-        attributes, notes = _attributes(options, _columns(files), work.path)
+        attributes, notes = _attributes(options, files, work.path)
     except UserError:
         if options.part is None:
             work.remove_unused()
         raise
     words, domains = _words(attributes, options.words), options.domain_rows if options.domains else None
     return Question(subsets, digests, attributes, options.pairs, words, domains), notes
+
+
+def _not_in_pool(names: Sequence[str], question: Question, total: Tallies) -> Iterator[str]:
+    """What is to be said of subsets that have uids of which no row was counted. Where several rows have one uid, each
+    beyond the first makes the number one too small."""
+    for name, subset, kept in zip(names, question.subsets, total.rows[1:].tolist(), strict=True):
+        distinct = subset.runs().distinct
+        if kept < distinct:
+            other = "" if kept else "; is it of another pool?"
+            yield f"{name}: {distinct - kept:,} of its {distinct:,} uids are not in the pool{other}"
 
 
 def _told_of_part(part: Part, passes: Passes) -> int:
@@ -113,19 +125,24 @@ def _told_of_part(part: Part, passes: Passes) -> int:
     return 1 if bad else 0
 
 
-def _columns(files: Sequence[File]) -> set[str]:
-    """The columns of the pool, as the first file that can be read has them.
+def _columns(files: Sequence[File], wanted: set[str]) -> set[str]:
+    """Those of some columns that a file of the pool has. Where files differ, one that lacks a column is left out.
 
     Raises:
-        UserError: none can.
+        UserError: none can be read.
     """
-    why = ""
+    why, found, read = "", set[str](), 0
     for file in files:
         try:
-            return set(schema_of(file).names)
+            found |= wanted & set(schema_of(file).names)
+            read += 1
         except BadFile as error:
             why = why or str(error)
-    raise UserError(f"no file of the pool can be used; {why}")
+        if found == wanted and read:
+            break
+    if not read:
+        raise UserError(f"no file of the pool can be used; {why}")
+    return found
 
 
 def _check_given(attributes: Sequence[Attribute], total: Tallies, work: WorkFolder) -> None:
@@ -152,8 +169,13 @@ def _checked(options: AuditOptions) -> Path:
             raise UserError(f"{name}={value}: at least 1")
     if Path(options.out).exists() and not Path(options.out).is_dir():
         raise UserError(f"out={options.out} is a file, not a folder")
+    subsets = _listed(options.subset)
+    if not subsets:
+        raise UserError(f"subset={options.subset} is empty; name a subset file, or several as '[a.npy,b.npy]'")
+    if twice := next((path for path in subsets if subsets.count(path) > 1), None):
+        raise UserError(f"subset= names {twice} twice")
     if options.language is not None:
-        check_detector(options.language)
+        check_detector(options.language, "language")
     if options.domains or options.domain_tables:
         check_domains()
     return Path(options.out)
@@ -169,7 +191,7 @@ def _names(paths: Sequence[str]) -> list[str]:
     return names if len(set(names)) == len(names) else list(paths)
 
 
-def _attributes(options: AuditOptions, known: set[str], work: Path) -> tuple[list[Attribute], list[str]]:
+def _attributes(options: AuditOptions, files: Sequence[File], work: Path) -> tuple[list[Attribute], list[str]]:
     """All attributes that are asked for, of which the pool has the columns, and what is to be said of them.
 
     Raises:
@@ -180,15 +202,16 @@ def _attributes(options: AuditOptions, known: set[str], work: Path) -> tuple[lis
         found.append(Languages(options.language))
     for path in _listed(options.domain_tables):
         found += by_domain(path)
-    absent = sorted({name for one in found for name in one.columns} - known)
+    wanted = {name for one in found for name in one.columns}
+    known = _columns(files, wanted)
+    absent = sorted(wanted - known)
     notes = [f"the pool has no column {name}; what needs it is left out" for name in absent]
     found = [one for one in found if set(one.columns) <= known]
     bands = _bands(options.bands)
     for path in _listed(options.attributes):
-        given, counts = by_uid(path, bands, work)
+        given, told = by_uid(path, bands, work)
         found += given
-        if counts.repeated:
-            notes.append(f"{path}: {counts.repeated:,} rows repeat an earlier one's uid; the first one counts")
+        notes += told
     names = [one.name for one in found]
     if doubled := next((name for name in names if names.count(name) > 1), None):
         raise UserError(f"two attributes are called {doubled!r}; rename the column of one")

@@ -297,6 +297,14 @@ def test_buckets_miss_nothing_that_is_frequent() -> None:
         (["captions={root}/empty.yaml"], "names no attribute"),
         (["words=0"], "words=0: at least 1"),
         (["subset={root}/gone.npy"], "gone.npy"),
+        (["subset=[]"], "subset=[] is empty"),
+        (["subset=[{root}/kept.npy,{root}/kept.npy]"], "kept.npy twice"),
+        (["language=fastext"], "language=fastext is not known; did you mean 'fasttext'?"),
+        (["attributes={root}/latin.csv"], "latin.csv names its columns in other letters than UTF-8's"),
+        (["attributes={root}/latin_values.csv"], "column 'kind' holds other letters than UTF-8's"),
+        (["attributes={root}/twice.csv"], "twice.csv has several columns 'kind'"),
+        (["domain_tables={root}/twice_domain.csv"], "twice_domain.csv has several columns 'kind'"),
+        (["attributes={root}/lists.parquet"], "list<element: int64>, not categories; leave it out"),
         (["out={root}/keys.csv"], "is a file, not a folder"),
     ],
 )
@@ -311,6 +319,11 @@ def test_mistakes_are_one_line(tmp_path: Path, words: list[str], said: str) -> N
     many = [uid_of(n) for n in range(1500)]
     pq.write_table(pa.table({"uid": many, "name": [str(n) for n in range(1500)]}), tmp_path / "many.parquet")
     (tmp_path / "keys.csv").write_text("key,a\n1,2\n")
+    (tmp_path / "latin.csv").write_bytes("uid,größe\n".encode("latin-1"))
+    (tmp_path / "latin_values.csv").write_bytes(f"uid,kind\n{uids[0]},groß\n".encode("latin-1"))
+    (tmp_path / "twice.csv").write_text(f"uid,kind,kind\n{uids[0]},a,b\n")
+    (tmp_path / "twice_domain.csv").write_text("domain,kind,kind\na.org,a,b\n")
+    pq.write_table(pa.table({"uid": uids, "list": [[1]] * 60}), tmp_path / "lists.parquet")
     (tmp_path / "bad.yaml").write_text("gender: {groups: {woman: '('}}\n")
     (tmp_path / "empty.yaml").write_text("\n")
     given = [word.format(root=tmp_path) for word in words]
@@ -360,12 +373,56 @@ def test_files_without_rows_or_groups_count_nothing(tmp_path: Path) -> None:
         run(tmp_path, f"subset={tmp_path / 'kept.npy'}", pool="empty")
 
 
+@pytest.mark.parametrize("kind", [pa.float32(), pa.float64(), pa.int64()])
+def test_an_edge_is_in_the_band_above_it_in_every_precision(tmp_path: Path, kind: pa.DataType) -> None:
+    rows = write_pool(tmp_path / "pool", 120)
+    numbers = [2**40 - 1, 2**40, 2**40 + 1] if kind == pa.int64() else [0.2, 0.7, 0.71]
+    edges = [2**40, 2**40 + 1] if kind == pa.int64() else [0.2, 0.7]
+    values = pa.array(numbers, kind)
+    table = {"uid": [row["uid"] for row in rows], "score": values.take(pa.array(np.arange(120) % 3))}
+    pq.write_table(pa.table(table), tmp_path / "scores.parquet")
+    write_subset(tmp_path / "all.npy", table["uid"])
+    words = [f"attributes={tmp_path}/scores.parquet", f"bands={{score: {edges}}}", "words=null"]
+    _, found = run(tmp_path, f"subset={tmp_path}/all.npy", *words)
+    bands = {one["group"]: one["raw"] for one in found["groups"] if one["attribute"] == "score"}
+    low, high = (f"{edge}" for edge in edges)
+    if kind == pa.int64():
+        assert bands == {f"below {low}": 40, f"{low} to below {high}": 40, f"{high} or more": 40}
+    else:
+        assert bands == {f"{low} to below {high}": 40, f"{high} or more": 80}
+
+
+def test_rows_of_a_table_that_have_no_uid_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = write_pool(tmp_path / "pool", 90)
+    uids = [row["uid"] for row in rows]
+    write_subset(tmp_path / "kept.npy", uids[::2])
+    given = pa.table({"uid": ["xyz", *uids, None], "kind": ["a"] * 92})
+    pq.write_table(given, tmp_path / "kinds.parquet")
+    _, found = run(tmp_path, f"subset={tmp_path}/kept.npy", f"attributes={tmp_path}/kinds.parquet", "words=null")
+    assert [one["raw"] for one in found["groups"] if one["attribute"] == "kind"] == [90]
+    (note,) = found["notes"]
+    assert "kinds.parquet: 2 uids are not 32 hex digits, the first is row 0: 'xyz'" in note
+    assert note in capsys.readouterr().err
+
+
+def test_files_of_a_pool_may_differ_in_their_columns(tmp_path: Path) -> None:
+    """Where the first one has no captions, those of the others count all the same."""
+    rows = write_pool(tmp_path / "pool", 90)
+    write_subset(tmp_path / "kept.npy", [row["uid"] for row in rows[::2]])
+    _, before = run(tmp_path, f"subset={tmp_path}/kept.npy")
+    pq.write_table(pa.table({"uid": [uid_of(n) for n in range(900, 920)]}), tmp_path / "pool" / "-first.parquet")
+    status, found = run(tmp_path, f"subset={tmp_path}/kept.npy")
+    (note,) = found["notes"]
+    assert status == 1 and "-first.parquet has no column" in note and found["groups"] == before["groups"]
+
+
 def test_a_subset_of_none_of_the_rows_keeps_nothing_of_any_group(tmp_path: Path) -> None:
     write_pool(tmp_path / "pool", 90)
     write_subset(tmp_path / "others.npy", [uid_of(n) for n in range(900, 910)])
     status, found = run(tmp_path, f"subset={tmp_path / 'others.npy'}")
     (subset,) = found["subsets"]
     assert status == 0 and (subset["size"], subset["kept"], subset["base"]) == (10, 0, 0)
+    assert found["notes"] == ["others: 10 of its 10 uids are not in the pool; is it of another pool?"]
     tests = {(one["ratio"], one["p"], one["p_corrected"], one["different"]) for one in found["groups"]}
     assert tests == {(0, 1, 1, False)} and all(0 <= one["low"] < 1e-12 < one["high"] for one in found["groups"])
 

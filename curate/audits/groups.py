@@ -1,6 +1,7 @@
 """Into which groups a pool's rows fall: by what captions name, by size, by language, by the host of the picture."""
 
 import functools
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -153,14 +154,17 @@ def _sides(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
     return np.where(good, width, np.nan), np.where(good, height, np.nan)
 
 
+def band_names(edges: Sequence[float]) -> list[str]:
+    """What numbers between edges are called, from the lowest on; an edge belongs to the band above it."""
+    shown = [f"{edge:.15g}" for edge in edges]  # all different, and .2 as it was written
+    between = [f"{low} to below {high}" for low, high in itertools.pairwise(shown)]
+    return [f"below {shown[0]}", *between, f"{shown[-1]} or more"]
+
+
 def banded(values: np.ndarray, edges: Sequence[float]) -> Masks:
-    """Numbers, float64 [rows], between edges, of which the lower one belongs to its band; NaN is in none."""
+    """Numbers [rows] between edges; NaN is in no band."""
     lows, highs = (-np.inf, *edges), (*edges, np.inf)
-    names = [
-        f"below {high:g}" if low == -np.inf else f"{low:g} or more" if high == np.inf else f"{low:g} to below {high:g}"
-        for low, high in zip(lows, highs, strict=True)
-    ]
-    bands = zip(names, lows, highs, strict=True)
+    bands = zip(band_names(edges), lows, highs, strict=True)
     return {name: (values >= low) & (values < high) if high < np.inf else values >= low for name, low, high in bands}
 
 

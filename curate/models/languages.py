@@ -29,14 +29,17 @@ _LABEL = len("__label__")
 _CAPTIONS = 2**14  # that fastText's rule is asked about at a time: what it knows of their words is in memory
 
 
-def check_detector(name: str) -> None:
+def check_detector(name: str, key: str = "filter.language") -> None:
     """Make sure that `detector(name)` will work in every process of this machine, which may fetch its model.
+
+    Args:
+        key: of the option that names it.
 
     Raises:
         UserError: an unknown name, a missing package, or a model that cannot be had.
     """
     if name not in _DETECTORS:
-        raise UserError(f"filter.language={name} is not known; {nearest(name, _DETECTORS)}")
+        raise UserError(f"{key}={name} is not known; {nearest(name, _DETECTORS)}")
     detector(name)
 
 
