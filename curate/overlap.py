@@ -128,6 +128,7 @@ def _in(
         by = Path(options.embeddings), options.pool, options.array, options.cosine, options.false_positives
         compared = embedded.compare(*by, pictures, drawn, threads)
     looked = hits_of(pictures, filled, near, limit.distance, compared and compared.alike, subset)
+    warnings = [*_not_in_shards(options, subset), *(compared.left_out if compared else [])]
     left = [*training.left_out(), *evaluation.left_out()]
     report = OverlapReport(
         format=FORMAT,
@@ -141,8 +142,23 @@ def _in(
         found=len({(hit.shard, hit.uid) for hit in looked.hits}),
         shown=len({(hit.evaluation_shard, hit.key) for hit in looked.hits}),
     )
-    _written(report, looked.hits, left, [] if compared is None else compared.left_out, out, options, data, pictures)
+    _written(report, looked.hits, left, warnings, out, options, data, pictures)
     return int(bool(left or (compared and compared.left_out)))
+
+
+def _not_in_shards(options: OverlapOptions, subset: "Members | None") -> list[str]:
+    """What is to be said of uids of the subset that no sample has.
+
+    Raises:
+        UserError: none of them was met.
+    """
+    if subset is None:
+        return []
+    distinct, seen = subset.runs().distinct, subset.seen()
+    told = f"subset={options.subset}: {distinct - seen:,} of its {distinct:,} uids are in no shard that was looked at"
+    if not seen:
+        raise UserError(f"{told}; is it of another pool?")
+    return [told] if seen < distinct else []
 
 
 def _checked(options: OverlapOptions) -> tuple[Path, list[float] | None]:

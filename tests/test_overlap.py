@@ -299,13 +299,17 @@ def test_hashes_are_made_once_whatever_the_parts(tmp_path: Path, capsys: pytest.
     assert not any(hit["shard"] == "1" and hit["uid"] != uid_of(99) for hit in hits)
 
 
-def test_only_the_samples_of_a_subset_are_looked_at(tmp_path: Path) -> None:
+def test_only_the_samples_of_a_subset_are_looked_at(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_sets(tmp_path / "sets")
     write_tar(tmp_path / "pool" / "0.tar", [(str(n), training(n, image(n))) for n in range(6)])
     write_subset(tmp_path / "some.npy", [uid_of(1), uid_of(1), uid_of(4), uid_of(77)])
     _, report, hits = run(tmp_path, f"subset={tmp_path}/some.npy")
     assert {hit["uid"] for hit in hits} == {uid_of(1), uid_of(4)} and report["samples"] == 2
     assert report["subset"] == {"digest": digest_file(tmp_path / "some.npy"), "size": 4}
+    assert "some.npy: 1 of its 3 uids are in no shard that was looked at" in capsys.readouterr().err
+    write_subset(tmp_path / "other.npy", [uid_of(77), uid_of(78)])
+    with pytest.raises(UserError, match="2 of its 2 uids are in no shard that was looked at; is it of another pool"):
+        run(tmp_path, f"subset={tmp_path}/other.npy")
 
 
 def test_no_hit_is_an_empty_subset(tmp_path: Path) -> None:
@@ -398,6 +402,7 @@ def test_the_distance_follows_from_other_pictures() -> None:
         (["embeddings=sets"], "embeddings= and pool= belong together"),
         (["embeddings=sets", "pool=pool"], "embeddings=sets has no targets.json"),
         (["subset=pool/0.tar"], "subset pool/0.tar is no .npy"),
+        (["data=latin"], "nshards.txt has to hold the number of shards"),
         (["shards=empty"], "no sample can be looked at; no .json with a uid"),
         (["data=bad"], "data= holds no picture that can be looked for"),
         (["data=short"], "1.tar is missing"),
@@ -418,9 +423,9 @@ def test_mistakes_are_told(
     write_tar(tmp_path / "pool" / "0.tar", [("0", training(0))])
     write_tar(tmp_path / "empty" / "0.tar", [("0", {"png": training(0)["png"]})])
     write_classification(tmp_path / "bad", FIRST, [("a", {"png": b"none", "cls": b"0"})], shards=1, classes=1)
-    for name, text in (("short", "2"), ("uncounted", "")):
+    for name, text in (("short", b"2"), ("uncounted", b""), ("latin", b"\xb2")):
         write_classification(tmp_path / name, FIRST, [("a", training(1))], shards=1, classes=1)
-        (tmp_path / name / FIRST.folder / "test" / "nshards.txt").write_text(text)
+        (tmp_path / name / FIRST.folder / "test" / "nshards.txt").write_bytes(text)
     known = {"shards": "pool", "data": "sets", "out": "leak.npy", "workers": "0"}
     given = dict(word.split("=", 1) for word in words)
     arguments = [f"{key}={value}" for key, value in {**known, **given}.items()]

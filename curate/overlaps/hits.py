@@ -49,7 +49,8 @@ def hits_of(
     alike: Alike | None,
     subset: Members | None,
 ) -> Looked:
-    """The hits within `most` bits, or by embeddings, among the samples of a subset, or all.
+    """The hits within `most` bits, or by embeddings, among the samples of a subset, or all. What of the subset was met
+    is noted there.
 
     A uid that several samples have counts once for each.
     """
@@ -58,7 +59,11 @@ def hits_of(
     order = None if alike is None else np.argsort(alike.uid, order=("f0", "f1"))
     for shard, some in zip(shards, near, strict=True):
         uids = shard.read("uid")
-        kept = np.ones(len(uids), bool) if subset is None else subset.find(uids)[1] > 0
+        kept = np.ones(len(uids), bool)
+        if subset is not None:
+            first, times = subset.find(uids)
+            kept = times > 0
+            subset.note(first[kept])
         samples += int(kept.sum())
         good = (some.distance <= most) & kept[some.row]
         for row, picture, distance in zip(*(one[good].tolist() for one in some), strict=True):

@@ -43,7 +43,7 @@ class EvaluationSet(NamedTuple):
 
     def _declared(self) -> str:
         path = self.folder / TYPE
-        return path.read_text(encoding="utf-8").strip().lower() if path.is_file() else ""
+        return path.read_text(encoding="utf-8", errors="replace").strip().lower() if path.is_file() else ""
 
     def _texts(self) -> list[Path]:
         if self.files[0].suffix == ".parquet":
@@ -76,7 +76,8 @@ def _files(folder: Path) -> list[Path]:
     tars = files_in(folder / "test", "*.tar")
     if not tars:
         return []
-    text = (folder / NSHARDS).read_text(encoding="utf-8").strip() if (folder / NSHARDS).is_file() else ""
+    number = folder / NSHARDS
+    text = number.read_text(encoding="utf-8", errors="replace").strip() if number.is_file() else ""
     if not text.isdecimal():
         raise UserError(f"{folder / NSHARDS} has to hold the number of shards, as tasks download writes it")
     shards = [folder / "test" / f"{index}.tar" for index in range(int(text))]
