@@ -74,20 +74,37 @@ def claimed(folder: Path | str, wait: float = 30.0, shared: bool = False) -> Ite
     Raises:
         UserError: another process keeps writing there.
     """
-    folder = Path(folder)
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / ".lock").open("a+")  # a shared lock needs to read
-    with file:
-        end = time.monotonic() + wait
+    folder, end = Path(folder), time.monotonic() + wait
+    file = _opened_lock(folder)
+    try:
         # A lock of this process alone, unlike flock's: data workers that outlive it by seconds do not hold it.
-        while not _locked(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX):
+        while not (claim := _locked(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)) or not _is_at(file, folder):
             if time.monotonic() > end:
                 raise UserError(
                     f"{folder} is in use by another process; wait for its end, or choose another folder or name="
                 )
+            if claim:  # of a folder that the process before has taken away at its end
+                file.close()
+                file = _opened_lock(folder)
+                continue
             time.sleep(0.2)
         yield
+    finally:
+        file.close()
+
+
+def _opened_lock(folder: Path) -> IO[str]:
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        return (folder / ".lock").open("a+")  # a shared lock needs to read
+
+
+def _is_at(file: IO[str], folder: Path) -> bool:
+    """Whether a lock's file is the one that others find in the folder."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), (folder / ".lock").stat())
+    except FileNotFoundError:
+        return False
 
 
 def files_below(folder: Path | str) -> Iterator[Path]:

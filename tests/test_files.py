@@ -1,15 +1,19 @@
 """Files that hold what strangers' data say."""
 
+import fcntl
 import json
 import os
+import shutil
 from pathlib import Path
+from typing import IO
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from poolbench import files
 from poolbench.errors import UserError
-from poolbench.files import append_line, atomic, json_line, read_lines
+from poolbench.files import append_line, atomic, claimed, json_line, read_lines
 
 _LINE_ENDS = "\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"  # of `str.splitlines`
 
@@ -47,3 +51,25 @@ def test_a_line_holds_a_name_that_is_not_utf8(tmp_path: Path, name: bytes) -> No
     append_line(path, {"key": "next"})
     assert read_lines(path) == [value, {"key": "next"}]
     assert json.loads(path.read_bytes().splitlines()[0]) == value
+
+
+def test_a_folder_that_went_while_it_was_waited_for_is_claimed_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the process before takes its work folder away, and the lock with it."""
+    folder, locked, tries = tmp_path / "work", files._locked, list[bool]()
+
+    def after_the_other(file: IO[str], kind: int) -> bool:
+        if not tries:
+            shutil.rmtree(folder)
+        tries.append(locked(file, kind))
+        return tries[-1]
+
+    monkeypatch.setattr(files, "_locked", after_the_other)
+    with claimed(folder):
+        assert tries == [True, True] and (folder / ".lock").is_file()
+        process = os.fork()
+        if process == 0:  # another process finds the folder taken
+            with (folder / ".lock").open("a+") as file:
+                os._exit(int(locked(file, fcntl.LOCK_EX)))
+        assert os.waitpid(process, 0)[1] == 0
