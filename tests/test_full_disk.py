@@ -21,6 +21,8 @@ from poolbench.errors import UserError, no_room, status_of, unwritable
 from poolbench.files import append_line, atomic, claimed, write_json, writing
 from poolbench.processes.world import World, on_first
 
+from curate.pool.work import work_folder
+
 
 @contextmanager
 def limited(room: int) -> Iterator[None]:
@@ -76,6 +78,17 @@ def test_a_folder_that_cannot_be_claimed(tmp_path: Path, monkeypatch: pytest.Mon
     assert no_room(caught.value) and caught.value.filename == str(tmp_path)
     with pytest.raises(UserError, match=f"{tmp_path} cannot be written: No space left on device"):
         on_first(World(0, 1, 1, None), partial(next, iter_claiming(tmp_path)))  # type: ignore[arg-type]
+
+
+def test_a_stream_that_does_not_know_its_file_is_told_by_its_work_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> int:
+        with work_folder(tmp_path / "out", None):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    assert status_of(fail) == 2
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path}/out.work cannot be written: No space left on device")
 
 
 def iter_claiming(folder: Path) -> Iterator[None]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from poolbench.errors import UserError
+from poolbench.errors import UserError, no_room
 from poolbench.files import claimed
 
 
@@ -36,7 +36,12 @@ def work_folder(out: Path, named: str | None, shared: bool = False) -> Iterator[
     """
     path = Path(named).expanduser() if named else out.with_name(f"{out.name}.work")
     with contextlib.nullcontext() if shared else claimed(path):
-        yield WorkFolder(path, bool(named))
+        try:
+            yield WorkFolder(path, bool(named))
+        except OSError as error:
+            if no_room(error) and error.filename is None:  # of a stream, which does not know its file
+                error.filename = str(path)
+            raise
 
 
 @contextlib.contextmanager
