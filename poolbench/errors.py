@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import TypeGuard
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a full disk, a quota, a limit on the size of a file
@@ -84,6 +85,9 @@ def status_of(run: Callable[[], int | None]) -> int:
         _print_nothing_more()
         return 1
     except OSError as error:
+        if (mistaken := _mistaken(error)) is not None:
+            print(f"error: {mistaken}; choose another", file=sys.stderr)
+            return 2
         if error.errno == errno.ENAMETOOLONG:
             print(f"error: {error.strerror}: {error.filename}; choose a shorter one", file=sys.stderr)
             return 2
@@ -99,6 +103,19 @@ def status_of(run: Callable[[], int | None]) -> int:
     except KeyboardInterrupt:
         print("interrupted; the same command continues where it stopped", file=sys.stderr)
         return 130
+
+
+def _mistaken(error: OSError) -> str | None:
+    """What is wrong where a file lies where a folder is to be, or the other way round; else None."""
+    if error.filename is None:
+        return None
+    path = Path(os.fsdecode(error.filename2 or error.filename))
+    if isinstance(error, IsADirectoryError):
+        return f"{path} is a folder, not a file"
+    if not isinstance(error, FileExistsError | NotADirectoryError):
+        return None
+    file = next((one for one in (path, *path.parents) if one.is_file()), None)
+    return None if file is None else f"{file} is a file, not a folder"
 
 
 def _print_nothing_more() -> None:

@@ -116,6 +116,30 @@ def test_what_is_no_full_disk_keeps_its_traceback(tmp_path: Path) -> None:
     assert not unwritable(caught.value) and caught.value.filename is None
 
 
+@pytest.mark.parametrize("way", ["mkdir", "claimed", "below", "written", "moved"])
+def test_a_file_in_place_of_a_folder_and_the_reverse(
+    way: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (file := tmp_path / "file").write_text("kept")
+    (folder := tmp_path / "folder").mkdir()
+
+    def claim() -> None:
+        with claimed(file):
+            pass
+
+    do: dict[str, Callable[[], Any]] = {
+        "mkdir": lambda: file.mkdir(parents=True, exist_ok=True),
+        "claimed": claim,
+        "below": lambda: write_json(file / "a" / "b.json", 1),
+        "written": lambda: folder.write_text("x"),
+        "moved": lambda: write_json(folder, 1),
+    }
+    assert status_of(lambda: do[way]() and 0) == 2
+    wrong = f"{folder} is a folder, not a file" if way in ("written", "moved") else f"{file} is a file, not a folder"
+    assert capsys.readouterr().err == f"error: {wrong}; choose another\n"
+    assert file.read_text() == "kept" and not list(folder.iterdir()) and len(list(tmp_path.iterdir())) == 2
+
+
 def test_output_that_goes_nowhere() -> None:
     words = [sys.executable, "-m", "tasks", "list"]
     with open("/dev/full", "w") as full:  # noqa: PTH123
