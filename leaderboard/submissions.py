@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from poolbench.errors import UserError
-from poolbench.files import files_below
+from poolbench.files import files_below, once
 
 from leaderboard.checks import check
 from leaderboard.models import FORMAT, Submission, problems
@@ -57,7 +57,7 @@ def text_of(path: Path) -> str:
 def _read(path: Path) -> Checked:
     try:
         text = text_of(path)
-        value = json.loads(text, object_pairs_hook=_once)
+        value = json.loads(text, object_pairs_hook=once)
         # Half a surrogate pair comes from an escape only, and most files have none.
         if "\\u" in text and (unfit := list(_not_json(value, "the file"))):
             return Checked(None, unfit)
@@ -83,20 +83,6 @@ def _read(path: Path) -> Checked:
 def _shown(line: str) -> str:
     """A refusal as a terminal may show it: it can quote a key of the file, which may be any text."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line[:2000])
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object; of a key that is there twice every reader would take another value.
-
-    Raises:
-        UserError: there is one.
-    """
-    value = dict(pairs)
-    if len(value) < len(pairs):
-        seen: set[str] = set()
-        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-        raise UserError(f"{twice[:80]}: the key is there twice")
-    return value
 
 
 def _not_json(value: Any, field: str) -> Iterator[str]:

@@ -211,8 +211,10 @@ def test_bad_files(tmp_path: Path) -> None:
             check(EvaluateConfig(run="r", prompts=write(tmp_path / "p.json", value)))
     good = write(tmp_path / "good.json", SENTENCES)
     (tmp_path / "cut.json").write_text("{")
+    (tmp_path / "twice.json").write_text('{"a": ["b"], "a": ["c"]}')
     for words, message in (
         (str(tmp_path / "cut.json"), "is not JSON"),
+        (str(tmp_path / "twice.json"), "twice.json: a: the key is there twice"),
         (str(tmp_path / "none.json"), "none.json is not a file"),
         ("own", "without prompts="),
         ([good, good], "the same prompts twice"),
