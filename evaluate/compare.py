@@ -235,6 +235,9 @@ def compare_task(key: str, a: tuple[Path, ResultLine], b: tuple[Path, ResultLine
 def _tables(a: tuple[Path, ResultLine], b: tuple[Path, ResultLine]) -> tuple[pa.Table, pa.Table]:
     """The predictions of two results of one task, the same sample in the same row; raises as `compare_task` does."""
     first, second = _stored("A", *a), _stored("B", *b)
+    if a[1].limit != b[1].limit:
+        ways = ("all samples" if line.limit is None else f"limit={line.limit}" for _, line in (a, b))
+        raise IncomparableError("A was scored with {} and B with {}".format(*ways))
     if a[1].data_digest != b[1].data_digest:
         raise IncomparableError("A and B were scored on different data (data_digest)")
     return paired(first, second)

@@ -236,6 +236,7 @@ def other_labels(table: pa.Table) -> pa.Table:
 @pytest.mark.parametrize(
     ("change", "fields", "reason"),
     [
+        (None, {"limit": 20, "data_digest": "0" * 64}, "A was scored with all samples and B with limit=20"),
         (None, {"data_digest": "0" * 64}, "A and B were scored on different data (data_digest)"),
         (drop_row, {}, "A has 400 samples, B 399"),
         (another_sample, {}, "B lacks sample s0000000"),
