@@ -32,7 +32,7 @@ from curate.pack.run import pack
         ({"image_column": "fil_name"}, "has no column 'fil_name'; did you mean 'file_name'?"),
         ({"caption_column": "txet"}, "has no column 'txet'; did you mean 'text'?"),
         ({"layout": "parquet"}, "from=in holds nothing that layout=parquet is made of"),
-        ({"layout": "pairs"}, "from=in holds no a .txt beside a picture"),
+        ({"layout": "pairs"}, "from=in holds no .txt beside a picture"),
         ({"from_": "notes.txt"}, "from=notes.txt: no folder, no captions_*.json, and no table"),
         ({"from_": "empty"}, "from=empty holds no pictures"),
         (
@@ -45,6 +45,8 @@ from curate.pack.run import pack
         ({"from_": "other.csv"}, "which column is that of the names of pictures? say image_column=; it has who, what"),
         ({"from_": "instances.json"}, "instances.json holds no captions, but other annotations"),
         ({"from_": "list.json"}, "list.json is no file of COCO's captions"),
+        ({"from_": "cut.json"}, "cut.json is not JSON, or was cut off: "),
+        ({"from_": "wide.csv"}, "wide.csv is UTF-16; save it as UTF-8"),
         ({"from_": "no.parquet"}, "no.parquet is not a parquet file"),
         (
             {"from_": "splits"},
@@ -74,6 +76,8 @@ def test_mistakes(
     texts["instances.json"] = json.dumps({"images": [], "annotations": [{"bbox": []}]})
     for name, text in texts.items():
         (tmp_path / name).write_text(text)
+    (tmp_path / "cut.json").write_text('{"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [{"image_id"')
+    (tmp_path / "wide.csv").write_text("file,text\nx.jpg,y\n", encoding="utf-16")
     (tmp_path / "splits" / "data").mkdir(parents=True)
     for split, column in (("test", "text"), ("train", "label")):
         path = tmp_path / "splits" / "data" / f"{split}-00000-of-00001.parquet"

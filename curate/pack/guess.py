@@ -31,6 +31,7 @@ _NAMES = (
 _TEXTS = (*CAPTIONS, "title", "alt", "alt_text", "description", "prompt", "comment")
 _FOLDERS = ("images", "image", "imgs", "img", "pictures", "photos", "data", "train")  # of pictures, beside a table
 _COCO = re.compile(r"captions_(.+)\.json")
+_UTF_16 = ("\udcff\udcfe", "\udcfe\udcff")  # how it begins, read as UTF-8 with surrogates for what is none
 _PEEKED = 100  # rows of a table that are looked at beforehand
 
 
@@ -188,6 +189,8 @@ def _columns(path: Path) -> list[str]:
         return names
     with open_text(str(path)) as file:
         names = header_of(csv.reader(file, delimiter=delimiter_of(str(path))))
+    if names and names[0].startswith(_UTF_16):
+        raise UserError(f"{path} is UTF-16; save it as UTF-8")
     twice = next((name for name in names if names.count(name) > 1), None)
     if not names or twice is not None:
         raise UserError(f"{path}: its first line must name its columns" + (f", {twice!r} once" if names else ""))

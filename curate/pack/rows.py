@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from poolbench.errors import UserError
+from poolbench.errors import UserError, first_line
 from poolbench.files import files_below
 from poolbench.shards.parquet import rows as parquet_rows
 from poolbench.shards.parquet import texts
@@ -219,11 +219,14 @@ def _coco(path: str) -> Iterator[tuple[str, Any, Any, Any]]:
     """
     try:
         content = json.loads(Path(path).read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not JSON, or was cut off: {first_line(error)}") from None
+    try:
         images = {image["id"]: image for image in content["images"]}
         annotations = content["annotations"]
         if not isinstance(annotations, list) or not all(isinstance(one, dict) for one in annotations):
             raise TypeError
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (KeyError, TypeError):
         raise UserError(f"{path} is no file of COCO's captions: it lacks a list of images or of annotations") from None
     if annotations and not any("caption" in one for one in annotations):
         raise UserError(f"{path} holds no captions, but other annotations; captions_*.json has them")
@@ -260,8 +263,8 @@ def _pairs(folder: str, passed: Passed) -> Iterator[Row | Rejected]:
         else:
             passed.files[suffix or "no suffix"] += 1
     if not pictures or not captions:
-        lacks = "pictures" if not pictures else "a .txt beside a picture, nor a table at its top"
-        raise UserError(f"from={folder} holds no {lacks}; name a table by from=, and the pictures' folder by pictures=")
+        lacks = "no pictures" if not pictures else "no .txt beside a picture, nor a table at its top"
+        raise UserError(f"from={folder} holds {lacks}; name a table by from=, and the pictures' folder by pictures=")
     used = set()
     for name in sorted(pictures, key=os.fsencode):
         stem = os.path.splitext(name)[0]  # noqa: PTH122
