@@ -398,6 +398,13 @@ def test_mistakes_are_one_line(sets: Path, tmp_path: Path, words: list[str], sai
     assert not (tmp_path / "out").exists()
 
 
+def test_a_control_without_two_halves_is_told(sets: Path, tmp_path: Path) -> None:
+    """Of six draws of two pictures each one has both in one half, all but certainly."""
+    words = [f"datasets={{grey: {sets}/grey, red: {sets}/red}}", "train=2", "validation=1", "draws=6", "epochs=1"]
+    with pytest.raises(UserError, match=r"control: half of a set has no sample; draw more .* or control=false"):
+        classify.COMMAND.answer([*words, f"out={tmp_path}/out", "workers=1", "device=cpu"])
+
+
 def test_a_brace_pattern_and_a_list_are_shards(sets: Path) -> None:
     text = f"{{a: {sets}/grey/{{0,1}}.tar, b: {{shards: [{sets}/red/0.tar, {sets}/other]}}, c: '{sets}/red'}}"
     assert [len(one.items) for one in named("datasets", text, metadata=False)] == [2, 3, 2]

@@ -193,7 +193,7 @@ class Run:
             held = joined([of_store(at, side[side >= plan.train], at) for at, side in enumerate(sides[:classes])])
             asked = [of_store(at, side, 0) for at, side in enumerate(sides)][classes:]
             lesson = Lesson(stores, classes, train, [held, *asked], seed)
-        _check(lesson, name)
+        _check(lesson, step, name)
         held = lesson.asked[0]
         taken, *rest = self._predictions(lesson, name, view, f"draw {draw + 1} {step}")
         confusion = np.zeros((lesson.classes, lesson.classes), np.int64)
@@ -294,12 +294,14 @@ def transformed(piece: tuple[str, int], name: str, side: int) -> None:
         view[place] = before(plain[place])
 
 
-def _check(lesson: Lesson, name: str) -> None:
+def _check(lesson: Lesson, step: str, name: str) -> None:
     """
     Raises:
         UserError: there is nothing to learn from, or to ask about.
     """
     if len(set(lesson.train.label.tolist())) < lesson.classes or not all(len(items) for items in lesson.asked):
+        if step == CONTROL:
+            raise UserError("control: half of a set has no sample; draw more (train=, validation=), or control=false")
         raise UserError(f"transforms={name}: a set has no such sample to train on, or none to ask about")
 
 
