@@ -76,7 +76,7 @@ class Tabled(Attributes):
                 writer.write_table(pa.table({"uid": uids, **{name: groups[name] for name in kinds}}, schema=schema))
         for name in empty:
             print(f"no picture has a value of {name}, which is left out of the table")
-        print(f"{self._table}: {sum(one[0].rows for one in records):,} pictures by {', '.join(kinds)}")
+        print(f"{self._table}: {sum(one[0].rows for one in records):,} pictures by {', '.join(kinds) or 'nothing'}")
 
     def _groups(self, shards: Sequence[ScoredShard]) -> Iterator[tuple[pa.ChunkedArray, dict[str, pa.Array]]]:
         """The uids of each shard and the groups' columns."""
