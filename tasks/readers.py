@@ -296,9 +296,16 @@ def _label(shard: str, sample: Sample, classes: int) -> int:
     return label
 
 
+def _caption_text(shard: str, sample: Sample) -> str:
+    try:
+        return _member(shard, sample, "txt").decode()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{shard}: {sample.key}.txt is not UTF-8 text: {error.reason} at byte {error.start}") from None
+
+
 def _captions(shard: str, sample: Sample) -> tuple[str, ...]:
     """One caption a line; lines end where `str.splitlines` says, as in the tools that export such sets."""
-    text = _member(shard, sample, "txt").decode("utf-8", "replace")
+    text = _caption_text(shard, sample)
     captions = tuple(line.strip() for line in text.splitlines() if line.strip())
     if not captions:
         raise UserError(f"{shard}: {sample.key}.txt holds no caption")
@@ -310,7 +317,7 @@ def _choices(shard: str, sample: Sample) -> tuple[tuple[str, ...], int]:
     `captions` and, where it is not the first, the place `right` from 0."""
     name = f"{shard}: {sample.key}"
     if "json" not in sample.members:
-        text = _member(shard, sample, "txt").decode("utf-8", "replace")
+        text = _caption_text(shard, sample)
         return checked_choices(f"{name}.txt", [line.strip() for line in text.splitlines()], 0)
     try:
         record = json.loads(sample.members["json"])
@@ -324,7 +331,7 @@ def _choices(shard: str, sample: Sample) -> tuple[tuple[str, ...], int]:
 
 def _pair(shard: str, sample: Sample) -> Iterator[Example | Bad]:
     """Two pictures, `.0.<extension>` and `.1.<extension>`, and the caption of each on the lines of `.txt`."""
-    text = _member(shard, sample, "txt").decode("utf-8", "replace")
+    text = _caption_text(shard, sample)
     captions = tuple(line.strip() for line in text.splitlines())
     if len(captions) != 2 or not all(captions):
         raise UserError(f"{shard}: {sample.key}.txt has to hold two captions, one a line, not {len(captions)} lines")

@@ -148,6 +148,7 @@ def test_the_right_caption_may_stand_anywhere(tmp_path: Path, checkpoint: Path) 
         ({"txt": b"only one\n"}, "s.txt holds 1 captions; to choose among them takes at least 2"),
         ({"txt": b""}, "s.txt holds 0 captions"),
         ({"txt": b"\nwrong\nwrong too"}, "s.txt: caption 1 of 3 is blank"),
+        ({"txt": b"caf\xe9\nwrong"}, "s.txt is not UTF-8 text: "),
         ({"json": b"{"}, "s.json is not JSON"),
         ({"json": b"[]"}, "s.json has no list of texts 'captions'"),
         ({"json": b'{"captions": ["a", 2]}'}, "s.json has no list of texts 'captions'"),
@@ -283,6 +284,13 @@ def test_pairs_have_two_captions(text: bytes, tmp_path: Path) -> None:
     members = {"0.png": picture(0)[1], "1.png": picture(1)[1], "txt": text}
     folder = write_captioned(tmp_path, WINOGROUND, [("s", members)], shards=1)
     with pytest.raises(UserError, match=r"0\.tar: s\.txt has to hold two captions"):
+        list(read_examples(folder / "test" / "0.tar", frozenset({"pairs"}), 0))
+
+
+def test_pairs_have_captions_in_utf_8(tmp_path: Path) -> None:
+    members = {"0.png": picture(0)[1], "1.png": picture(1)[1], "txt": b"caf\xe9\ntea"}
+    folder = write_captioned(tmp_path, WINOGROUND, [("s", members)], shards=1)
+    with pytest.raises(UserError, match=r"0\.tar: s\.txt is not UTF-8 text"):
         list(read_examples(folder / "test" / "0.tar", frozenset({"pairs"}), 0))
 
 

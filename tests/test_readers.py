@@ -222,6 +222,9 @@ def test_wrong_retrieval_data_are_refused(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "0.tar", [("k", {extension: image, "txt": b" \n\n"})])
     with pytest.raises(UserError, match=r"k\.txt holds no caption"):
         list(read_examples(path, CAPTIONS, 0))
+    path = write_tar(tmp_path / "1.tar", [("k", {extension: image, "txt": "a café\n".encode("latin-1")})])
+    with pytest.raises(UserError, match=r"1\.tar: k\.txt is not UTF-8 text: .* at byte 5"):
+        list(read_examples(path, CAPTIONS, 0))
     parquet = tmp_path / "0.parquet"
     parquet.write_bytes(b"PAR1 and so on")
     with pytest.raises(UserError, match=r"0\.parquet is not a parquet file"):
