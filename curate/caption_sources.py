@@ -87,13 +87,18 @@ class Source(NamedTuple):
             while lines := list(itertools.islice(numbered, _ROWS)):
                 rows = []
                 for number, line in lines:
+                    if not line.strip():
+                        continue
                     try:
                         rows.append(json.loads(line))
                     except (ValueError, RecursionError) as error:
                         raise UserError(f"{path} cannot be read: line {number}: {first_line(error)}") from None
                     if not isinstance(rows[-1], dict) or self.by not in rows[-1]:
                         raise UserError(f"{path}, line {number}: no object with {self.by!r}")
-                names = pa.chunked_array([pa.array([row[self.by] for row in rows])])
+                texts = (row[self.by] for row in rows)  # what is no text is no name, too
+                names = pa.chunked_array(
+                    [pa.array([one if isinstance(one, str) else None for one in texts], pa.string())]
+                )
                 columns = [[_texts(row.get(name), name) for row in rows] for name in self.columns]
                 yield Captioned(names, _together(columns))
 

@@ -113,7 +113,7 @@ def _captions(taking: Taking) -> Writer:
         table = work / f"{digest}.captions"
         counts = write_texts(_captioned(source, taking, _uids_by_key(taking, work), read), table, source.rows())
         if not counts.names:
-            raise UserError(f"import={taking.path}: no captions in {', '.join(source.columns)}")
+            raise UserError(f"import={taking.path}: no row has {taking.by} and captions in {', '.join(source.columns)}")
         scorer = CaptionSimilarity(taking.name, _by(taking), table, digest, taking.command, taking.device)
         return scorer, counts
 

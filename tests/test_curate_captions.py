@@ -218,17 +218,27 @@ def test_parts_and_a_second_run_make_each_file_once(
     assert all(path.stat().st_mtime_ns > then for path, then in before.items())
 
 
+def test_lines_that_are_blank_or_of_no_uid_are_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pool = write_metadata(tmp_path / "pool", 1, 20, npz=False)
+    lines = [json.dumps({"uid": uid, "said": "a dog"}) for uid in (uid_of(0), 5, uid_of(2))]
+    (tmp_path / "given.jsonl").write_text("\n\n".join(lines) + "\n\n")
+    status, said, wrong = taken(capsys, f"pool={pool}", f"import={tmp_path}/given.jsonl", "name=a", "captions=said")
+    assert status == 0 and "2 of the pool's 20 rows have a value" in said
+    assert wrong == "left out: 1 rows whose uid is none, the first is row 1: None"
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
         (["import=given.parquet", "captions=sad"], "given.parquet has no column 'sad'; did you mean 'said'?"),
         (["import=given.parquet", "captions=number"], "'number' holds 0, neither a text nor a list of texts"),
-        (["import=given.parquet", "captions=none"], "no captions in none"),
+        (["import=given.parquet", "captions=none"], "no row has uid and captions in none"),
         (["import=given.parquet", "captions=said", "take=[number]"], "either take="),
         (["import=given.parquet", "captions=said", "device=gpu"], "device=gpu is not known"),
         (["import=given.parquet", "captions=said", "part=3/2"], "part=3/2 is not i/n"),
         (["import=bad.jsonl", "captions=said"], "bad.jsonl, line 2: no object with 'uid'"),
-        (["import=worse.jsonl", "captions=said"], "worse.jsonl cannot be read: "),
+        (["import=worse.jsonl", "captions=said"], "worse.jsonl cannot be read: line 3: "),
+        (["import=numbers.jsonl", "captions=said"], "no row has uid and captions in said"),
         (["import=cut.parquet", "captions=said"], "cut.parquet cannot be read: "),
         (["import=others.parquet", "captions=said"], "no row of the pool has a value"),
         (["import=nowhere", "captions=said"], "import=nowhere: no parquet, CSV, .jsonl or .tar file there"),
@@ -247,7 +257,8 @@ def test_mistakes_are_one_line(
     given.to_parquet("given.parquet")
     given.assign(uid=[uid_of(1000 + row) for row in range(20)]).to_parquet("others.parquet")
     Path("bad.jsonl").write_text(f'{{"uid": "{uid_of(0)}", "said": "a"}}\n{{"said": "a"}}\n')
-    Path("worse.jsonl").write_text('{"uid": ')
+    Path("worse.jsonl").write_text('{"uid": "a"}\n\n{"uid": ')
+    Path("numbers.jsonl").write_text('{"uid": 1, "said": "a"}\n{"uid": 2, "said": "a"}\n')
     Path("cut.parquet").write_bytes(Path("given.parquet").read_bytes()[:-40])
     status, _, wrong = taken(capsys, f"pool={pool}", "name=a", *words)
     assert status == 2 and says in wrong and "\n" not in wrong, wrong
