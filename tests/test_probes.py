@@ -295,6 +295,19 @@ def test_leaked_pictures_and_short_classes_are_told(
     assert probed(tmp_path)["16"].short_classes == 10 and probed(tmp_path)["linear"].short_classes == 0
 
 
+def test_classes_that_the_training_split_lacks_are_told(
+    data: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "data"
+    shutil.copytree(data / TASKS[EUROSAT].folder, root / TASKS[EUROSAT].folder)
+    some = [one for one in training_samples(60) if one[1]["cls"] not in (b"3", b"9")]
+    write_train(root, TASKS[EUROSAT], some)
+    outcome = scored(checkpoint, root, tmp_path / "out", [EUROSAT], probes="[linear,1]", probe_draws=1)
+    printed = capsys.readouterr().out
+    assert outcome.status == 0 and f"{EUROSAT}: 2 classes have no training picture, so that none is" in printed
+    assert {key: line.short_classes for key, line in probed(tmp_path / "out").items()} == {"linear": 2, "1": 2}
+
+
 @pytest.mark.parametrize(
     ("spoil", "complaint"),
     [

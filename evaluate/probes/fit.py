@@ -123,10 +123,9 @@ class Prober:
         return pa.table({"label": test.labels, "prediction": chosen, "top5": top5})
 
     def _short(self, probe: Probe, rows: Rows) -> int:
-        if probe.shots is None:
-            return 0
-        counts = np.bincount(self._splits.train.labels[rows], minlength=self._classes)
-        return int((counts < probe.shots).sum())
+        labels, least = self._splits.train.labels, probe.shots
+        counts = np.bincount(labels if least is None else labels[rows], minlength=self._classes)
+        return int((counts < (least or 1)).sum())
 
     @staticmethod
     def _trained_on(probe: Probe, rows: Rows, held: Rows) -> int:

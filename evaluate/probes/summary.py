@@ -43,7 +43,11 @@ def notes(line: ProbeLine) -> list[str]:
     found = []
     if line.leaked:
         found.append(f"{line.key}: {line.leaked:,} of {line.samples:,} test pictures are in the training split, too")
-    if line.short_classes:
+    if line.short_classes and line.shots is None:
+        found.append(
+            f"{line.key}: {line.short_classes} classes have no training picture, so that none is taken for one"
+        )
+    elif line.short_classes:
         found.append(
             f"{line.key}: {line.short_classes} classes have fewer than {line.shots} training pictures, and gave all"
         )
