@@ -43,7 +43,7 @@ class ColumnsConfig:
     )
     name: str | None = option("by which the imported columns are known, as <name>/<column>", None)
     by: str = option("uid | key: the column by which rows are found in both", "uid")
-    keys: str | None = source("with by=key: parquet or CSV files that have key and uid, where the pool's have no key", None)
+    keys: str | None = source("with by=key: tables that have key and uid, where the pool's have no key", None)
     take: Any = option("columns to import, [a,b]; null: all", None)
     captions: Any = option("column of captions to compare with the pool's, a text or several; [a,b]: several", None)
     device: str = option(f"of captions=: {EXPLAINED}", "auto")

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from metadata import write_metadata
 from pools import uid_of
@@ -188,3 +189,19 @@ def test_names_that_begin_alike_are_told_apart(tmp_path: Path) -> None:
     assert table.rows["values"][found[found >= 0], 0].tolist() == [4, 2, 1, 0, 3]
     assert joined.write_table([], kind, tmp_path / "empty", 0) == (0, 0, 0)
     assert joined.look_up(joined.open_table(tmp_path / "empty", kind), wanted).tolist() == [-1] * 9
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "csv"])
+def test_the_numbers_of_rows_that_pandas_writes_are_no_column(
+    suffix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pool = write_metadata(tmp_path / "pool", 1, 20, npz=False)
+    table = pd.DataFrame({"uid": [uid_of(n) for n in range(6)], "score": np.arange(6.0)}).iloc[[4, 1, 3]]
+    path = tmp_path / f"given.{suffix}"
+    if suffix == "csv":
+        table.to_csv(path)
+    else:
+        table.to_parquet(path)
+        assert "__index_level_0__" in pq.read_schema(path).names
+    status, said, _ = columns(capsys, f"pool={pool}", f"import={path}", "name=a")
+    assert status == 0 and said.startswith("score: 3 of the pool's 20 rows have a value")

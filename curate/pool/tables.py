@@ -1,5 +1,6 @@
 """Tables that others give, parquet or CSV: their columns, and their rows some at a time."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -12,10 +13,12 @@ from poolbench.errors import UserError, first_line
 from curate.pool.files import plain
 
 _ROWS = 2**16
+_INDEX = re.compile(r"__index_level_\d+__|")  # in parquet, and without a name in CSV
 
 
 def kinds_of(path: Path) -> dict[str, pa.DataType | None]:
-    """The columns of a table with their types, None where only reading tells it, as of CSV.
+    """The columns of a table with their types, None where only reading tells it, as of CSV. The numbers of the rows
+    that pandas writes beside them are none.
 
     Raises:
         UserError: it cannot be read, or has two columns of one name.
@@ -32,9 +35,11 @@ def kinds_of(path: Path) -> dict[str, pa.DataType | None]:
         raise UserError(f"{path} names its columns in other letters than UTF-8's; save it as UTF-8") from None
     except (OSError, ValueError, pa.ArrowException) as error:
         raise UserError(f"{path} cannot be read: {first_line(error)}") from None
+    kinds = [(name, kind) for name, kind in zip(names, types, strict=True) if not _INDEX.fullmatch(name)]
+    names = [name for name, _ in kinds]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise UserError(f"{path} has several columns {twice!r}; leave one of them")
-    return dict(zip(names, types, strict=True))
+    return dict(kinds)
 
 
 def rows_of_table(
