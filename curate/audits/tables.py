@@ -18,6 +18,7 @@ from curate.pool.joined import kind_of, look_up, open_table, rows_of, scattered,
 from curate.pool.tables import kinds_of, rows_of_table
 
 YEAR, YEARS = 500, 1000  # rows of a year that is told of, and of one in the regression, as in the source
+_VERSION = 2  # of what a table holds, which a work folder of before may have otherwise
 _CATEGORIES = 1000  # of a column of attributes, at most
 _UIDS = {"uid": pa.string()}  # what digits alone are in CSV, too
 
@@ -75,7 +76,7 @@ def by_uid(path: str, bands: Mapping[str, Sequence[float]], folder: Path) -> tup
         UserError: it cannot be read, has no such column, or one that parts rows into nothing.
     """
     names = _columns(Path(path), "uid")
-    known = digest_json([digest_file(path), {name: bands[name] for name in names if name in bands}])[:16]
+    known = digest_json([_VERSION, digest_file(path), {name: bands[name] for name in names if name in bands}])[:16]
     table, mark = folder / f"attributes-{known}.table", folder / f"attributes-{known}.json"
     if not mark.exists():
         with TemporaryDirectory(dir=folder, prefix=f".{table.name}.") as scratch:
