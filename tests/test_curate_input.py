@@ -188,6 +188,7 @@ WRONG = {
     "filter=union filter.of=[] pool={pool}": "filter.of=[] is empty",
     "filter=union filter.of=[no_filter,bsic] pool={pool}": "filter.of.1=bsic is not known; did you mean 'basic'?",
     "filter=top filter.column=text filter.fraction=0.5 pool={pool}": "a score is string, not a number: 'text'",
+    "filter=neg_clip_loss filter.fraction=0.5 filter.batch=1 pool={pool}": "filter.batch=1 leaves nothing to compare",
     "filter=missing.npy pool={pool}": "subset missing.npy cannot be read",
     "filter=missing.yaml pool={pool}": "filter=missing.yaml cannot be read",
     "filter={folder}/latin.yaml pool={pool}": "latin.yaml cannot be read: 'utf-8' codec can't decode byte 0xe9",

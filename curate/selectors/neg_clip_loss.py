@@ -41,6 +41,8 @@ class NegClipLoss(Exactly):
         for name in ("batch", "partitions"):
             if getattr(options, name) < 1:
                 raise UserError(f"filter.{name}={getattr(options, name)} must be positive")
+        if options.batch == 1:
+            raise UserError("filter.batch=1 leaves nothing to compare a pair with: every score would be 0; at least 2")
         if options.seed < 0:
             raise UserError(f"filter.seed={options.seed} must be 0 or more")
         self.columns = (self._scores("cpu").column(),)
