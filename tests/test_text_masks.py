@@ -181,6 +181,8 @@ def test_a_picture_whose_text_cannot_be_found_has_no_masked_score(
         ({"export_count": 0}, "export_count=0: at least 1"),
         ({"legible": 1.5}, "legible=1.5: a probability"),
         ({"mask": None, "recognized": "true"}, "recognized= needs mask=text"),
+        ({"mask": None, "fill": "picture"}, "fill= needs mask=text"),
+        ({"mask": None, "detector_side": 320}, "detector_side= needs mask=text"),
         ({"mask": None, "export": "x"}, "export= needs mask=text"),
         ({"detector": "/nowhere.onnx"}, "/nowhere.onnx"),
     ],

@@ -2,7 +2,7 @@
 `mask=text` also that of the picture with its text painted over, with `flip=true` the mean with its mirror image's."""
 
 from collections.abc import Callable, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +22,8 @@ if TYPE_CHECKING:  # see base.py
 
     from curate.scorers.stream import Batch
 
-_NEED_MASK = ("detector", "recognized", "export")  # options that say nothing without one
+# Options that say nothing without one.
+_NEED_MASK = ("detector", "recognized", "export", "fill", "ring", "detector_side", "legible", "export_count")
 
 
 @dataclass
@@ -44,9 +45,10 @@ class Options(ModelOptions):
         super().check()
         if self.mask not in (None, "text"):
             raise UserError(f"mask={self.mask} is not known: it is text, or null")
-        needing = [name for name in _NEED_MASK if getattr(self, name)] if self.mask is None else []
-        if needing:
-            raise UserError(f"{needing[0]}= needs mask=text")
+        usual = {one.name: one.default for one in fields(self)}
+        needing = next((name for name in _NEED_MASK if getattr(self, name) != usual[name]), None)
+        if self.mask is None and needing is not None:
+            raise UserError(f"{needing}= needs mask=text")
         if self.fill not in FILLS:
             raise UserError(f"fill={self.fill} is not known; {nearest(self.fill, FILLS)}")
         for name, least in (("ring", 1), ("detector_side", 32), ("export_count", 1)):
