@@ -59,6 +59,9 @@ class Browser:
     def open(self, path: Path, state: str = "") -> None:
         self.driver.get("about:blank")  # another fragment alone would not load the page
         self.driver.get(f"{path.as_uri()}{state and '#'}{state}")
+        # On a busy machine the driver is back before the page is there.
+        loaded = "return location.href.split('#')[0] === arguments[0] && document.readyState === 'complete'"
+        self.until(lambda: self.js(loaded, path.as_uri()))
 
     def find(self, selector: str) -> WebElement:
         return self.driver.find_element(By.CSS_SELECTOR, selector)
@@ -70,7 +73,7 @@ class Browser:
         return self.driver.execute_script(script, *arguments)
 
     def until(self, true: Callable[[], Any]) -> Any:
-        return WebDriverWait(self.driver, 20).until(lambda _: true())
+        return WebDriverWait(self.driver, 120).until(lambda _: true())
 
     def methods(self, table: str = "#ranking") -> list[str]:
         """The names in a table, top down; by one script, as a redraw would take single elements away."""
