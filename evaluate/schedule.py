@@ -170,27 +170,33 @@ def _units(tasks: Mapping[str, tuple[Task, TaskData]], limit: int | None) -> lis
     return [unit for _, unit in sorted(weighed, key=lambda pair: -pair[0])]
 
 
-def _embedded(messages: Iterator[Message], encoder: Encoder) -> Iterator[Message]:
+def _embedded(messages: Iterated[Message], encoder: Encoder) -> Iterator[Message]:
     """The messages with the pictures turned into their embeddings; those of a whole unit go into the cache."""
     units: dict[tuple[str, int], list[Batch]] = {}
-    for message in messages:
-        try:
-            if isinstance(message, Batch) and not message.embedded:
-                features = encoder.encode_images(message.pictures)
-                message = message._replace(pictures=features, embedded=True)
-                if encoder.cache is not None:
-                    units.setdefault((message.task, message.unit), []).append(message)
-            elif isinstance(message, UnitEnd):
-                batches = units.pop((message.task, message.unit), [])
-                if encoder.cache is not None and message.entry is not None and batches:
-                    keys = [key for batch in batches for key in batch.keys]
-                    vectors = torch.cat([batch.pictures for batch in batches])
-                    encoder.cache.put(message.entry, vectors, keys=keys, undecodable=message.undecodable)
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:
-            message = UnitFailed(message.task, described(error))
-        yield message
+    with messages:
+        for message in messages:
+            try:
+                message = _turned(message, encoder, units)
+            except torch.OutOfMemoryError:
+                raise
+            except Exception as error:
+                message = UnitFailed(message.task, described(error))
+            yield message
+
+
+def _turned(message: Message, encoder: Encoder, units: dict[tuple[str, int], list[Batch]]) -> Message:
+    """A message as `_embedded` gives it; `units` holds what has come of those that go into the cache."""
+    if isinstance(message, Batch) and not message.embedded:
+        message = message._replace(pictures=encoder.encode_images(message.pictures), embedded=True)
+        if encoder.cache is not None:
+            units.setdefault((message.task, message.unit), []).append(message)
+    elif isinstance(message, UnitEnd):
+        batches = units.pop((message.task, message.unit), [])
+        if encoder.cache is not None and message.entry is not None and batches:
+            keys = [key for batch in batches for key in batch.keys]
+            vectors = torch.cat([batch.pictures for batch in batches])
+            encoder.cache.put(message.entry, vectors, keys=keys, undecodable=message.undecodable)
+    return message
 
 
 def _finished(

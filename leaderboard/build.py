@@ -9,11 +9,9 @@ results stand beside them (`references=false` leaves them out); `page=false` wri
 method gains over the whole pool.
 """
 
-import multiprocessing
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +21,7 @@ from poolbench import machine
 from poolbench.errors import UserError
 from poolbench.files import atomic, claimed, files_below
 from poolbench.options import option, output, source
+from poolbench.processes.pool import Pool
 
 from leaderboard.boards import Placed, compose, no_references, place
 from leaderboard.methods import sentence
@@ -167,7 +166,7 @@ def _read_all(paths: Sequence[Path]) -> Iterator[_Read]:
         yield from map(_read, paths)
         return
     # Fresh processes: a fork of one that has threads may never come to life.
-    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with Pool(processes, "spawn") as pool:
         try:
             yield from pool.map(_read, paths, chunksize=32)
         except BrokenProcessPool:

@@ -4,7 +4,7 @@ import hashlib
 import io
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from PIL import Image
 
 from poolbench.errors import UserError, described
 from poolbench.files import digest_file
+from poolbench.processes.pool import Pool
 from poolbench.shards.pictures import rgb
 
 from tasks.examples import Bad, Example, counts
@@ -59,7 +60,7 @@ def verify(tasks: Sequence[Task], root: Path, *, images: bool, jobs: int) -> int
     if jobs > 1:
         import webdataset.tariterators  # noqa: F401 (what reads shards, with torch: forked, the processes share it)
     wrong = 0
-    with ProcessPoolExecutor(jobs) if jobs > 1 else ThreadPoolExecutor(1) as pool:
+    with Pool(jobs) if jobs > 1 else ThreadPoolExecutor(1) as pool:
         for task in tasks:
             problems, notes = _check(task, root, images, pool)
             wrong += bool(problems)

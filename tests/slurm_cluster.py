@@ -96,7 +96,7 @@ class Jobs:
         with contextlib.suppress(AssertionError):  # it began this moment
             self.run("scontrol", "update", f"JobId={job}", "StartTime=now")
 
-    def wait(self, ready: Callable[[], bool], seconds: float = 240) -> None:
+    def wait(self, ready: Callable[[], bool], seconds: float = 900) -> None:
         end = time.monotonic() + seconds
         while not ready():
             assert time.monotonic() < end, self.logs()

@@ -39,7 +39,9 @@ def command(real: Path, out: Path, *words: str) -> list[str]:
 def test_a_process_for_each_device(
     real: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(curate.scorers.run, "subprocess", SimpleNamespace(Popen=forked.popen))
+    monkeypatch.setattr(
+        curate.scorers.run, "subprocess", SimpleNamespace(Popen=forked.popen, TimeoutExpired=subprocess.TimeoutExpired)
+    )
     assert run(real / "pool", real / "model.pt", tmp_path, model=REAL, device="cpu,cpu") == 0
     assert capfd.readouterr().out.count("6 of 6 shards to score, cpu") == 2
     assert scores_of(tmp_path) == pytest.approx(scores_of(real / "scores"), abs=1e-6)

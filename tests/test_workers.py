@@ -9,11 +9,14 @@ import resource
 import signal
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch.utils.data import IterableDataset
+from torch.utils.data._utils import worker
+from waiting import runs, until
 
 from poolbench.errors import UserError
 from poolbench.shards.workers import Iterated, loader_of, readable_errors, shared_bytes
@@ -115,6 +118,75 @@ def _end_suspended(sending: Connection) -> None:
     messages.end()
     worker.join(240)
     sending.send("ended" if worker.exitcode is not None else "still there")
+
+
+class Verbose(IterableDataset[Any]):
+    """Messages that fill the pipe to whoever reads them."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+
+    def __iter__(self) -> Iterator[Any]:
+        (self.folder / str(os.getpid())).touch()
+        while True:
+            yield bytes(1_000_000)
+
+
+def test_no_worker_outlives_a_process_that_is_killed(tmp_path: Path) -> None:
+    """By itself it would wait until somebody reads what it has sent."""
+    receiving, sending = FORK.Pipe(duplex=False)
+    process = FORK.Process(target=_read_nothing, args=(tmp_path, sending))
+    process.start()
+    assert receiving.poll(240)
+    until(lambda: len(list(tmp_path.iterdir())) == 2)
+    process.kill()
+    process.join()
+    workers = [int(path.name) for path in tmp_path.iterdir()]
+    try:
+        until(lambda: not any(runs(pid) for pid in workers), 60)
+    finally:
+        for pid in workers:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def _read_nothing(folder: Path, sending: Connection) -> None:
+    with Iterated(loader_of(Verbose(folder), 2, torch.device("cpu"))) as messages:
+        next(messages)
+        sending.send("begun")
+        signal.pause()
+
+
+def test_an_interrupt_of_all_while_a_worker_starts_is_not_its_own() -> None:
+    assert _answer(_start_interrupted) == "torch.Size([1])"
+
+
+def _start_interrupted(sending: Connection) -> None:
+    loops = worker._worker_loop
+
+    def interrupted(*arguments: Any) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        loops(*arguments)
+
+    worker._worker_loop = interrupted
+    with Iterated(loader_of(Faulty("none"), 1, torch.device("cpu"))) as messages:
+        sending.send(next(messages).shape)
+
+
+def test_an_interrupt_ends_a_suspended_worker() -> None:
+    assert _answer(_interrupt_suspended) == "interrupted"
+
+
+def _interrupt_suspended(sending: Connection) -> None:
+    try:
+        with Iterated(loader_of(Faulty("suspended in a lock"), 1, torch.device("cpu"))) as messages:
+            next(messages)
+            (suspended,) = multiprocessing.active_children()
+            os.waitid(os.P_PID, suspended.pid or 0, os.WSTOPPED | os.WNOWAIT)
+            raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        sending.send("interrupted")
 
 
 def test_a_mistake_in_a_worker_keeps_its_traceback() -> None:

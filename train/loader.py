@@ -207,8 +207,8 @@ def _served(dataset: _Chunks, workers: int) -> Iterator[Iterator[_Chunk]]:
 
 
 def _start_worker(ended: Any, worker: int) -> None:
-    begin_worker()
     leave_stopping_to_parent(lambda: bool(ended.value))
+    begin_worker()
 
 
 def _joined(parts: list[_Chunk], count: int) -> torch.Tensor:

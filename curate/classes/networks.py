@@ -4,7 +4,6 @@ The same seed gives the same batches, crops and mixtures, however many workers m
 """
 
 import random
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -228,15 +227,11 @@ def _loaded(
         worker_init_fn=_begin,
         pin_memory=training.device.type == "cuda",
     )
-    messages: Any = Iterated(loader)
-    try:
+    with Iterated(loader) as messages:
         yield from messages
-    finally:
-        messages.end()
 
 
 def _begin(worker: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it too, and ends us
     torch.set_num_threads(1)
     begin_worker()
 

@@ -3,9 +3,9 @@
 import contextlib
 import multiprocessing
 import os
-import signal
 import sys
 from collections.abc import Sequence
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from poolbench.errors import UserError, unwritable
 from poolbench.machine import end_with_parent
+from poolbench.processes.pool import deaf_to_interrupts, held
 
 from curate.download.images import Settings, Shard, Stats, make, name_of, stats_of
 
@@ -70,14 +71,16 @@ def make_all(shards: Sequence[Shard], folder: Path, settings: Settings, processe
 def _started(shard: Shard, folder: Path, settings: Settings) -> _Running:
     answer, telling = _CONTEXT.Pipe(duplex=False)
     process = _CONTEXT.Process(target=_make, args=(shard, folder, settings, telling), daemon=True)
-    process.start()
+    resource_tracker.ensure_running()  # begun below, it would let signals through
+    with held():
+        process.start()
     telling.close()
     return _Running(process, shard, answer)
 
 
 def _make(shard: Shard, folder: Path, settings: Settings, telling: Connection) -> None:
     """The work of a process: the shard, and a word where it could not be made."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it too, and ends us
+    deaf_to_interrupts()
     end_with_parent()
     sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # OpenCV's decoders print a line there for many a picture

@@ -8,7 +8,6 @@ import concurrent.futures
 import contextlib
 import functools
 import os
-import signal
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +21,7 @@ import pyarrow as pa
 from poolbench.arrow import do_without_pandas, hold_memory
 from poolbench.errors import UserError, first_line, full_gpu
 from poolbench.files import atomic, digest_json, read_json, write_json
-from poolbench.machine import cores, end_with_parent
+from poolbench.machine import cores
 from poolbench.progress import Progress
 
 from curate.pool.files import BadFile, File
@@ -32,6 +31,8 @@ from curate.pool.work import writing_results
 
 if TYPE_CHECKING:
     from threadpoolctl import threadpool_limits
+
+    from poolbench.processes.pool import Pool
 
 _Work = TypeVar("_Work")  # what a worker is given: a file, or a group of them
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -142,7 +143,7 @@ class Passes:
         self.done = 0
         self._work, self._workers, self._part, self._whole, self._merge = work, workers, part, whole, merge
         self._complete: set[Path] = set()
-        self._executor: concurrent.futures.ProcessPoolExecutor | None = None
+        self._processes: Pool | None = None
         self._threads: concurrent.futures.ThreadPoolExecutor | None = None
         self._limits: set[str] = set()  # variables that are set for the workers, and nobody else
         self._blas: threadpool_limits | None = None  # while light functions are called
@@ -158,9 +159,10 @@ class Passes:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for executor in (self._executor, self._threads):
-            if executor is not None:
-                executor.shutdown(wait=error is None, cancel_futures=True)
+        if self._processes is not None:
+            self._processes.end(at_once=error is not None)
+        if self._threads is not None:
+            self._threads.shutdown(wait=error is None, cancel_futures=True)
         for name in self._limits:
             os.environ.pop(name, None)
         self._limit_blas(False)
@@ -376,18 +378,17 @@ class Passes:
             self._threads = concurrent.futures.ThreadPoolExecutor(min(self._workers, _THREADS))
         return self._threads
 
-    def _started(self) -> "concurrent.futures.ProcessPoolExecutor":
-        if self._executor is None:
+    def _started(self) -> "Pool":
+        if self._processes is None:
             # Else each worker would multiply matrices on all cores. Libraries look when they are loaded.
             names = {f"{library}_NUM_THREADS" for library in ("OMP", "OPENBLAS", "MKL")}
             self._limits = names - os.environ.keys()
             os.environ.update(dict.fromkeys(self._limits, str(max(1, cores() // self._workers))))
-            import multiprocessing  # and with it all that processes need, which a pass in threads does without
+            from poolbench.processes.pool import Pool  # with all that processes need, which a pass in threads does not
 
             # Arrow's threads do not survive a fork.
-            context = multiprocessing.get_context("spawn")
-            self._executor = concurrent.futures.ProcessPoolExecutor(self._workers, context, _begin_worker)
-        return self._executor
+            self._processes = Pool(self._workers, "spawn", _begin_worker)
+        return self._processes
 
 
 def attempt(function: Callable[..., Any], arguments: tuple[Any, ...], file: File) -> Outcome:
@@ -442,9 +443,6 @@ def make(step: Pass, file: File) -> Outcome:
 
 
 def _begin_worker() -> None:
-    """A worker leaves Ctrl-C to the process that started it, and ends with it, however that ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    end_with_parent()
     do_without_pandas()
     hold_memory()
 

@@ -1,12 +1,11 @@
 """Do tasks in processes as they come up; one that fails does not stop the others."""
 
-import multiprocessing
 from collections.abc import Callable, Generator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, NamedTuple
 
-from poolbench.machine import end_with_parent
+from poolbench.processes.pool import Pool
 from poolbench.processes.preemption import GLANCE
 
 
@@ -26,9 +25,7 @@ def in_processes(take: Callable[[], Task | None], workers: int) -> Generator[tup
     """
     waiting: dict[Future[Any], Task] = {}
     # Forked: a worker that imports everything anew takes longer than many a shard.
-    context = multiprocessing.get_context("fork")
-    pool = ProcessPoolExecutor(workers, context, end_with_parent)
-    try:
+    with Pool(workers, "fork") as pool:
         while True:
             while len(waiting) <= workers and (task := take()) is not None:
                 try:
@@ -43,5 +40,3 @@ def in_processes(take: Callable[[], Task | None], workers: int) -> Generator[tup
                 if failure is not None and not isinstance(failure, Exception):
                     raise failure
                 yield waiting.pop(future), failure or future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)

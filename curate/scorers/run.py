@@ -7,6 +7,7 @@ that cannot be, and where the time goes.
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -35,6 +36,7 @@ from curate.scorers.registry import build
 from curate.scorers.stream import End, Failed, Message, ScoreStream
 
 _SHOWN = 10  # bad samples that are printed; the file lists all
+_GRACE = 5.0  # seconds for a device's process to write what it has scored, once it is asked to stop
 
 
 class Job(NamedTuple):
@@ -99,25 +101,24 @@ def _on_each(devices: Sequence[str], options: ScorerOptions, arguments: Sequence
     index, count = part_of(options.part)
     shared = [word for word in arguments if word.split("=")[0] not in ("part", "device", "workers")]
     workers = worker_count(options.workers, len(devices))
-    processes = []
-    for number, device in enumerate(devices):
-        # The elements i, i+n, i+2n, ... of our part, split as shards[k::devices] of it.
-        own = f"part={index + count * number}/{count * len(devices)}"
-        command = [sys.executable, "-m", "curate.score", *shared, own, f"device={device}", f"workers={workers}"]
-        processes.append(subprocess.Popen(command))
-
-    def end(number: int, frame: object) -> None:
-        for process in processes:
-            process.terminate()
-
-    before = signal.signal(signal.SIGTERM, end)
+    processes: list[subprocess.Popen[bytes]] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
+        for number, device in enumerate(devices):
+            # The elements i, i+n, i+2n, ... of our part, split as shards[k::devices] of it.
+            own = f"part={index + count * number}/{count * len(devices)}"
+            command = [sys.executable, "-m", "curate.score", *shared, own, f"device={device}", f"workers={workers}"]
+            processes.append(subprocess.Popen(command))
         return max(abs(_ended(process)) for process in processes)
-    except KeyboardInterrupt:  # which each of them has got too
-        for process in processes:
-            process.wait()
+    except KeyboardInterrupt:  # which each of them has got too, most likely
+        _await(processes)
         raise
     finally:
+        for process in processes:
+            process.terminate()
+        _await(processes)
+        for process in processes:
+            process.kill()  # one that is suspended hears nothing else
         signal.signal(signal.SIGTERM, before)
 
 
@@ -127,6 +128,14 @@ def _ended(process: subprocess.Popen[bytes]) -> int:
         with suppress(subprocess.TimeoutExpired):
             process.wait(GLANCE)
     return process.returncode
+
+
+def _await(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Give processes that are to end, each for itself, the time to do so."""
+    end = time.monotonic() + _GRACE
+    for process in processes:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(max(0.0, end - time.monotonic()))
 
 
 def score(scorer: Scorer, options: ScorerOptions, device: torch.device) -> int:
@@ -230,8 +239,9 @@ def _score_all(
             readable_errors("workers"),
             Writer(todo, scorer, options.overwrite, report) as writer,
             tqdm(total=len(todo), unit="shard", disable=None) as bar,
+            Iterated(loader) as messages,
         ):
-            for message in clock.waiting(Iterated(loader)):
+            for message in clock.waiting(messages):
                 _take(message, writer, scorer, clock, bar)
     except torch.OutOfMemoryError:
         raise UserError(f"out of memory on {device}; lower batch_size={batch_size}") from None

@@ -5,7 +5,6 @@ import errno
 import multiprocessing
 import os
 import re
-import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -19,6 +18,8 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from poolbench.errors import UserError, first_line
+from poolbench.machine import end_with_parent
+from poolbench.processes.pool import deaf_to_interrupts, held
 
 _SHARED = "shared memory (/dev/shm) is full: `docker run --shm-size=8g` gives more, and {option}=0 needs none"
 # Of a /dev/shm that is no use, or of a limit on files, which holds for it too.
@@ -36,15 +37,14 @@ def loader_of(stream: IterableDataset[Message], workers: int, device: torch.devi
         batch_size=None,
         num_workers=workers,
         collate_fn=_unchanged,
-        worker_init_fn=_begin_deaf,
+        worker_init_fn=_begin,
         # A worker's messages stay in order; those of different workers need none, and a slow shard holds up nobody.
         in_order=False,
         pin_memory=device.type == "cuda",
     )
 
 
-def _begin_deaf(worker: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it too, and ends us
+def _begin(worker: int) -> None:
     begin_worker()
 
 
@@ -99,7 +99,7 @@ class _Ending:
 
 
 class Iterated(Iterator[Message]):
-    """The messages of a loader, its workers started.
+    """The messages of a loader, its workers started; they end with the `with` block.
 
     Raises:
         StartError: there is no room for what they share, or for them.
@@ -111,12 +111,19 @@ class Iterated(Iterator[Message]):
             _said = RawArray("c", 400)
             if loader.num_workers:  # tried before, as torch leaves half a loader behind where it fails in the middle
                 [multiprocessing.Queue() for _ in range(loader.num_workers + 1)]
-            self._messages = cast(Any, iter(loader))
+            with held():
+                self._messages = cast(Any, iter(loader))
         except OSError as error:
             raise StartError(error) from None
         self._workers: list[BaseProcess] = getattr(self._messages, "_workers", [])
         if self._workers:
             self._messages._workers_done_event = _Ending(self._messages._workers_done_event)
+
+    def __enter__(self) -> "Iterated[Message]":
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        self.end()
 
     def __next__(self) -> Message:
         try:
@@ -125,6 +132,7 @@ class Iterated(Iterator[Message]):
             # A tensor is fetched from the worker, which may have died when the message is there.
             lost = isinstance(error, ConnectionError | EOFError | FileNotFoundError) or "ancdata" in str(error)
             if lost and self._workers and not first_line(error).startswith("Caught"):
+                self.end()  # torch would tell of its death wherever we are then
                 raise RuntimeError("DataLoader worker died before all of its message was there") from None
             raise
         return message
@@ -140,8 +148,11 @@ class Iterated(Iterator[Message]):
 
 
 def begin_worker() -> None:
-    """In a worker: end it where a message cannot be handed over, which by default is dropped and waited for forever."""
+    """In a worker: end it where a message cannot be handed over, which by default is dropped and waited for forever;
+    leave Ctrl-C to its parent, and end it with that one, which torch does not while what it read fills a pipe."""
     Queue._on_queue_feeder_error = staticmethod(partial(_quit, _said))  # type: ignore[attr-defined]
+    deaf_to_interrupts()
+    end_with_parent()
 
 
 def _quit(said: Any, error: Exception, message: object) -> None:
