@@ -4,11 +4,15 @@ import errno
 import gc
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeGuard
 
+from poolbench.interrupts import heard, unheard
+
+INTERRUPTED = 128 + signal.SIGINT  # the exit status of a command that Ctrl-C ended
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a full disk, a quota, a limit on the size of a file
 _FULL_GPU = re.compile(r"(CUDA|HIP)\b.*out of memory|CUBLAS_STATUS_ALLOC_FAILED")
 
@@ -102,7 +106,7 @@ def status_of(run: Callable[[], int | None]) -> int:
         return 2
     except KeyboardInterrupt:
         print("interrupted; the same command continues where it stopped", file=sys.stderr)
-        return 130
+        return INTERRUPTED
 
 
 def _mistaken(error: OSError) -> str | None:
@@ -125,7 +129,11 @@ def _print_nothing_more() -> None:
 
 def exit_on_user_error(run: Callable[[], int | None]) -> None:
     """Run an entry point and end the process with its exit status; see `status_of`."""
-    status = status_of(run)
+    heard()
+    try:
+        status = status_of(run)
+    finally:
+        unheard()
     # Else Python looks once more through all that was imported for what nothing refers to: a tenth of a short command.
     gc.freeze()
     sys.exit(status)

@@ -135,6 +135,16 @@ def test_a_signal_to_one_process_stops_all_behind_a_checkpoint(
     whole.assert_equals(folder)
 
 
+def test_an_interrupt_of_one_process_ends_all_without_a_traceback(pool: Path, tmp_path: Path) -> None:
+    folder, log = tmp_path / "run", tmp_path / "log"
+    with started(options(pool, tmp_path, "efficiency.workers=1"), log, 2) as group:
+        assert wait_for(lambda: logged(folder) >= 3, group), log.read_text()
+        os.kill(group[0].pid or 0, signal.SIGINT)
+        assert statuses(group) == [130, 130], log.read_text()
+    said = log.read_text()
+    assert said.count("interrupted; the same command continues") == 1 and "Traceback" not in said, said
+
+
 def test_a_signal_to_the_whole_job_leaves_the_workers_to_their_process(pool: Path, tmp_path: Path) -> None:
     """SLURM signals every process of a step; a worker that ended at once would take the last step with it."""
     folder, log = tmp_path / "run", tmp_path / "log"

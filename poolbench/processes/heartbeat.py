@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-from poolbench.errors import UserError, tell
+from poolbench.errors import INTERRUPTED, UserError, tell
 from poolbench.processes.rendezvous import ArrivalTimeout
 
 INTERVAL = 2.0  # seconds between two heartbeats
@@ -216,6 +216,8 @@ class Heartbeat:
 def _status(error: BaseException) -> int:
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else int(error.code is not None)
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED
     return 2 if isinstance(error, UserError) else 1
 
 
