@@ -93,8 +93,8 @@ def _read(fault: str, files: int | None, sending: Connection) -> None:
     if files is not None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
     try:
-        with readable_errors("workers"):
-            list(Iterated(loader))
+        with readable_errors("workers"), Iterated(loader) as messages:
+            list(messages)
     except Exception as error:
         sending.send(f"{type(error).__name__}: {error}")
 
@@ -187,6 +187,25 @@ def _interrupt_suspended(sending: Connection) -> None:
             raise KeyboardInterrupt
     except KeyboardInterrupt:
         sending.send("interrupted")
+
+
+def test_a_death_that_is_told_is_not_told_again_while_the_workers_end() -> None:
+    assert _answer(_end_behind_a_death) == "ended"
+
+
+def _end_behind_a_death(sending: Connection) -> None:
+    messages = Iterated(loader_of(Faulty("exit"), 1, torch.device("cpu")))
+    with contextlib.suppress(RuntimeError):
+        list(messages)
+    shut_down = messages._messages._shutdown_workers
+
+    def hear_and_shut_down() -> None:
+        signal.raise_signal(signal.SIGCHLD)
+        shut_down()
+
+    messages._messages._shutdown_workers = hear_and_shut_down
+    messages.end()
+    sending.send("ended")
 
 
 def test_a_mistake_in_a_worker_keeps_its_traceback() -> None:

@@ -15,6 +15,7 @@ from multiprocessing.synchronize import Event
 from typing import Any, TypeVar, cast
 
 import torch
+from torch._C import _remove_worker_pids
 from torch.utils.data import DataLoader, IterableDataset
 
 from poolbench.errors import UserError, first_line
@@ -132,17 +133,21 @@ class Iterated(Iterator[Message]):
             # A tensor is fetched from the worker, which may have died when the message is there.
             lost = isinstance(error, ConnectionError | EOFError | FileNotFoundError) or "ancdata" in str(error)
             if lost and self._workers and not first_line(error).startswith("Caught"):
-                self.end()  # torch would tell of its death wherever we are then
+                self.end()
                 raise RuntimeError("DataLoader worker died before all of its message was there") from None
             raise
         return message
 
     def end(self) -> None:
         """End the workers, whatever they do; they leave at SIGTERM if it is to go without a wait."""
+        if not self._workers:
+            return
+        if self._messages._worker_pids_set:  # else torch tells of one that ended by raising an error wherever we are
+            _remove_worker_pids(id(self._messages))
+            self._messages._worker_pids_set = False
         for process in self._workers:
             process.terminate()
-        if self._workers:
-            self._messages._shutdown_workers()  # behind which torch does not mind how they end
+        self._messages._shutdown_workers()
         for process in self._workers:
             process.kill()  # one that is suspended hears nothing else
 
