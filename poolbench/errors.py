@@ -64,7 +64,7 @@ def full_gpu(error: RuntimeError) -> str | None:
     return f"cuda:{number[1]}" if number else "the GPU"
 
 
-def tell(error: UserError) -> None:
+def tell(error: UserError | str) -> None:
     """Show the user a mistake."""
     print(f"error: {error}", file=sys.stderr, flush=True)
 
@@ -79,34 +79,40 @@ def status_of(run: Callable[[], int | None]) -> int:
         status = run()
         sys.stdout.flush()
         return status or 0
-    except UserError as error:
-        tell(error)
-        return 2
-    except PermissionError as error:
-        print(f"error: no permission to write or read {error.filename}; choose another folder", file=sys.stderr)
-        return 2
     except BrokenPipeError:
         _print_nothing_more()
         return 1
-    except OSError as error:
-        if (mistaken := _mistaken(error)) is not None:
-            print(f"error: {mistaken}; choose another", file=sys.stderr)
-            return 2
-        if error.errno == errno.ENAMETOOLONG:
-            print(f"error: {error.strerror}: {error.filename}; choose a shorter one", file=sys.stderr)
-            return 2
-        if not unwritable(error):
+    except (UserError, OSError) as error:
+        line = foreseen(error)
+        if line is None:
             raise
-        way = "make room and start the same command again" if no_room(error) else "choose another folder"
-        print(f"error: {error.filename or 'a file'} cannot be written: {error.strerror}; {way}", file=sys.stderr)
+        tell(line)
         try:
             sys.stdout.flush()
-        except OSError:  # it is the file
+        except OSError:  # it is the file that cannot be written
             _print_nothing_more()
         return 2
     except KeyboardInterrupt:
         print("interrupted; the same command continues where it stopped", file=sys.stderr)
         return INTERRUPTED
+
+
+def foreseen(error: BaseException) -> str | None:
+    """The line for a mistake of the user's or a disk that cannot be written; None for an error that nobody foresaw."""
+    if isinstance(error, UserError):
+        return str(error)
+    if not isinstance(error, OSError):
+        return None
+    if isinstance(error, PermissionError):
+        return f"no permission to write or read {error.filename}; choose another folder"
+    if (mistaken := _mistaken(error)) is not None:
+        return f"{mistaken}; choose another"
+    if error.errno == errno.ENAMETOOLONG:
+        return f"{error.strerror}: {error.filename}; choose a shorter one"
+    if not unwritable(error):
+        return None
+    way = "make room and start the same command again" if no_room(error) else "choose another folder"
+    return f"{error.filename or 'a file'} cannot be written: {error.strerror}; {way}"
 
 
 def _mistaken(error: OSError) -> str | None:

@@ -294,7 +294,7 @@ def test_a_process_that_never_comes_is_given_up(pool: Path, tmp_path: Path, late
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fault", ["mistake", "crash"])
+@pytest.mark.parametrize("fault", ["mistake", "folder", "crash"])
 def test_an_error_of_one_process_ends_all_with_its_reason(pool: Path, tmp_path: Path, fault: str) -> None:
     """The second process cannot read its list of bad samples; the first would wait for it in a collective operation."""
     folder, log, blocked = tmp_path / "run", tmp_path / "log", tmp_path / "run/bad_samples.1.jsonl"
@@ -305,6 +305,8 @@ def test_an_error_of_one_process_ends_all_with_its_reason(pool: Path, tmp_path: 
         assert statuses(group) == [STOPPED] * 2
     log.unlink()
     if fault == "crash":
+        blocked.symlink_to(blocked)
+    elif fault == "folder":
         blocked.mkdir()
     else:
         blocked.write_text("{}}\n")
@@ -312,10 +314,10 @@ def test_an_error_of_one_process_ends_all_with_its_reason(pool: Path, tmp_path: 
         found = statuses(group)
     text = log.read_text()
     if fault == "crash":
-        assert found == [1, 1] and "IsADirectoryError" in text
+        assert found == [1, 1] and "Too many levels of symbolic links" in text
     else:
         assert found == [2, 2] and "Traceback" not in text, text
-        assert f"error: {blocked}, line 1, is not JSON" in text
+        assert f"error: {blocked}{' is a folder' if fault == 'folder' else ', line 1, is not JSON'}" in text
 
 
 def test_a_mistake_of_all_is_told_once(pool: Path, tmp_path: Path) -> None:

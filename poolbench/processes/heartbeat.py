@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-from poolbench.errors import INTERRUPTED, UserError, tell
+from poolbench.errors import INTERRUPTED, UserError, described, foreseen, tell
 from poolbench.processes.rendezvous import ArrivalTimeout
 
 INTERVAL = 2.0  # seconds between two heartbeats
@@ -96,14 +96,16 @@ class Heartbeat:
             SystemExit: the user knows all there is to know of `error`.
         """
         signal.alarm(_LIMIT)  # which ends this process also where it hangs behind its last line of Python
-        mine = _End(self._rank, _status(error), "" if isinstance(error, SystemExit) else _line(error))
-        unforeseen = not isinstance(error, UserError | SystemExit)
+        line = foreseen(error)
+        said = "" if isinstance(error, SystemExit) else line or described(error)
+        mine = _End(self._rank, _status(error), said)
+        unforeseen = line is None and not isinstance(error, SystemExit)
         if unforeseen:
             self._await_end()  # a broken connection is what another process's end looks like from here
         first = self._tell(mine)
         alone = first.rank == self._rank
-        if isinstance(error, UserError) and (alone or first.reason != mine.reason):
-            tell(error)  # at once: what started the processes may end them all when one of them leaves
+        if line is not None and (alone or first.reason != mine.reason):
+            tell(line)  # at once: what started the processes may end them all when one of them leaves
         if self._rank == 0:
             time.sleep(2 * INTERVAL)  # its end may be that of the store, which the others have to ask before
         if not unforeseen or (not alone and first.status != 1):
@@ -218,10 +220,4 @@ def _status(error: BaseException) -> int:
         return error.code if isinstance(error.code, int) else int(error.code is not None)
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED
-    return 2 if isinstance(error, UserError) else 1
-
-
-def _line(error: BaseException) -> str:
-    """An error as one line."""
-    text = str(error).strip().splitlines()
-    return text[0] if isinstance(error, UserError) else f"{type(error).__name__}: {text[0] if text else ''}"
+    return 1 if foreseen(error) is None else 2
