@@ -50,6 +50,17 @@ def small_model() -> None:
     open_clip.add_model_config(MODELS)
 
 
+@pytest.fixture(autouse=True)
+def handlers_of_before() -> Iterator[None]:
+    """What a test does in this process that listens to signals (torchrun's launcher does) ends with it."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+    before = {number: signal.getsignal(number) for number in numbers}
+    yield
+    for number, handler in before.items():
+        if handler is not None and signal.getsignal(number) is not handler:
+            signal.signal(number, handler)
+
+
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Random weights of the small model, far enough from the initial ones; not to be written to."""

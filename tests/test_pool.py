@@ -37,6 +37,7 @@ def started(work: Callable[..., None], *arguments: Any) -> Iterator[multiprocess
 
 def _in_a_group(work: Callable[..., None], *arguments: Any) -> None:
     os.setpgid(0, 0)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     work(*arguments)
 
 
@@ -99,17 +100,22 @@ def test_a_request_to_stop_all_ends_a_process_that_has_just_started(
 
 
 @METHODS
-def test_what_comes_while_processes_start_is_heard_behind(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    begin = multiprocessing.get_context(method).Process.start
+def test_what_comes_while_processes_start_is_heard_behind(method: str) -> None:
+    with started(_interrupted_while_one_starts, method) as process:
+        process.join(240)
+        assert process.exitcode == 0
 
-    begun = []
+
+def _interrupted_while_one_starts(method: str) -> None:
+    kind = multiprocessing.get_context(method).Process
+    begin, begun = kind.start, []
 
     def interrupted(process: Any) -> None:
         os.kill(os.getpid(), signal.SIGINT)
         begin(process)
         begun.append(process)
 
-    monkeypatch.setattr(multiprocessing.get_context(method).Process, "start", interrupted)
+    kind.start = interrupted  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt), Pool(1, method) as pool:
         pool.submit(abs, -3)
     assert begun and not signal.pthread_sigmask(signal.SIG_BLOCK, []) & {signal.SIGINT, signal.SIGTERM}
