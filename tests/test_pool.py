@@ -107,6 +107,7 @@ def test_what_comes_while_processes_start_is_heard_behind(method: str) -> None:
 
 
 def _interrupted_while_one_starts(method: str) -> None:
+    threading.Thread(target=threading.Event().wait, daemon=True).start()  # which takes the signals that this one holds
     kind = multiprocessing.get_context(method).Process
     begin, begun = kind.start, []
 

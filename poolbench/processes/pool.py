@@ -2,6 +2,7 @@
 
 import multiprocessing
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
@@ -51,12 +52,25 @@ class Pool(ProcessPoolExecutor):
 @contextmanager
 def held() -> Iterator[None]:
     """Hold the signals that ask to stop, for a block that starts processes: these begin with them held, and have not to
-    act on one before they can. What comes meanwhile is heard here behind the block."""
+    act on one before they can. What comes meanwhile is heard here behind the block.
+
+    Another thread may take one all the same, of which Python tells the main one at once: it is noted until then.
+    """
+    came: list[int] = []
+    handlers = {}
+    if threading.current_thread() is threading.main_thread():  # no other may
+        handlers = {one: handler for one in _STOPPING if (handler := signal.getsignal(one)) is not None}
+    for one in handlers:
+        signal.signal(one, lambda number, frame: came.append(number))
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for one, handler in handlers.items():
+            signal.signal(one, handler)
+        for number in came:
+            signal.raise_signal(number)
 
 
 def deaf_to_interrupts() -> None:
