@@ -6,7 +6,9 @@ import os
 import re
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import process as executor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
@@ -120,6 +122,23 @@ def _interrupted_while_one_starts(method: str) -> None:
     with pytest.raises(KeyboardInterrupt), Pool(1, method) as pool:
         pool.submit(abs, -3)
     assert begun and not signal.pthread_sigmask(signal.SIG_BLOCK, []) & {signal.SIGINT, signal.SIGTERM}
+
+
+@METHODS
+def test_no_thread_is_left_where_a_pool_was_ended_at_once(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The interpreter's end takes turns with one neither with a lock nor in silence (concurrent.futures.process)."""
+    close = executor._ExecutorManagerThread.join_executor_internals
+
+    def late(manager: Any) -> None:
+        time.sleep(0.2)
+        close(manager)
+
+    monkeypatch.setattr(executor._ExecutorManagerThread, "join_executor_internals", late)
+    before = set(threading.enumerate())
+    with contextlib.suppress(KeyboardInterrupt), Pool(1, method) as pool:
+        pool.submit(abs, -3).result()
+        raise KeyboardInterrupt
+    assert set(threading.enumerate()) <= before
 
 
 @METHODS
