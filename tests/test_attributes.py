@@ -227,6 +227,17 @@ def test_what_is_wrong_with_samples_is_told(
     assert told["left_out"] == 4
 
 
+def test_a_table_without_any_value_is_refused(tmp_path: Path) -> None:
+    """An audit could make nothing of it; and what was left out, which may be why, is listed all the same."""
+    write_tar(tmp_path / "pool" / "0.tar", [("bare", members(8)), ("nobody", members(0, json=b"{}"))])
+    out = tmp_path / "t.parquet"
+    for words in ({}, {"merge": 1}):
+        with pytest.raises(UserError, match=r"t.parquet is not written: no picture has a value of listed_faces; give"):
+            run(tmp_path, out, attributes="listed_faces", **words)
+        assert not out.exists()
+        assert [line["key"] for line in read_lines(f"{out}.shards/bad_samples.jsonl")] == ["nobody"]
+
+
 def test_columns_can_join_a_pools_scores(root: Path, tmp_path: Path) -> None:
     from evalsets import write_checkpoint
 

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from poolbench.errors import UserError
 from poolbench.files import atomic
 
 from curate.pool.scored import Conditions, Record, ScoredShard, metadata_of
@@ -61,12 +62,21 @@ class Tabled(Attributes):
         return found
 
     def _write(self, shards: Sequence[ScoredShard], records: Sequence[Sequence[Record]]) -> None:
-        """Read the shards' columns twice: a column in which no row has a value would stop an audit."""
+        """Read the shards' columns twice: a column in which no row has a value would stop an audit.
+
+        Raises:
+            UserError: none has any.
+        """
         values: dict[str, int] = {}
         for _, groups in self._groups(shards):
             for name, column in groups.items():
                 values[name] = values.get(name, 0) + len(column) - column.null_count
         empty = [name for name, count in values.items() if not count]
+        if len(empty) == len(values):
+            raise UserError(
+                f"{self._table} is not written: no picture has a value of {', '.join(empty)}; give other shards= or "
+                "attributes="
+            )
         kinds = {name: column.type for name, column in self._groups_of({}, 0).items() if name not in empty}
         schema = pa.schema(
             {"uid": pa.string(), **kinds}, metadata={KEY: json.dumps(self._told(records), sort_keys=True)}
@@ -76,7 +86,7 @@ class Tabled(Attributes):
                 writer.write_table(pa.table({"uid": uids, **{name: groups[name] for name in kinds}}, schema=schema))
         for name in empty:
             print(f"no picture has a value of {name}, which is left out of the table")
-        print(f"{self._table}: {sum(one[0].rows for one in records):,} pictures by {', '.join(kinds) or 'nothing'}")
+        print(f"{self._table}: {sum(one[0].rows for one in records):,} pictures by {', '.join(kinds)}")
 
     def _groups(self, shards: Sequence[ScoredShard]) -> Iterator[tuple[pa.ChunkedArray, dict[str, pa.Array]]]:
         """The uids of each shard and the groups' columns."""

@@ -154,8 +154,9 @@ def score(scorer: Scorer, options: ScorerOptions, device: torch.device) -> int:
     print(f"{scorer}: {len(todo)} of {len(ours)} shards to score, {device}")
     if todo:
         _score_all(todo, scorer, options, device, report)
+    status = _summarized(Path(options.out), f".{index}-of-{count}" if count > 1 else "", report)
     scorer.finish(every, [part for part in ours if part.shard.name not in report.failed])
-    return _summarized(Path(options.out), f".{index}-of-{count}" if count > 1 else "", report)
+    return status
 
 
 def _merged(every: Sequence[Part], scorer: Scorer, options: ScorerOptions, of: int) -> int:
@@ -169,10 +170,11 @@ def _merged(every: Sequence[Part], scorer: Scorer, options: ScorerOptions, of: i
     names = [part.shard.name for part in every]
     if missing := tell_missing(names, [name not in lacking for name in names], of, "shards"):
         raise UserError(f"nothing is put together: {missing:,} of {len(every):,} shards are missing, see above")
-    scorer.finish(every, [])
+    status = _summarized(out, "", report)
     for listed in out.glob("bad_samples.*-of-*.jsonl"):
         listed.unlink()
-    return _summarized(out, "", report)
+    scorer.finish(every, [])
+    return status
 
 
 def _parts(scorer: Scorer, options: ScorerOptions) -> list[Part]:
@@ -328,7 +330,10 @@ def _joined(made: Made, parts: Sequence[Scores]) -> Scores:
 
 
 def _summarized(out: Path, part: str, report: Report) -> int:
-    """Say what came out, list what was left out, and give the exit status."""
+    """Say what came out, list what was left out, and give the exit status.
+
+    Before `Scorer.finish`: what that refuses is often for what was left out.
+    """
     rows, bad = report.rows, report.bad
     listed = out / f"bad_samples{part}.jsonl"
     whole = report.records.keys() - report.failed.keys()
