@@ -5,6 +5,8 @@ import multiprocessing
 import os
 import re
 import signal
+import struct
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -122,6 +124,26 @@ def _interrupted_while_one_starts(method: str) -> None:
     with pytest.raises(KeyboardInterrupt), Pool(1, method) as pool:
         pool.submit(abs, -3)
     assert begun and not signal.pthread_sigmask(signal.SIG_BLOCK, []) & {signal.SIGINT, signal.SIGTERM}
+
+
+def send_half_and_wait(folder: Path) -> None:
+    """Sends the length of a result and its first bytes, as a large one begins that does not fit into the pipe."""
+    results = sys._getframe(1).f_locals["result_queue"]
+    os.write(results._writer.fileno(), struct.pack("!i", 1000) + b"half")
+    note_and_wait(folder)
+
+
+@METHODS
+def test_an_interrupt_does_not_wait_for_the_rest_of_a_result(method: str, tmp_path: Path) -> None:
+    def work() -> None:
+        with contextlib.suppress(KeyboardInterrupt), Pool(2, method) as pool:
+            pool.submit(send_half_and_wait, tmp_path)
+            until(lambda: list(tmp_path.iterdir()))
+            raise KeyboardInterrupt
+
+    with started(work) as process:
+        process.join(240)
+        assert process.exitcode == 0, "it hangs"
 
 
 @METHODS

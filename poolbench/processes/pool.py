@@ -43,11 +43,14 @@ class Pool(ProcessPoolExecutor):
         """End the processes behind what is under way, or `at_once`."""
         processes = list((self._processes or {}).values())
         manager: Any = self._executor_manager_thread  # a thread, for typeshed its wakeup
+        results: Any = self._result_queue
         try:
             self.shutdown(wait=not at_once, cancel_futures=at_once)
         finally:  # a request to stop may find us waiting
             for process in processes:
                 process.kill()  # one that is suspended hears nothing else
+            if results is not None:
+                results._writer.close()  # else the rest of a result that one was sending is waited for
             if manager is not None:  # left behind, it closes pipes that the interpreter's end is writing to
                 manager.join()
 
