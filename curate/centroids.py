@@ -23,6 +23,7 @@ from poolbench.options import option, output, source
 from curate.models.clusters import k_means
 from curate.models.languages import PUBLISHED, check_detector
 from curate.models.points import KEY, drawn
+from curate.pool.chosen import Needs, check_there
 from curate.pool.files import File, list_pool
 from curate.pool.passes import Passes
 from curate.pool.work import work_folder
@@ -54,8 +55,9 @@ def centroids(config: CentroidsConfig) -> None:
         raise UserError("ratio= is above 0 and at most 1, clusters= and iterations= are at least 1")
     if config.workers is not None and config.workers < 1:
         raise UserError(f"workers={config.workers} must be positive")
-    check_detector(config.language)
     files = list_pool(config.pool)
+    check_there(files, Needs(("text",), (config.embedding,)))
+    check_detector(config.language)
     with work_folder(Path(config.out), config.work) as work:
         points = sample(files, config, work.path)
         print(f"{len(points):,} embeddings of {len(files):,} files")

@@ -16,7 +16,7 @@ from poolbench.uids import DTYPE, malformed
 from poolbench.versions import version
 
 from curate.config import CurateConfig
-from curate.pool.chosen import judged
+from curate.pool.chosen import check_there, judged
 from curate.pool.files import File, list_pool, spans
 from curate.pool.merge import Run, RunWriter, merge, runs_in
 from curate.pool.parts import WHOLE, Part, part_or_merge
@@ -77,6 +77,7 @@ def select(config: CurateConfig, spec: dict[str, Any]) -> int:
     # Two runs that merge would take each other's results away; parts share them.
     with work_folder(out, config.work, shared=part is not WHOLE) as work:
         with Passes(inputs.files, work.path, config.workers or cores(), part, merge=config.merge) as passes:
+            check_there(inputs.files, inputs.chosen.wanted)
             inputs.chosen.prepare(passes)
             step = passes.prepared(judge, inputs.chosen, spills=True)
             passes.tell_found(step)

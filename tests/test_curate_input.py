@@ -1,6 +1,7 @@
 """What pools' metadata can be like: types that writers choose, rows and files that are left out; and wrong commands."""
 
 import re
+import shlex
 import uuid
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,10 @@ from poolbench.errors import UserError
 from poolbench.files import read_json
 from poolbench.uids import split_uid, write_subset
 
+from curate import centroids
 from curate.inspect import InspectOptions, inspected
+from curate.models import entries, languages, targets, wordnet
+from curate.selectors import image_based
 
 
 def test_what_is_left_out_is_counted_and_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -210,3 +214,41 @@ def test_a_mistake_is_one_line(words: str, pool: Path, tmp_path: Path, capsys: p
     said = capsys.readouterr().err
     assert said.startswith("error: ") and said.count("\n") == 1 and WRONG[words] in said
     assert not (tmp_path / "out.npy").exists()
+
+
+@pytest.mark.parametrize(("words", "lacking"), [
+    ("basic", "{pool} has no column 'text'"),
+    ("text_based", "{pool} has no column 'text'"),
+    ("laion2b filter.language=fasttext", "{pool} has no column 'text'"),
+    ("metaclip filter.metadata=published", "{pool} has no column 'text'"),
+    ("image_based filter.centroids=small", "{pool} has no column 'text'"),
+    ("hype scale=small", "{pool} has no column 'clip_l14_similarity_score'"),
+    ("union filter.of='[no_filter,{filter: vas, fraction: 0.3}]'", "{pool} has no .npz beside it, in which l14_img"),
+    ("norm_sim filter.fraction=0.3", "{pool} has no .npz beside it, in which l14_img"),
+    ("centroids", "{pool} has no column 'text'"),
+])  # fmt: skip
+def test_nothing_is_fetched_for_a_pool_that_lacks_columns(
+    words: str, lacking: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("POOLBENCH_CACHE", str(tmp_path / "cache"))
+    for module in (entries, image_based, languages, targets, wordnet):
+        monkeypatch.setattr(module, "fetched", lambda asset: pytest.fail(f"{asset.name} is fetched"))
+    path = write_file(tmp_path / "pool" / "0.parquet", {"uid": columns_of(20)["uid"]})
+    given = [f"pool={tmp_path}/pool", f"out={tmp_path}/out.npy"]
+    if words == "centroids":
+        with pytest.raises(UserError) as caught:
+            centroids.COMMAND.answer(given)
+        said = str(caught.value)
+    else:
+        assert curate(*shlex.split(f"filter={words}"), *given) == 2
+        said = capsys.readouterr().err.rstrip()
+    assert "\n" not in said and "no file of the pool can be used; " + lacking.format(pool=path) in said
+
+
+def test_a_column_that_is_made_on_the_way_need_not_be_there(tmp_path: Path) -> None:
+    """Whoever asks for a made column by its bare name may ask for one that another filter is about to make."""
+    pool, out = write_metadata(tmp_path / "pool", files=2, rows=20, npz=False), tmp_path / "out.npy"
+    mix = "{filter: mix, weights: {clip_l14_similarity_score: 1}, fraction: 1}"
+    words = ("filter=top", "filter.column=mix", "filter.fraction=0.5", f"filter.of={mix}")
+    assert curate(*words, f"pool={pool}", f"out={out}") == 0
+    assert 20 <= len(np.load(out)) < 40

@@ -1,13 +1,15 @@
 """A choice among a pool's rows, as passes over the pool know it: how often each row of a file is kept."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
 
-from curate.pool.files import File, Rows, read
-from curate.pool.passes import light
+from poolbench.errors import UserError
+
+from curate.pool.files import File, Rows, read, read_columns
+from curate.pool.passes import attempt, light
 
 
 class Needs(NamedTuple):
@@ -15,6 +17,35 @@ class Needs(NamedTuple):
 
     columns: tuple[str, ...]
     arrays: tuple[str, ...]
+
+
+def joined(every: Iterable[Needs]) -> Needs:
+    """All columns and arrays that some need, each once."""
+    both = list(every)
+    columns, arrays = ([name for one in both for name in one[place]] for place in (0, 1))
+    return Needs(tuple(dict.fromkeys(columns)), tuple(dict.fromkeys(arrays)))
+
+
+def check_there(files: Sequence[File], needs: Needs) -> None:
+    """Look for a file that has what is needed, before anything is fetched or computed for it. Others that lack it are
+    told in their turn.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not any(needs) or any(file.subsets for file in files[:1]):
+        return
+    reasons = []
+    for file in files:
+        found = attempt(_opened, (needs,), file)
+        if not found.why:
+            return
+        reasons.append(found.why)
+    raise UserError(f"no file of the pool can be used; {reasons[0]}")
+
+
+def _opened(file: File, needs: Needs) -> None:
+    next(read_columns(file, *needs, at_once=1), None)
 
 
 class Chooser(Protocol):

@@ -20,7 +20,7 @@ from poolbench.errors import UserError
 from poolbench.options import efficiency_of
 
 from curate.pool import quantile
-from curate.pool.chosen import Needs
+from curate.pool.chosen import Needs, joined
 from curate.pool.passes import Passes
 
 AMONG = "a filter, or a subset file: choose among what it keeps; a fraction is still one of the whole pool"
@@ -89,9 +89,20 @@ class Filter(ABC):
     @property
     def needs(self) -> Needs:
         """All columns and arrays that `count` and `tallied` read, each once."""
-        every = [Needs(self.columns, self.arrays), *(child.needs for child in self.children)]
-        columns, arrays = ([name for one in every for name in one[place]] for place in (0, 1))
-        return Needs(tuple(dict.fromkeys(columns)), tuple(dict.fromkeys(arrays)))
+        return joined([Needs(self.columns, self.arrays), *(child.needs for child in self.children)])
+
+    @property
+    def sources(self) -> Needs:
+        """What columns are made of on the way, by whichever filter makes some of something that may not be there."""
+        return joined(child.sources for child in self.children)
+
+    @property
+    def wanted(self) -> Needs:
+        """What of all that has to be there before anything is learnt: what has a folder's name, or is called like it,
+        may be made on the way."""
+        columns, arrays = joined([self.needs, self.sources])
+        made = {name.rpartition("/")[2] for name in columns if "/" in name}
+        return Needs(tuple(name for name in columns if "/" not in name and name not in made), arrays)
 
     @property
     def light(self) -> bool:

@@ -9,6 +9,7 @@ from poolbench.errors import UserError
 from poolbench.files import digest_json
 from poolbench.options import option
 
+from curate.pool.chosen import Needs, joined
 from curate.pool.passes import Passes
 from curate.scorers.membership import Membership
 from curate.scorers.mixed import WeightedSum
@@ -48,6 +49,11 @@ class Mix(AtLeast):
         weights = {columns.get(name, name): weight for name, weight in options.weights.items()}
         self._scorer = WeightedSum(weights, options.standardize, options.min_max)
         self.columns = (self._scorer.column(),)
+
+    @property
+    def sources(self) -> Needs:
+        members = [needs for one in self._filters.values() for needs in (one.needs, one.sources)]
+        return joined([super().sources, Needs(self._scorer.columns, ()), *members])
 
     def learn(self, passes: Passes) -> None:
         for name, one in self._filters.items():

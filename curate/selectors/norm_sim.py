@@ -11,6 +11,7 @@ from poolbench.options import option, source
 from curate.models import devices
 from curate.models.points import KEY
 from curate.models.targets import EXPLAINED, IMAGENET, name_of, named, ordered, targets_of
+from curate.pool.chosen import Needs, joined
 from curate.scorers.norm_sim import NORMS, NormSim, folder_of
 from curate.scorers.rows import RowScorer
 from curate.selectors.base import AMONG, Filter
@@ -43,6 +44,10 @@ class BySimilarity(Exactly):
         options.p = self._p
         folder = folder_of(name_of(options.targets), options.embedding, self._p)
         self.columns = (f"{folder}/norm_sim_{self._p}",)
+
+    @property
+    def sources(self) -> Needs:
+        return joined([super().sources, Needs((), (self.options.embedding,))])
 
     def scorer(self) -> RowScorer:
         device = devices.checked(self.options.device)

@@ -10,6 +10,7 @@ from poolbench.options import option, source
 from curate.models import devices
 from curate.models.points import KEY
 from curate.models.targets import EXPLAINED, IMAGENET, name_of, named, ordered, targets_of
+from curate.pool.chosen import Needs, joined
 from curate.scorers.rows import RowScorer
 from curate.scorers.vas import Vas as Scores
 from curate.scorers.vas import folder_of
@@ -42,6 +43,10 @@ class Vas(Exactly):
     @property
     def among(self) -> Filter | None:
         return self.children[0] if self.children else None
+
+    @property
+    def sources(self) -> Needs:
+        return joined([super().sources, Needs((), (self.options.embedding,))])
 
     def scorer(self) -> RowScorer:
         device = devices.checked(self.options.device)
