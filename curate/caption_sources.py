@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from poolbench.errors import UserError, first_line, nearest
-from poolbench.files import digest_file, files_in
+from poolbench.files import digest_file, files_in, once
 from poolbench.shards.samples import Problem, read_record, read_shard
 from poolbench.shards.sources import resolve
 
@@ -90,7 +90,7 @@ class Source(NamedTuple):
                     if not line.strip():
                         continue
                     try:
-                        rows.append(json.loads(line))
+                        rows.append(json.loads(line, object_pairs_hook=once))
                     except (ValueError, RecursionError) as error:
                         raise UserError(f"{path} cannot be read: line {number}: {first_line(error)}") from None
                     if not isinstance(rows[-1], dict) or self.by not in rows[-1]:

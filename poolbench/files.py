@@ -243,21 +243,21 @@ def read_lines(path: Path | str) -> list[Any]:
     what a crash left behind and is passed over; any other bad line raises.
 
     Raises:
-        UserError: a finished line is not JSON.
+        UserError: a finished line is not JSON, or any names a key twice.
     """
     try:
         data = Path(path).read_bytes()
     except FileNotFoundError:
         return []
-    *finished, rest = data.split(b"\n")
-    values = []
-    for number, line in enumerate(finished, start=1):
+    lines, values = data.split(b"\n"), []
+    for number, line in enumerate(lines, start=1):
         try:
-            values.append(json.loads(line.decode()))
+            values.append(json.loads(line.decode(), object_pairs_hook=once))
+        except UserError as error:
+            raise UserError(f"{path}, line {number}: {error}") from None
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise UserError(f"{path}, line {number}, is not JSON: {error}") from None
-    with contextlib.suppress(json.JSONDecodeError, UnicodeDecodeError):
-        values.append(json.loads(rest.decode()))
+            if number < len(lines):
+                raise UserError(f"{path}, line {number}, is not JSON: {error}") from None
     return values
 
 

@@ -238,6 +238,7 @@ def test_lines_that_are_blank_or_of_no_uid_are_passed_over(tmp_path: Path, capsy
         (["import=given.parquet", "captions=said", "part=3/2"], "part=3/2 is not i/n"),
         (["import=bad.jsonl", "captions=said"], "bad.jsonl, line 2: no object with 'uid'"),
         (["import=worse.jsonl", "captions=said"], "worse.jsonl cannot be read: line 3: "),
+        (["import=twice.jsonl", "captions=said"], "twice.jsonl cannot be read: line 1: said: the key is there twice"),
         (["import=numbers.jsonl", "captions=said"], "no row has uid and captions in said"),
         (["import=cut.parquet", "captions=said"], "cut.parquet cannot be read: "),
         (["import=others.parquet", "captions=said"], "no row of the pool has a value"),
@@ -258,6 +259,7 @@ def test_mistakes_are_one_line(
     given.assign(uid=[uid_of(1000 + row) for row in range(20)]).to_parquet("others.parquet")
     Path("bad.jsonl").write_text(f'{{"uid": "{uid_of(0)}", "said": "a"}}\n{{"said": "a"}}\n')
     Path("worse.jsonl").write_text('{"uid": "a"}\n\n{"uid": ')
+    Path("twice.jsonl").write_text(f'{{"uid": "{uid_of(0)}", "said": "a", "said": "b"}}\n')
     Path("numbers.jsonl").write_text('{"uid": 1, "said": "a"}\n{"uid": 2, "said": "a"}\n')
     Path("cut.parquet").write_bytes(Path("given.parquet").read_bytes()[:-40])
     status, _, wrong = taken(capsys, f"pool={pool}", "name=a", *words)

@@ -43,6 +43,14 @@ def test_only_a_line_without_an_end_is_passed_over(tmp_path: Path) -> None:
             read_lines(path)
 
 
+@pytest.mark.parametrize("end", ["\n", ""])
+def test_a_line_that_names_a_key_twice_is_refused(tmp_path: Path, end: str) -> None:
+    path = tmp_path / "lines.jsonl"
+    path.write_text('{"a": 1}\n{"a": 1, "b": {"c": 2, "c": 3}}' + end)
+    with pytest.raises(UserError, match=r"lines.jsonl, line 2: c: the key is there twice$"):
+        read_lines(path)
+
+
 @pytest.mark.parametrize("name", [b"caf\xe9.jpg", b"\xff\xfe.jpg", "café 漢字.jpg".encode()])
 def test_a_line_holds_a_name_that_is_not_utf8(tmp_path: Path, name: bytes) -> None:
     value = {"key": os.fsdecode(name)}  # as tarfile and the file system give it

@@ -299,6 +299,7 @@ def test_lists_by_language(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         ({"size": 3, "metadata": "few.json"}, "filter.size=3 is more than the 2 rows whose caption names an entry"),
         ({"metadata": "absent.json"}, "filter.metadata=absent.json cannot be read: No such file"),
         ({"metadata": "broken.json"}, "filter.metadata=broken.json is not JSON: "),
+        ({"metadata": "twice.json"}, "filter.metadata=twice.json: de: the key is there twice"),
         ({"metadata": "number.json"}, "filter.metadata=number.json is no list of texts"),
         ({"metadata": "mixed.json"}, "filter.metadata=mixed.json: entry 1 is 7, not a text"),
         ({"metadata": "lists.json", "size": 1}, "filter.size= is for one list of entries"),
@@ -316,6 +317,7 @@ def test_what_cannot_be_is_told(
     for name, content in {**contents, "blank": ["", " "]}.items():
         write_entries(tmp_path / f"{name}.json", content)
     (tmp_path / "broken.json").write_text("[")
+    (tmp_path / "twice.json").write_text('{"de": ["x"], "de": ["y"]}')
     with Passes(list_pool("pool"), tmp_path / "work", 1) as passes, pytest.raises(UserError) as error:
         build({"filter": "metaclip", "metadata": "few.json", **options}).prepare(passes)
     assert why in str(error.value) and "\n" not in str(error.value)

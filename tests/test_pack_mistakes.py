@@ -46,6 +46,7 @@ from curate.pack.run import pack
         ({"from_": "instances.json"}, "instances.json holds no captions, but other annotations"),
         ({"from_": "list.json"}, "list.json is no file of COCO's captions"),
         ({"from_": "cut.json"}, "cut.json is not JSON, or was cut off: "),
+        ({"from_": "twice.json"}, "twice.json: images: the key is there twice"),
         ({"from_": "wide.csv"}, "wide.csv is UTF-16; save it as UTF-8"),
         ({"from_": "no.parquet"}, "no.parquet is not a parquet file"),
         (
@@ -74,6 +75,7 @@ def test_mistakes(
     }
     texts |= {"other.csv": "who,what\n", "two/a.csv": "", "two/b.jsonl": "", "full/mine.txt": "", "list.json": "[]"}
     texts["instances.json"] = json.dumps({"images": [], "annotations": [{"bbox": []}]})
+    texts["twice.json"] = '{"images": [], "annotations": [], "images": []}'
     for name, text in texts.items():
         (tmp_path / name).write_text(text)
     (tmp_path / "cut.json").write_text('{"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [{"image_id"')

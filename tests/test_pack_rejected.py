@@ -63,14 +63,15 @@ def test_everything_that_cannot_be_used_is_listed(tmp_path: Path, rng: np.random
     lines = [json.dumps({"file": name, "text": text}) for name, text in rows]
     lines += [json.dumps({"file": good[0].name, "text": text}) for text in texts]
     lines += [json.dumps({"file": name, "text": "x"}) for name in ("", None, "a\0b.jpg", "\ud8ff.jpg")]
-    lines += ["no JSON", "[1]", json.dumps({"file": good[1].name, "text": good[1].captions[0]})]
+    lines += ["no JSON", "[1]", '"text"', '{"file": "a", "text": "one", "text": "another"}']
+    lines += [json.dumps({"file": good[1].name, "text": good[1].captions[0]})]
     (folder / "all.jsonl").write_text("\n".join(lines), encoding="utf-8")
     assert pack(options(tmp_path / "out", from_=folder, shard_size=4)) == 1
     assert sorted(one["txt"].decode() for one in samples(tmp_path / "out")) == sorted(one.captions[0] for one in good)
     found = {int(source.split()[-1]): reason for source, reason in reasons(tmp_path / "out")}
     named = "its name is none that a file can have"
     told = [*expected.values(), *[""] * len(good), *texts.values(), *["no name of a picture"] * 2, named, named]
-    told += ["no JSON object"] * 2
+    told += [*["no JSON object"] * 3, "no JSON object: text: the key is there twice"]
     first = f"all.jsonl line {len(expected) + 2}"
     told += [f"a duplicate: the same picture and caption as {first}"]
     assert found.keys() == {number for number, reason in enumerate(told, start=1) if reason}

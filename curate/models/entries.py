@@ -26,7 +26,7 @@ import pyarrow.compute as pc
 
 from poolbench.assets import fetched
 from poolbench.errors import UserError, first_line
-from poolbench.files import digest_json
+from poolbench.files import digest_json, once
 
 from curate.models.assets import METACLIP_METADATA
 from curate.models.languages import check_detector, detector
@@ -82,7 +82,9 @@ def load_entries(given: str, wordnet: str = "") -> Entries:
     else:
         path = fetched(METACLIP_METADATA) if given == PUBLISHED else Path(given)
         try:
-            found = json.loads(path.read_bytes())
+            found = json.loads(path.read_bytes(), object_pairs_hook=once)
+        except UserError as error:
+            raise UserError(f"filter.metadata={given}: {error}") from None
         except OSError as error:
             raise UserError(f"filter.metadata={given} cannot be read: {error.strerror or error}") from None
         except ValueError as error:
@@ -90,8 +92,8 @@ def load_entries(given: str, wordnet: str = "") -> Entries:
     lists = found if isinstance(found, dict) else {"": found}
     for language, entries in lists.items():
         _check(f"filter.metadata={given}" + (f": {language!r}" if language else ""), entries)
-    once = {language: list(dict.fromkeys(entries)) for language, entries in lists.items()}
-    named = {language: [entry for entry in entries if entry.strip()] for language, entries in once.items()}
+    distinct = {language: list(dict.fromkeys(entries)) for language, entries in lists.items()}
+    named = {language: [entry for entry in entries if entry.strip()] for language, entries in distinct.items()}
     if not any(named.values()):
         raise UserError(f"filter.metadata={given} has no entry")
     count = sum(map(len, named.values()))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from poolbench.errors import UserError, first_line
-from poolbench.files import files_below
+from poolbench.files import files_below, once
 from poolbench.shards.parquet import rows as parquet_rows
 from poolbench.shards.parquet import texts
 
@@ -183,7 +183,10 @@ def _json_lines(path: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
             if not line.strip():
                 continue
             try:
-                record = json.loads(line)
+                record = json.loads(line, object_pairs_hook=once)
+            except UserError as error:
+                yield number, f"no JSON object: {error}"
+                continue
             except (ValueError, RecursionError):
                 record = None
             yield number, record if isinstance(record, dict) else "no JSON object"
@@ -218,7 +221,9 @@ def _coco(path: str) -> Iterator[tuple[str, Any, Any, Any]]:
         UserError: it is no file of captions.
     """
     try:
-        content = json.loads(Path(path).read_bytes())
+        content = json.loads(Path(path).read_bytes(), object_pairs_hook=once)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON, or was cut off: {first_line(error)}") from None
     try:
