@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeGuard
 
 from poolbench.interrupts import heard, unheard
+from poolbench.machine import end_with_owner
 
 INTERRUPTED = 128 + signal.SIGINT  # the exit status of a command that Ctrl-C ended
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a full disk, a quota, a limit on the size of a file
@@ -136,6 +137,7 @@ def _print_nothing_more() -> None:
 def exit_on_user_error(run: Callable[[], int | None]) -> None:
     """Run an entry point and end the process with its exit status; see `status_of`."""
     heard()
+    end_with_owner()
     try:
         status = status_of(run)
     finally:

@@ -2,9 +2,14 @@
 
 import os
 import platform
+import select
+import signal
 import threading
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+_OWNER = "POOLBENCH_ENDS_WITH"
 MAX_WORKERS = 12  # more data workers per process ask for more memory than they give speed
 
 
@@ -21,16 +26,48 @@ def default_workers(world_size: int) -> int:
 
 def end_with_parent() -> None:
     """Let this process of `multiprocessing` end with the one that started it, which cannot say so if it is killed."""
-    threading.Thread(target=_wait_and_end, daemon=True).start()
-
-
-def _wait_and_end() -> None:
     import multiprocessing  # which whoever asks for this has loaded
 
     parent = multiprocessing.parent_process()
     assert parent is not None
-    parent.join()
-    os._exit(1)
+    _end_behind(parent.join)
+
+
+def owning(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment for a command of ours that is to end with this process, however that ends."""
+    return {**environment, _OWNER: str(os.getpid())}
+
+
+def end_with_owner() -> None:
+    """Let this command end with the process that started it, where that is `owning` it."""
+    owner = os.environ.pop(_OWNER, None)
+    if owner is not None:
+        number = int(owner)
+        _end_behind(lambda: _wait(number))
+
+
+def _end_behind(wait: Callable[[], None]) -> None:
+    def wait_and_end() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # the main thread is to be woken by them
+        wait()
+        os._exit(1)
+
+    threading.Thread(target=wait_and_end, daemon=True).start()
+
+
+def _wait(number: int) -> None:
+    """Wait until the process of that number is gone."""
+    try:
+        process = os.pidfd_open(number)
+    except ProcessLookupError:
+        return
+    except (AttributeError, OSError):  # no Linux, or one from before 5.3
+        while os.getppid() == number:
+            time.sleep(1)
+        return
+    ended = select.poll()  # which takes a file of any number
+    ended.register(process, select.POLLIN)
+    ended.poll()
 
 
 def slow_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:

@@ -140,10 +140,10 @@ def interpreter() -> Path:
     return path
 
 
-def popen(command: Sequence[str]) -> Command:
+def popen(command: Sequence[str], env: Mapping[str, str]) -> Command:
     """subprocess.Popen, for code that starts sys.executable and leaves it its streams."""
     assert command[0] == sys.executable
-    return start(*command[1:], inherit=True)
+    return start(*command[1:], env=env, inherit=True)
 
 
 def run(

@@ -23,6 +23,7 @@ import torch
 from poolbench.command import in_quotes
 from poolbench.errors import UserError
 from poolbench.files import digest_file, read_lines
+from poolbench.machine import owning
 from poolbench.processes.preemption import GLANCE, SIGNALS
 
 from train.checkpoint import path_of
@@ -148,7 +149,7 @@ def _command(config: TrainConfig, checkpoint: Path, device: torch.device) -> lis
 
 
 def _environment() -> dict[str, str]:
-    return {key: value for key, value in os.environ.items() if not _PLACE.fullmatch(key)}
+    return owning({key: value for key, value in os.environ.items() if not _PLACE.fullmatch(key)})
 
 
 def _values(config: TrainConfig, checkpoint: Path, keys: Sequence[str]) -> dict[str, float | None]:

@@ -4,6 +4,7 @@ It is the same for all of them: parts of the shards, a process for each device, 
 that cannot be, and where the time goes.
 """
 
+import os
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from tqdm import tqdm
 from poolbench.command import part_of
 from poolbench.errors import UserError
 from poolbench.files import atomic, json_line
+from poolbench.machine import owning
 from poolbench.models.inference import batch_size_of, device_of, worker_count
 from poolbench.processes.preemption import GLANCE
 from poolbench.shards.samples import Problem, commonest
@@ -108,7 +110,7 @@ def _on_each(devices: Sequence[str], options: ScorerOptions, arguments: Sequence
             # The elements i, i+n, i+2n, ... of our part, split as shards[k::devices] of it.
             own = f"part={index + count * number}/{count * len(devices)}"
             command = [sys.executable, "-m", "curate.score", *shared, own, f"device={device}", f"workers={workers}"]
-            processes.append(subprocess.Popen(command))
+            processes.append(subprocess.Popen(command, env=owning(os.environ)))
         return max(abs(_ended(process)) for process in processes)
     except KeyboardInterrupt:  # which each of them has got too, most likely
         _await(processes)
