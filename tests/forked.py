@@ -22,6 +22,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+from ports import free_port
+
 ROOT = Path(__file__).parent.parent
 _FOLDER = "POOLBENCH_FORK_SERVER"  # names a folder for the session's socket; pytest's processes inherit it
 _AT_IMPORT = re.compile(  # not PYTHON_EXEC, which is torchrun's
@@ -168,8 +170,7 @@ def run(
 
 def world(size: int, *words: str | Path, env: Mapping[str, str] | None = None) -> list[Command]:
     """So many processes of one command that find each other as those of torchrun do; nobody watches over them."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": str(size)}
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(size)}
     environment = {**(os.environ if env is None else env), **place}
     ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(size)]
     return [start(*words, env=environment | rank) for rank in ranks]

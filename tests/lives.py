@@ -5,7 +5,6 @@ import multiprocessing
 import os
 import pkgutil
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import open_clip
+from ports import free_port
 
 from poolbench.command import compose
 from poolbench.errors import status_of
@@ -46,8 +46,7 @@ def started(
     """
     ports = {}
     if processes > 1:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            ports = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+        ports = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     group = []
     for rank in range(processes):
         place = {"RANK": str(rank), "WORLD_SIZE": str(processes), "LOCAL_RANK": str(rank)} if processes > 1 else {}

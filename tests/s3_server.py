@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import fsspec
 import pytest
+from ports import free_port
 
 START = 300  # seconds; the first start of a new environment reads thousands of files
 
@@ -16,8 +17,7 @@ START = 300  # seconds; the first start of a new environment reads thousands of 
 @contextlib.contextmanager
 def serving() -> Iterator[int]:
     """The port of a server that answers, for as long as the block lasts."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
     server = subprocess.Popen(
         [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], stderr=subprocess.DEVNULL
     )
@@ -26,7 +26,7 @@ def serving() -> Iterator[int]:
         yield port
     finally:
         server.terminate()
-        server.wait(20)
+        server.wait(300)
 
 
 @contextlib.contextmanager
