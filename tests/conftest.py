@@ -15,6 +15,7 @@ import forked
 import numpy as np
 import open_clip
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from browser import Browser
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 for _number in (signal.SIGINT, signal.SIGHUP):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, lambda number, frame: None)
+
+# How long an example takes, and how long it takes to draw some, is up to what else the machine does.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 MODELS = Path(__file__).parent / "models"
 MACHINE = bare.Machine()

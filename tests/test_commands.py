@@ -320,7 +320,7 @@ def test_a_text_stays_what_was_typed(text: str) -> None:
     assert (options.text, options.maybe) == (text, expected)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")))
 @example("x${").via("what OmegaConf cannot parse")
 def test_any_text_passes_hydra(text: str) -> None:

@@ -252,7 +252,7 @@ def test_what_is_plain_is_read_as_omegaconf_reads_it(name: str) -> None:
     assert plainly > 0
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.text("0123456789.-+eE_x: ", max_size=8))
 def test_a_plain_number_is_the_same_in_yaml(text: str) -> None:
     for kind in (int, float):

@@ -18,7 +18,7 @@ from poolbench.files import append_line, atomic, claimed, json_line, read_lines
 _LINE_ENDS = "\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"  # of `str.splitlines`
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.lists(st.text(st.one_of(st.sampled_from(_LINE_ENDS), st.characters())), min_size=1))
 @example(list(_LINE_ENDS))
 def test_a_text_of_any_letters_is_read_again(tmp_path: Path, texts: list[str]) -> None:

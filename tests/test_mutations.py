@@ -36,7 +36,7 @@ Way = tuple[str | int, ...]  # to a value inside of a submission
 Change = Callable[[Any], Any]  # of a submission, in place
 
 # Files are written over, so a folder for each example is not needed.
-quick = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+quick = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 SECOND = [b'"main_metric": 1.0,', b'"stderr": 0.0,', b'"official": true,', b'"scale": "tiny",', b'"x": 1,']
 
 
