@@ -22,7 +22,7 @@ from poolbench.files import read_json
 from curate.download import run as download_pool
 from curate.download.options import DownloadOptions
 
-QUICK = ["metadata=false", "private_addresses=true", "threads=8", "processes=1", "timeout=3", "deadline=8",
+QUICK = ["metadata=false", "private_addresses=true", "threads=8", "processes=1", "timeout=60", "deadline=120",
          "max_bytes=300000", "retries=0", "pause=0", "shard_size=100"]  # fmt: skip
 
 

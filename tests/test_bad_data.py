@@ -3,6 +3,7 @@
 import bisect
 import gzip
 import itertools
+import re
 import resource
 import tarfile
 import threading
@@ -19,6 +20,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image
 from pools import picture, sample, write_pool, write_tar
 from test_crop import encode
+from waiting import until
 
 from poolbench import remote
 from poolbench.command import compose
@@ -178,9 +180,9 @@ def assert_told(folder: Path, injected: dict[str, Shard], seed: int) -> None:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reads are given up in seconds, shards read in several pieces; forked workers inherit it."""
-    for name, value in {"STALL": 2.0, "PATIENCE": 20.0, "PIECE": 2**18, "_PAUSES": (0.02, 0.2)}.items():
+    for name, value in {"STALL": 4.0, "PATIENCE": 20.0, "PIECE": 2**18, "_PAUSES": (0.02, 0.2)}.items():
         monkeypatch.setattr(remote, name, value)
-    monkeypatch.setattr(sources, "LISTING", 2.0)
+    monkeypatch.setattr(sources, "LISTING", 4.0)
 
 
 def test_bad_data_in_a_folder(bad: tuple[Path, dict[str, Shard]], tmp_path: Path, monkeypatch: Any) -> None:
@@ -335,7 +337,7 @@ def test_a_store_that_stays_away_is_given_up(
         tally = Tally()
         (problem,) = read_shard(f"{server.url}/a.tar", 0, tally)
         tries = server.gets["/a.tar"]
-    assert isinstance(problem, Problem) and problem.reason.startswith(f"cannot be read after {tries} tries in 2 s: ")
+    assert isinstance(problem, Problem) and re.match(rf"cannot be read after {tries} tries in \d+ s: ", problem.reason)
     assert tally == Tally(retries=tries - 1, given_up=1) and tries > 3
 
 
@@ -436,11 +438,10 @@ def test_a_hundred_faulty_shards_leave_nothing_behind(
         files, threads, memory = held()
         for _ in range(4):
             read_all(server)
-        time.sleep(0.5)  # for connections to be closed on the other side
-        after = held()
         assert server.failed > 20
-    # A connection or two are kept for the next request.
-    assert after[0] <= files + 2 and after[1] <= threads and after[2] < memory + 60
+        # A connection or two are kept for the next request; the others are still being closed on the other side.
+        until(lambda: held()[0] <= files + 2 and held()[1] <= threads)
+        assert held()[2] < memory + 60
 
 
 def test_long_captions_keep_what_a_model_reads(tmp_path: Path) -> None:

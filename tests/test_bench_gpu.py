@@ -153,9 +153,11 @@ def test_a_part_that_takes_too_long_is_ended_with_all_that_it_started(tmp_path: 
         "child.wait()\n"
     )
     log = tmp_path / "log"
-    scene = {"environment": {}}
-    why = run_of(tmp_path / "page.md")._process([sys.executable, "-c", code], log, scene, 3.0)
-    assert why == "its time limit of 3 s is over"
+    for limit in (3, 30, 300):
+        why = run_of(tmp_path / "page.md")._process([sys.executable, "-c", code], log, {"environment": {}}, limit)
+        assert why == f"its time limit of {limit} s is over"
+        if log.read_text():  # a busy machine may not have come so far
+            break
     child = int(log.read_text())
     while lives(child):  # the signal is on its way
         time.sleep(0.01)

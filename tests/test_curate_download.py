@@ -52,7 +52,7 @@ def test_every_kind_of_host_gets_its_due(tmp_path: Path, hosts: Web) -> None:
     uids = [uid_of(number) for number in range(len(urls) - 1)] + ["no uid"]
     write_metadata(tmp_path / "metadata/a.parquet", hosts, urls, uid=uids)
 
-    assert download(tmp_path) == 0
+    assert download(tmp_path, "timeout=6", "deadline=16") == 0
 
     expected = dict(zip(behaviours, [None] * 5 + list(wrong.values()), strict=True))
     expected |= odd | {"none": "bad url", "malformed": "malformed uid"}

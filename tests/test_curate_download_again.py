@@ -34,7 +34,7 @@ def test_only_what_may_mend_is_asked_again(tmp_path: Path, hosts: Web) -> None:
 def test_a_later_run_adds_what_has_mended(tmp_path: Path, hosts: Web) -> None:
     urls = [hosts.url("good", 0), hosts.url("stalled", 1), hosts.url("html", 2), hosts.url("status", 500)]
     write_metadata(tmp_path / "metadata/a.parquet", hosts, urls)
-    assert download(tmp_path) == 0
+    assert download(tmp_path, "timeout=6") == 0
     first = members(tmp_path)
     assert len(first) == 3
     hosts.mended = True
@@ -53,7 +53,7 @@ def test_a_later_run_adds_what_has_mended(tmp_path: Path, hosts: Web) -> None:
 def test_a_crash_between_tar_and_list_doubles_nothing(tmp_path: Path, hosts: Web) -> None:
     urls = [hosts.url("good", 0), hosts.url("stalled", 1)]
     write_metadata(tmp_path / "metadata/a.parquet", hosts, urls)
-    assert download(tmp_path) == 0
+    assert download(tmp_path, "timeout=6") == 0
     shards = tmp_path / "shards"
     before = {name: (shards / name).read_bytes() for name in ("00000000.parquet", "00000000_stats.json")}
     hosts.mended = True

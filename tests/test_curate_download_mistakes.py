@@ -77,7 +77,7 @@ def test_a_missing_package_is_named(tmp_path: Path) -> None:
 
 def test_a_damaged_list_is_named(tmp_path: Path, hosts: Web) -> None:
     path = write_metadata(tmp_path / "metadata/a.parquet", hosts, [hosts.url("silent", 0), hosts.url("good", 1)])
-    assert download(tmp_path) == 0
+    assert download(tmp_path, "timeout=6") == 0
     listed = tmp_path / "shards/00000000.parquet"
     listed.write_bytes(b"nothing")
     with pytest.raises(UserError, match=r"00000000\.parquet cannot be read"):
@@ -86,7 +86,7 @@ def test_a_damaged_list_is_named(tmp_path: Path, hosts: Web) -> None:
 
 def test_a_damaged_tar_is_not_added_to(tmp_path: Path, hosts: Web) -> None:
     path = write_metadata(tmp_path / "metadata/a.parquet", hosts, [hosts.url("silent", 0), hosts.url("good", 1)])
-    assert download(tmp_path) == 0
+    assert download(tmp_path, "timeout=6") == 0
     tar = tmp_path / "shards/00000000.tar"
     tar.write_bytes(tar.read_bytes()[:1000])
     with pytest.raises(UserError, match=r"00000000\.tar: cut off within '.*jpg'; delete the shard's files"):

@@ -143,11 +143,11 @@ def test_a_sample_has_its_size_and_depends_on_the_seed_alone(tmp_path: Path) -> 
 
 def test_the_command(pool: Path, tmp_path: Path) -> None:
     words = [sys.executable, "-m", "curate", "filter=no_filter", f"pool={pool}", f"out={tmp_path}/out.npy"]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0 and "1,000 of 1,000 rows" in done.stderr, done.stderr
-    shown = subprocess.run([*words[:3], "--help"], cwd=ROOT, capture_output=True, text=True, timeout=120).stdout
+    shown = subprocess.run([*words[:3], "--help"], cwd=ROOT, capture_output=True, text=True, timeout=300).stdout
     assert "filter=<name>" in shown and "overwrite=" in shown
     assert all(f"\nfilter={name}" in shown for name in names())
     code = "import curate.select, sys; print([name for name in ('torch', 'pandas') if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.stdout.strip() == "[]", "selecting needs neither"

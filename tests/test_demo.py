@@ -313,7 +313,7 @@ def test_two_processes_at_once(tmp_path: Path) -> None:
     for process in processes:
         process.start()
     for process in processes:
-        process.join(30)
+        process.join(300)
     assert [process.exitcode for process in processes] == [0] * 4
     assert [path.name for path in tmp_path.iterdir()] == [VERSION]
     assert (tmp_path / VERSION / "made").read_text() == "whole"

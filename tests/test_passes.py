@@ -1,5 +1,6 @@
 """Passes over a pool's files: in order, in processes, kept or handed on, and what one file can do to the others."""
 
+import multiprocessing
 import os
 import threading
 import time
@@ -61,9 +62,13 @@ def test_results_come_in_the_order_of_the_files(files: list[File], tmp_path: Pat
     assert (tmp_path / "work").exists() == kept
 
 
+_BOTH = threading.Barrier(2)
+
+
 @light
 def process_and_thread(file: File, *_: object) -> tuple[int, int]:
-    time.sleep(0.05)  # so that one thread cannot take all files
+    if multiprocessing.parent_process() is None:
+        _BOTH.wait(240)  # so that one thread cannot take all files
     return os.getpid(), threading.get_ident()
 
 

@@ -56,8 +56,8 @@ def test_a_request_that_another_thread_takes_is_heard(preemption: Preemption, si
 def test_what_clears_up_is_not_interrupted_again(preemption: Preemption, silent: int) -> None:
     cleared = []
     with pytest.raises(GracePeriodOver), preemption.waiting(0):
-        os.kill(os.getpid(), signal.SIGTERM)
         try:
+            os.kill(os.getpid(), signal.SIGTERM)
             os.read(silent, 1)
         finally:
             signal.raise_signal(signal.SIGALRM)  # another look
