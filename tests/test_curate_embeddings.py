@@ -60,7 +60,9 @@ def write_random(folder: Path, seed: int, kind: str = "odd", files: int = 4) -> 
 
 
 def write_targets(path: Path, rows: int = 60, seed: int = 99, kind: type[np.floating[Any]] = np.float16) -> Path:
-    np.save(path, vectors_of(rows, np.random.default_rng(seed), "unit").astype(kind))
+    found = vectors_of(rows, np.random.default_rng(seed), "unit").astype(kind)
+    found[3] = 0  # one of them that is like nothing
+    np.save(path, found)
     return path
 
 
@@ -417,6 +419,7 @@ def test_what_is_wrong_is_told_in_a_line(tmp_path: Path, capsys: pytest.CaptureF
         (np.ones((3, WIDTH)), "holds float64; embeddings are float16 or float32"),
         (np.ones((3, WIDTH), int), "holds int64 [3, 12]"),
         (np.full((3, WIDTH), np.nan, np.float32), "holds embeddings that are no numbers"),
+        (np.zeros((3, WIDTH), np.float16), f"filter.targets={targets} holds nothing but zeros"),
         (np.ones((3, WIDTH + 1), np.float32), "l14_img has 12 numbers a row, the targets 13"),
         (b"no array", "cannot be read"),
     ):

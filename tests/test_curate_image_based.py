@@ -201,6 +201,7 @@ def test_clusters_of_targets_are_found_once(files: tuple[Path, Path], monkeypatc
         ),
         ({"centroids": "centroids.npy", "targets": "wide.npy"}, "filter.targets=wide.npy has 9 numbers a row"),
         ({"centroids": "centroids.npy", "targets": "nan.npy"}, "holds embeddings that are no numbers"),
+        ({"centroids": "centroids.npy", "targets": "zero.npy"}, "filter.targets=zero.npy holds nothing but zeros"),
         ({"centroids": "centroids.npy", "clusters": "flat.npy"}, "does not hold numbers from 0 to 39"),
         ({"centroids": "centroids.npy", "clusters": "large.npy"}, "does not hold numbers from 0 to 39"),
         ({"centroids": "centroids.npy", "language": "fastext"}, "filter.language=fastext is not known"),
@@ -214,6 +215,7 @@ def test_wrong_files_are_named(
     np.save("flat.npy", vectors(1, 0)[0])
     np.save("wide.npy", np.ones((2, 9), np.float32))
     np.save("nan.npy", np.full((2, WIDTH), np.nan, np.float32))
+    np.save("zero.npy", np.zeros((2, WIDTH), np.float32))
     np.save("large.npy", np.array([0, CLUSTERS]))
     with pytest.raises(UserError) as caught:
         build({"filter": "image_based", "language": SMALL, **options}).prepare(NONE)

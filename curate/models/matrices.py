@@ -9,6 +9,8 @@ import numpy as np
 from poolbench.errors import UserError, first_line
 from poolbench.files import atomic, cache, digest_file
 
+_ROWS = 2**10  # that are looked at together, mostly the first ones alone
+
 
 def load_matrix(path: Path, what: str) -> np.ndarray:
     """The vectors of a .npy, memory-mapped, one a row.
@@ -24,6 +26,16 @@ def load_matrix(path: Path, what: str) -> np.ndarray:
         shape = list(matrix.shape)
         raise UserError(f"{what}={path} holds {matrix.dtype} {shape}; it is a matrix of floats, a vector a row")
     return matrix
+
+
+def check_not_zero(matrix: np.ndarray, path: Path, what: str) -> None:
+    """Refuse vectors of which none has a direction. One among others is like nothing, which its scores say.
+
+    Raises:
+        UserError: all of them are zero.
+    """
+    if not any(matrix[start : start + _ROWS].any() for start in range(0, len(matrix), _ROWS)):
+        raise UserError(f"{what}={path} holds nothing but zeros, which nothing is like; make it anew")
 
 
 def as_npy(path: Path, what: str) -> Path:

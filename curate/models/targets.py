@@ -17,7 +17,7 @@ from poolbench.text import some
 
 from curate.models.assets import IMAGENET_TRAIN
 from curate.models.forms import gram
-from curate.models.matrices import as_npy, load_matrix
+from curate.models.matrices import as_npy, check_not_zero, load_matrix
 from curate.pool.embedded import finished
 from curate.pool.scored import Maker
 
@@ -135,7 +135,7 @@ def targets_of(given: Any, found: Named) -> Targets:
         found: what `named` found of it.
 
     Raises:
-        UserError: no embeddings in a file, or one that is no numbers.
+        UserError: no embeddings in a file, one that is no numbers, or nothing but zeros.
     """
     paths = tuple(as_npy(path, _WHAT) for path in found.files)
     matrices = [load_matrix(path, _WHAT) for path in paths]
@@ -149,6 +149,7 @@ def targets_of(given: Any, found: Named) -> Targets:
         for start in range(0, len(matrix), _ROWS):
             if not np.isfinite(matrix[start : start + _ROWS]).all():
                 raise UserError(f"{_WHAT}={path} holds embeddings that are no numbers")
+        check_not_zero(matrix, path, _WHAT)
     digest = digest_json([digest_file(path) for path in paths])
     return Targets(name_of(given), paths, digest, sum(map(len, matrices)), matrices[0].shape[1], found.maker)
 

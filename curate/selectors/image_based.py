@@ -20,7 +20,7 @@ from curate.models import clusters
 from curate.models.assets import CENTROIDS
 from curate.models.captions import usable_captions
 from curate.models.languages import check_detector
-from curate.models.matrices import as_npy, load_matrix
+from curate.models.matrices import as_npy, check_not_zero, load_matrix
 from curate.models.points import KEY
 from curate.models.targets import EXPLAINED, IMAGENET, named, ordered
 from curate.pool.passes import Passes
@@ -140,6 +140,7 @@ def _nearest_ones(target: Path, centroids: np.ndarray, longest: float) -> np.nda
         raise UserError(
             f"filter.targets={target} has {features.shape[1]} numbers a row, the centroids {centroids.shape[1]}"
         )
+    check_not_zero(features, target, "filter.targets")
     with tqdm(desc=f"clusters of {target.name}", total=len(features), disable=not sys.stderr.isatty()) as bar:
         found = np.unique(clusters.nearest(features, centroids, longest, bar.update))
     if found[0] < 0:
