@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from metadata import write_metadata
@@ -95,6 +96,17 @@ def test_values_are_found_by_key(tmp_path: Path, keys: bool, capsys: pytest.Capt
     np.testing.assert_array_equal(values(pool, "score"), [*[np.nan] * 21, *np.arange(58.0, -1, -1)])
 
 
+@pytest.mark.parametrize(("keys", "kind"), [(pa.nulls(20, pa.string()), "empty"), (pa.array(range(20)), "int64")])
+def test_keys_that_are_none_are_told(
+    keys: pa.Array, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_metadata(tmp_path / "pool", 1, 20, npz=False) / "0000.parquet"
+    pq.write_table(pq.read_table(path).append_column("key", keys), path)
+    (tmp_path / "given.csv").write_text("key,score\n00000001,2\n")
+    status, _, wrong = columns(capsys, f"pool={path.parent}", f"import={tmp_path}/given.csv", "name=a", "by=key")
+    assert status == 2 and f"its column 'key' is {kind}, not text; name tables that have key and uid by keys=" in wrong
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -105,6 +117,7 @@ def test_values_are_found_by_key(tmp_path: Path, keys: bool, capsys: pytest.Capt
         (["import=text.parquet", "name=a", "take=[score,scr]"], "has no column 'scr'; did you mean 'score'?"),
         (["import=text.csv", "name=a"], "text.csv cannot be read: "),
         (["import=text.parquet", "name=a", "by=key"], "has no column 'key'"),
+        (["import=keyed.csv", "name=a", "by=key"], "0000.parquet has no column 'key'; name tables that have key and"),
         (["import=text.parquet"], "name=: name the folder"),
         (["import=text.parquet", "name=../a"], "name=../a: name the folder"),
         (["import=nowhere", "name=a"], "import=nowhere: no parquet or CSV file there"),

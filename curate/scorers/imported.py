@@ -10,11 +10,12 @@ import pyarrow as pa
 
 from poolbench.uids import Uids
 
-from curate.pool.files import BadFile, File, parse_uids, read_columns
+from curate.pool.files import BadFile, File, parse_uids, read_columns, schema_of
 from curate.pool.joined import Table, kind_of, look_up, names_of_texts, open_table, scattered
 from curate.scorers.rows import RowScorer
 
 UID, KEY = "uid", "key"  # what rows may be found by
+_INSTEAD = "name tables that have key and uid by keys="
 
 
 class Matched(NamedTuple):
@@ -78,8 +79,10 @@ class Imported(RowScorer):
         """The rows of a file, some after the others.
 
         Raises:
-            BadFile: it cannot be read, or its keys are no text.
+            BadFile: it cannot be read, has no keys, or such as are no text.
         """
+        if self.by == KEY and KEY not in schema_of(file).names:
+            raise BadFile(f"{file.path} has no column {KEY!r}; {_INSTEAD}")
         for table, _ in read_columns(file, self.columns):
             if self.by == UID:
                 uids, good, _ = parse_uids(table[UID])
@@ -88,7 +91,8 @@ class Imported(RowScorer):
             texts = table[KEY].to_pylist()
             good = np.array([isinstance(text, str) for text in texts], bool)
             if texts and not good.any():
-                raise BadFile(f"{file.path}: its column {KEY!r} is {table[KEY].type}, not text")
+                kind = "empty" if table[KEY].null_count == len(texts) else table[KEY].type
+                raise BadFile(f"{file.path}: its column {KEY!r} is {kind}, not text; {_INSTEAD}")
             yield Piece(table, good, names_of_texts([text for text in texts if isinstance(text, str)]))
 
 
