@@ -22,6 +22,7 @@ from poolbench.errors import UserError
 from poolbench.files import atomic, digest_file, write_json
 from poolbench.machine import cores
 from poolbench.options import option, output, source
+from poolbench.text import one_line
 from poolbench.uids import malformed
 
 from curate.audits.count import Question, Tallies, Words, count, items, tallies
@@ -121,7 +122,7 @@ def _told_of_part(part: Part, passes: Passes) -> int:
     bad = [passes.bad[file.name] for file in own if file.name in passes.bad]
     print(f"part {part}: {len(own) - len(bad):,} of {len(own):,} files are counted; merge={part.of} puts all together")
     for why in bad:
-        print(f"left out: {why}", file=sys.stderr)
+        print(one_line(f"left out: {why}"), file=sys.stderr)
     return 1 if bad else 0
 
 

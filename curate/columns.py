@@ -21,7 +21,7 @@ from poolbench.command import parse
 from poolbench.errors import UserError, exit_on_user_error
 from poolbench.machine import cores
 from poolbench.options import option, output, source
-from poolbench.text import aligned
+from poolbench.text import aligned, one_line
 
 from curate.models.devices import EXPLAINED, checked
 from curate.pool.files import list_pool
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str]) -> int:
         else:
             take_in(passes, _taking(config, _command(arguments)))
     for why in passes.bad.values():
-        print(f"left out: {why}", file=sys.stderr)
+        print(one_line(f"left out: {why}"), file=sys.stderr)
     return 1 if passes.bad else 0
 
 

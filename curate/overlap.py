@@ -30,6 +30,7 @@ from poolbench.overlap_report import (
     SetLookedAt,
     SubsetLookedAt,
 )
+from poolbench.text import one_line
 
 from curate.pool.parts import part_or_merge
 from curate.pool.work import work_folder
@@ -283,7 +284,7 @@ def _written(
         f"{embedded}"
     )
     for one in left[:_TOLD]:
-        print(f"left out: {one.shard}{' ' if one.key else ''}{one.key}: {one.reason}", file=sys.stderr)
+        print(one_line(f"left out: {one.shard}{' ' if one.key else ''}{one.key}: {one.reason}"), file=sys.stderr)
     for line in told:
         print(line, file=sys.stderr)
     print(folder / "index.html")

@@ -12,6 +12,7 @@ import numpy as np
 from poolbench.errors import UserError, unwritable
 from poolbench.files import atomic, digest_file, digest_json, files_in, read_json, write_json
 from poolbench.machine import cores
+from poolbench.text import one_line
 from poolbench.uids import DTYPE, malformed
 from poolbench.versions import version
 
@@ -266,7 +267,7 @@ def _states(chosen: Filter) -> Any:
 
 def _warn(bad: list[str], wrong: int, examples: list[str]) -> None:
     for why in bad[:_SHOWN]:
-        print(f"left out: {why}", file=sys.stderr)
+        print(one_line(f"left out: {why}"), file=sys.stderr)
     if len(bad) > _SHOWN:
         print(f"left out: {len(bad) - _SHOWN} more files, which the summary lists", file=sys.stderr)
     if wrong:

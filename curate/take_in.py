@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from poolbench.errors import UserError, nearest
 from poolbench.files import cache, digest_file, digest_json, files_in
 from poolbench.shards.samples import Problem
+from poolbench.text import one_line
 from poolbench.uids import DTYPE, Uids
 
 from curate.caption_sources import Source, source_of
@@ -152,7 +153,8 @@ def _tell(passes: Passes, scorer: Imported, read: Read, counts: Counts) -> None:
     if read.too_large:
         print(f"left out: {read.too_large:,} numbers that are too large for float32", file=sys.stderr)
     if read.unreadable:
-        print(f"left out: {read.unreadable:,} samples or shards, the first is {read.problem}", file=sys.stderr)
+        first = one_line(read.problem)
+        print(f"left out: {read.unreadable:,} samples or shards, the first is {first}", file=sys.stderr)
     if not found:
         raise UserError(f"no row of the pool has a value: is it the {scorer.by} by which the import knows its rows?")
 

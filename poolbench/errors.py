@@ -12,6 +12,7 @@ from typing import TypeGuard
 
 from poolbench.interrupts import heard, unheard
 from poolbench.machine import end_with_owner
+from poolbench.text import one_line
 
 INTERRUPTED = 128 + signal.SIGINT  # the exit status of a command that Ctrl-C ended
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a full disk, a quota, a limit on the size of a file
@@ -67,7 +68,7 @@ def full_gpu(error: RuntimeError) -> str | None:
 
 def tell(error: UserError | str) -> None:
     """Show the user a mistake."""
-    print(f"error: {error}", file=sys.stderr, flush=True)
+    print(f"error: {one_line(str(error))}", file=sys.stderr, flush=True)
 
 
 def status_of(run: Callable[[], int | None]) -> int:

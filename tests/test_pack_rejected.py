@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from packing import (
 )
 from PIL import Image
 
-from poolbench.errors import UserError
+from poolbench.errors import UserError, status_of
 from poolbench.files import read_json
 from poolbench.shards.pictures import decoding, opened, rgb
 
@@ -133,6 +134,27 @@ def test_a_name_that_is_not_utf8(tmp_path: Path, rng: np.random.Generator) -> No
         "b.png": "empty picture",
         "\\xfe.jpg": "no caption: no .txt of its name beside it",
     }
+
+
+def test_a_name_with_line_breaks_is_told_in_one_line(
+    tmp_path: Path, rng: np.random.Generator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = as_pairs(tmp_path / "in", drawn(rng, 2))["from_"]
+    (folder / "a\nleft out: b\u2028.png").write_bytes(b"")
+    (folder / os.fsdecode(b"a.\n\xff")).write_bytes(b"")
+    assert pack(options(tmp_path / "out", from_=folder)) == 1
+    said = capsys.readouterr()
+    kind = "no caption: no .txt of its name beside it"
+    assert f"left out: 1 x {kind} (a\\nleft out: b\\u2028.png)" in said.err.splitlines()
+    assert "2 files are neither pictures nor .txt: .md 1, .\\n\\udcff 1" in said.out.splitlines()
+    assert dict(reasons(tmp_path / "out")) == {"a\nleft out: b\u2028.png": kind}
+    shutil.rmtree(tmp_path / "out")
+    for name in folder.rglob("*.[tT]*"):
+        name.unlink()
+    (folder / "b.txt").write_text("whose picture is not there")
+    assert status_of(lambda: pack(options(tmp_path / "out", from_=folder))) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and "the first is a\\nleft out: b\\u2028.png: no caption" in lines[0]
 
 
 def test_coco_with_gaps(tmp_path: Path, rng: np.random.Generator) -> None:

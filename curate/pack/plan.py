@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from poolbench.errors import UserError, first_line
 from poolbench.files import atomic, claimed, json_line, read_json, read_lines, write_json
+from poolbench.text import one_line
 
 from curate.pack.guess import layout_of
 from curate.pack.layouts import Layout, told
@@ -173,7 +174,7 @@ def _made(options: PackOptions, work: Path) -> dict[str, Any]:
         [f"{passed.captions:,} further captions of pictures are not used (captions=first)"] if passed.captions else []
     )
     if passed.files:
-        kinds = ", ".join(f"{suffix} {count:,}" for suffix, count in passed.files.most_common())
+        kinds = ", ".join(f"{one_line(suffix)} {count:,}" for suffix, count in passed.files.most_common())
         said.append(f"{passed.files.total():,} files are neither pictures nor .txt: {kinds}")
     return {
         "options": _described(options),

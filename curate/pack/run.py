@@ -13,6 +13,7 @@ from poolbench.files import atomic, claimed, json_line, write_json
 from poolbench.machine import cores
 from poolbench.progress import Progress
 from poolbench.shards.samples import kind_of
+from poolbench.text import one_line
 from poolbench.versions import version
 
 from curate.pack.duplicates import repeats, take_out, write_uids
@@ -146,7 +147,7 @@ def _report(plan: Plan, out: Path, done: Sequence[Done]) -> int:
         print(line)
     for kind, count in kinds.most_common():
         first = commonest[kind]
-        print(f"left out: {count:,} x {first.reason} ({first.where})", file=sys.stderr)
+        print(one_line(f"left out: {count:,} x {first.reason} ({first.where})"), file=sys.stderr)
     if kinds:
         print(f"{out / REJECTED} lists all {kinds.total():,}", file=sys.stderr)
     return int(not samples or bool(kinds.keys() - {_DUPLICATE}))

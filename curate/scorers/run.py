@@ -30,6 +30,7 @@ from poolbench.processes.preemption import GLANCE
 from poolbench.shards.samples import Problem, commonest
 from poolbench.shards.sources import Shard, resolve
 from poolbench.shards.workers import Iterated, loader_of, readable_errors
+from poolbench.text import one_line
 
 from curate.pool.parts import tell_missing
 from curate.pool.scored import Conditions, Made, Record, Scores
@@ -343,9 +344,9 @@ def _summarized(out: Path, part: str, report: Report) -> int:
     if report.failed:
         print(f"{len(report.failed)} shards have no scores; the same command tries them again", file=sys.stderr)
     for shard, key, reason in bad[:_SHOWN]:
-        print(f"{shard}{' ' if key else ''}{key}: {reason}", file=sys.stderr)
+        print(one_line(f"{shard}{' ' if key else ''}{key}: {reason}"), file=sys.stderr)
     if bad and not rows:
-        print(f"nothing could be scored{commonest(Problem(*one) for one in bad)}", file=sys.stderr)
+        print(one_line(f"nothing could be scored{commonest(Problem(*one) for one in bad)}"), file=sys.stderr)
     if not bad:
         listed.unlink(missing_ok=True)
         return 0
