@@ -30,7 +30,10 @@ def test_neither_parts_nor_memory_change_a_subset(
     for part in (3, 1, 2):
         assert curate(*words, f"out={tmp_path}/parts.npy", f"part={part}/3") == 0
         assert not (tmp_path / "parts.npy").exists()
-    selected(tmp_path / "parts.npy", *words)
+    calls: list[Any] = []
+    monkeypatch.setattr("curate.pool.passes.attempt", lambda function, *_: calls.append(function))
+    selected(tmp_path / "parts.npy", *words, "merge=3")
+    assert not calls  # the parts have kept all that is known of a file
     for other in ("little", "parts"):
         assert (tmp_path / f"{other}.npy").read_bytes() == (tmp_path / "one.npy").read_bytes()
         assert read_json(tmp_path / f"{other}.npy.json") == read_json(tmp_path / "one.npy.json")

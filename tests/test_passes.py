@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from poolbench.errors import UserError
 
 from curate.pool.files import BadFile, File, list_pool
-from curate.pool.parts import Part
+from curate.pool.parts import WHOLE, Part
 from curate.pool.passes import Passes, light
 from curate.pool.work import work_folder
 
@@ -119,11 +119,15 @@ def test_light_functions_multiply_in_their_own_thread(files: list[File], workers
         assert blas_threads(files[0]) == before and set(before) == {3}
 
 
-def test_what_is_light_is_kept_for_other_parts_alone(files: list[File], tmp_path: Path) -> None:
-    for number, part in enumerate((Part(1, 1), Part(1, 2))):
+def test_what_is_light_is_kept_for_other_parts_and_their_merge(files: list[File], tmp_path: Path) -> None:
+    for number, part in enumerate((WHOLE, Part(1, 1), Part(1, 2))):
         with Passes(files, tmp_path, 2, part) as passes:
             assert len(list(passes.map(process_and_thread, number))) == 6
         assert len(list(tmp_path.rglob("*.json"))) == 6 * number
+    with Passes(files, tmp_path, 2, merge=2) as passes:
+        assert len(list(passes.map(process_and_thread, 2))) == 6 and not passes.done
+        with pytest.raises(UserError, match=r"6 of 6 files are missing"):
+            list(passes.map(process_and_thread, 0))
 
 
 def noted(file: File, folder: str) -> int:

@@ -178,8 +178,10 @@ class Passes:
         Raises:
             UserError: a worker died, or no file of the pool can be read.
         """
-        # What a light function finds is found again as soon as it is read, but for a part, which finds that of others.
-        if self._work is None or (_is_light(function, arguments) and self._part == WHOLE):
+        # What a light function finds is found again as soon as it is read, but for a part, which finds that of others,
+        # and for the merge, which would do alone what all of them have done.
+        alone = self._part is WHOLE and self._merge is None
+        if self._work is None or (alone and _is_light(function, arguments)):
             call = functools.partial(attempt, function, arguments)
             started = self._workers_for(function, arguments)
             yield from self._made(call, function.__name__, self.usable(), _AHEAD * self._workers, started)
