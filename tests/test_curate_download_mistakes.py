@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -13,6 +14,7 @@ from web_server import Web
 from poolbench.errors import UserError, status_of
 
 from curate.download.images import Settings, Shard, make
+from curate.download.run import _rows_of
 
 
 @pytest.mark.parametrize(
@@ -63,6 +65,32 @@ def test_other_metadata_are_not_mixed_in(tmp_path: Path, hosts: Web, capfd: pyte
     assert download(tmp_path) == 0
     good_pool(tmp_path, hosts, 4)
     assert download(tmp_path) == 2
+    assert "made with other files or rows" in capfd.readouterr().err
+
+
+def test_a_part_opens_all_metadata_to_plan_and_else_those_of_its_own_shards(
+    tmp_path: Path, hosts: Web, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, opened = tmp_path / "metadata", list[str]()
+    for number, name in enumerate("abc"):
+        write_metadata(folder / f"{name}.parquet", hosts, [hosts.url("good", 2 * number + row) for row in range(2)])
+
+    def rows_of(paths: Sequence[Path], faces: bool) -> Iterator[tuple[Path, int]]:
+        opened.extend(path.stem for path in paths)
+        return _rows_of(paths, faces)
+
+    monkeypatch.setattr("curate.download.run._rows_of", rows_of)
+    for part, wanted in (("2/3", "abc" + "b"), ("1/3", "a"), ("3/3", "c"), ("1/2", "ac"), (None, "abc")):
+        opened.clear()
+        assert download(tmp_path, "shard_size=2", *([f"part={part}"] if part else [])) == 0
+        assert "".join(opened) == wanted, part
+    write_metadata(folder / "c.parquet", hosts, [hosts.url("good", 4)])
+    assert download(tmp_path, "shard_size=2", "part=2/3") == 0
+    capfd.readouterr()
+    assert download(tmp_path, "shard_size=2", "part=3/3") == 2
+    said = f"{folder}/c.parquet has 1 rows, the shards were planned with 2; go on with the file as it was, "
+    assert capfd.readouterr().err == f"error: {said}or choose another out=\n"
+    assert download(tmp_path, "shard_size=2", "merge=3") == 2
     assert "made with other files or rows" in capfd.readouterr().err
 
 

@@ -26,6 +26,8 @@ from curate.pool.parts import WHOLE, Part, part_or_merge, tell_missing
 METADATA = "metadata"
 SHARDS = "shards"
 _PLAN = ".plan.json"  # in the folder of shards: which rows are whose, and what decides how pictures look
+_PLANNING = ".planning"  # there, too; claimed by the part that plans
+_WAIT = 24 * 3600.0  # seconds for another part to plan
 
 
 class Connections(NamedTuple):
@@ -148,10 +150,11 @@ def _images(options: DownloadOptions, out: Path, part: Part) -> int:
     settings = _settings(options)
     folder = out / SHARDS
     folder.mkdir(exist_ok=True)
-    rows = dict(_rows_of(out / METADATA, options.blur_faces))
-    _check_plan(folder, rows, settings)
+    rows = _planned(folder, _metadata_files(out / METADATA), settings, part)
     shards = list(_shards(rows, settings.shard_size))
     own = part.own(shards)
+    if part is not WHOLE:
+        _check_own(own, rows, settings.blur_faces)
     if options.merge is not None:
         problems = _missing(shards, folder, options.merge)
     else:
@@ -184,15 +187,53 @@ def _missing(shards: Sequence[Shard], folder: Path, of: int) -> dict[int, str]:
     }
 
 
-def _rows_of(folder: Path, faces: bool) -> Iterator[tuple[Path, int]]:
-    """The metadata files in the order of their names, as img2dataset takes them, and how many rows each has.
+def _metadata_files(folder: Path) -> list[Path]:
+    """The metadata in the order of their names, as img2dataset takes them.
 
     Raises:
-        UserError: there are none, or one is damaged or lacks a column.
+        UserError: there are none.
     """
     paths = files_in(folder, "*.parquet")
     if not paths:
         raise UserError(f"{folder} holds no parquet file; metadata=true brings the pool's")
+    return paths
+
+
+def _planned(folder: Path, paths: Sequence[Path], settings: Settings, part: Part) -> dict[Path, int]:
+    """How many rows each metadata file has. Of several parts one opens them all, and the others find it in the plan:
+    where a pool has a million files, their number times that of the parts would be too many.
+
+    Raises:
+        UserError: see `_rows_of` and `_check_plan`.
+    """
+    with contextlib.nullcontext() if part is WHOLE else claimed(folder / _PLANNING, _WAIT):
+        known = {} if part is WHOLE or not (folder / _PLAN).exists() else read_json(folder / _PLAN).get("files", {})
+        found = known.keys() == {path.name for path in paths}
+        rows = {path: known[path.name] for path in paths} if found else dict(_rows_of(paths, settings.blur_faces))
+        _check_plan(folder, rows, settings)
+    return rows
+
+
+def _check_own(own: Sequence[Shard], rows: dict[Path, int], faces: bool) -> None:
+    """Open the files of a part's own shards.
+
+    Raises:
+        UserError: one has other rows than are planned; or see `_rows_of`.
+    """
+    for path, count in _rows_of(list(dict.fromkeys(shard.metadata for shard in own)), faces):
+        if count != rows[path]:
+            raise UserError(
+                f"{path} has {count:,} rows, the shards were planned with {rows[path]:,}; go on with the file as it "
+                "was, or choose another out="
+            )
+
+
+def _rows_of(paths: Sequence[Path], faces: bool) -> Iterator[tuple[Path, int]]:
+    """Some metadata files, and how many rows each has.
+
+    Raises:
+        UserError: one is damaged or lacks a column.
+    """
     needed = [*NEEDED, FACES] if faces else list(NEEDED)
     for path in paths:
         try:
