@@ -14,7 +14,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from evalsets import MODEL, classification_samples, encoded, picture, write_checkpoint
+from evalsets import MODEL, classification_samples, encoded, pair_samples, picture, write_checkpoint
 from metadata import columns_of, write_file
 from PIL import Image
 from pools import write_pool, write_tar
@@ -93,6 +93,19 @@ def test_embeddings_are_open_clips(made: Path, tmp_path: Path) -> None:
     size = (made / "sets/wds_a_test/train/0.tar").stat().st_size
     assert record["rows"] == 5 and record["conditions"]["size"] == size and record["conventions"]["activation"]
     assert record["conditions"]["options"] == {"dtype": "float16"} and len(record["conditions"]["sha256"]) == 64
+
+
+def test_both_pictures_of_a_pair_are_embedded(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pairs = [members for _, members in pair_samples(3)]
+    del pairs[2]["txt"], pairs[1][next(name for name in pairs[1] if name.startswith("0."))]
+    write_tar(tmp_path / "pairs/train/0.tar", [(f"s{number}", members) for number, members in enumerate(pairs)])
+    single = [{name.partition(".")[2]: data} for members in pairs for name, data in members.items() if name != "txt"]
+    write_tar(tmp_path / "single/train/0.tar", [(f"s{number}", members) for number, members in enumerate(single)])
+    assert embed(tmp_path / "pairs/train", made / "model.pt", tmp_path / "two") == 1
+    assert "0.tar s1-00: no image: " in capsys.readouterr().err
+    assert embed(tmp_path / "single/train", made / "model.pt", tmp_path / "one") == 0
+    np.testing.assert_array_equal(vectors_of(tmp_path / "two"), vectors_of(tmp_path / "one"))
+    assert len(vectors_of(tmp_path / "two")) == 5
 
 
 def test_several_sets_have_room_in_one_folder_whatever_the_parts(made: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from poolbench.errors import UserError
 from poolbench.files import digest_file, digest_json, files_in
 from poolbench.shards import parquet
-from poolbench.shards.samples import IMAGE_EXTENSIONS, Problem, read_shard
+from poolbench.shards.samples import Problem, read_shard
 from poolbench.shards.writer import write_shard
 
 NSHARDS, TYPE = "test/nshards.txt", "dataset_type.txt"
@@ -113,8 +113,7 @@ def _of_pairs(path: Path) -> Iterator[tuple[str, bytes]]:
     for sample in read_shard(str(path)):
         if isinstance(sample, Problem):
             raise UserError(f"{path}: {sample.key or 'the rest of it'}: {sample.reason}")
-        for place in range(2):
-            data = sample.first_of([f"{place}.{extension}" for extension in IMAGE_EXTENSIONS])
+        for place, data in enumerate(sample.pair()):
             yield f"{sample.key}-{place:02d}", data or b""  # which is told as a picture that cannot be looked at
 
 

@@ -146,6 +146,11 @@ class Part(NamedTuple):
     files: ShardFiles
 
 
+def as_it_is(sample: "Sample") -> "tuple[Sample]":
+    """A sample that is scored as one."""
+    return (sample,)
+
+
 class Scorer(ABC):
     """One way to score. Built in the process of each device, it tells what it makes before it loads anything large, so
     that a run which finds all its shards scored loads no model.
@@ -156,6 +161,7 @@ class Scorer(ABC):
         identity: what these depend on; a shard with scores of the same identity is not scored again.
         pixels: once loaded, a picture file to uint8 [3, h, w], called in the workers; raises ValueError for a bad one.
         tokenizer: once loaded, captions to int64 [n, length], called in the workers; None where they are not read.
+        parted: the samples that one of a shard's is scored as; called in the workers.
         row_of: a sample to its row, with `uid`, and with `text` where captions are read; called in the workers; raises
             ValueError for one that cannot be scored.
         conventions: once loaded, what is recorded of the model besides.
@@ -169,6 +175,7 @@ class Scorer(ABC):
     pixels: "Callable[[bytes], torch.Tensor]"
     tokenizer: Any
     conventions: Mapping[str, Any] = {}
+    parted: "Callable[[Sample], Sequence[Sample]]" = staticmethod(as_it_is)
     row_of: "Callable[[Sample], dict[str, Any]]" = staticmethod(row_of)
 
     def __init__(self, options: Any) -> None:

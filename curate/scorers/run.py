@@ -236,7 +236,7 @@ def _score_all(
     scorer.load(device)
     batch_size = batch_size_of(options.batch_size, device)
     shards = [(job.shard, job.names) for job in todo]
-    stream = ScoreStream(shards, scorer.row_of, scorer.look, scorer.tokenizer, batch_size)
+    stream = ScoreStream(shards, scorer.parted, scorer.row_of, scorer.look, scorer.tokenizer, batch_size)
     loader = loader_of(stream, min(worker_count(options.workers, 1), len(todo)), device)
     clock = Clock()
     try:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
@@ -63,12 +63,13 @@ class ScoreStream(IterableDataset[Message]):
 
     Args:
         shards: each with the names of the products that it lacks.
-        row_of, look, tokenizer: see base.Scorer.
+        parted, row_of, look, tokenizer: see base.Scorer.
     """
 
     def __init__(
         self,
         shards: Sequence[tuple[Shard, Sequence[str]]],
+        parted: Callable[[Sample], Sequence[Sample]],
         row_of: Callable[[Sample], dict[str, Any]],
         look: Callable[[bytes, Set[str]], Seen],
         tokenizer: Any,
@@ -76,7 +77,7 @@ class ScoreStream(IterableDataset[Message]):
     ) -> None:
         super().__init__()
         self._shards, self._batch_size = list(shards), batch_size
-        self._row_of, self._look, self._tokenizer = row_of, look, tokenizer
+        self._parted, self._row_of, self._look, self._tokenizer = parted, row_of, look, tokenizer
 
     def __iter__(self) -> Iterator[Message]:
         info = get_worker_info()
@@ -95,7 +96,7 @@ class ScoreStream(IterableDataset[Message]):
         usable: list[_Usable] = []
         names, began = frozenset(wanted), time.perf_counter()
         with open_shard(shard.path, shard.size, Tally()) as file:
-            for sample in read_samples(file, shard.name):
+            for sample in self._samples(file, shard.name):
                 found = sample if isinstance(sample, Problem) else self._usable(shard.name, sample, names)
                 if isinstance(found, Problem):
                     bad.append(found)
@@ -109,6 +110,10 @@ class ScoreStream(IterableDataset[Message]):
         if usable:
             yield self._batch(number, usable, wanted, began)
         yield End(number, _listed(bad), _listed(lacking))
+
+    def _samples(self, file: IO[bytes], name: str) -> Iterator[Sample | Problem]:
+        for sample in read_samples(file, name):
+            yield from (sample,) if isinstance(sample, Problem) else self._parted(sample)
 
     def _batch(self, number: int, usable: "list[_Usable]", wanted: Sequence[str], began: float) -> Batch:
         seconds: dict[str, float] = {}

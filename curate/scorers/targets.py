@@ -1,7 +1,7 @@
 """The pictures of evaluation or training sets as embeddings: the targets of a selection.
 
-Sets lie in the tasks' layout, `<set>/train/<n>.tar` with `<key>.jpg` (or .png, .webp) and whatever else; nothing but
-the picture is read. Docs: docs/score.md.
+Sets lie in the tasks' layout, `<set>/train/<n>.tar` with `<key>.jpg` (or .png, .webp), or `<key>.0.jpg` and
+`<key>.1.jpg`, and whatever else; nothing but the pictures is read. Docs: docs/score.md.
 """
 
 import sys
@@ -53,6 +53,17 @@ def picture_of(sample: "Sample") -> dict[str, Any]:
     return {"uid": sample.key}
 
 
+def each_picture(sample: "Sample") -> "list[Sample]":
+    """A sample for each picture: of a pair's two, as Winoground has them, `<key>-00` and `<key>-01`."""
+    pair = sample.pair()
+    if pair == (None, None):
+        return [sample]
+    return [
+        sample._replace(key=f"{sample.key}-{place:02d}", members=sample.members if data is None else {"jpg": data})
+        for place, data in enumerate(pair)
+    ]
+
+
 class Targets(Scorer):
     """Unit vectors, a picture each, in a folder of curate/pool/embedded.py.
 
@@ -61,7 +72,7 @@ class Targets(Scorer):
     """
 
     options: Options
-    row_of = staticmethod(picture_of)
+    parted, row_of = staticmethod(each_picture), staticmethod(picture_of)
     tokenizer = None
 
     def __init__(self, options: Options) -> None:

@@ -44,6 +44,11 @@ class Sample(NamedTuple):
             raise ValueError(f"no image: {held(self.members)}" if data is None else "empty image")
         return data
 
+    def pair(self) -> tuple[bytes | None, bytes | None]:
+        """Both pictures of a sample that has two, `0.<extension>` and `1.<extension>`; None where one is missing."""
+        first, second = (self.first_of([f"{place}.{one}" for one in IMAGE_EXTENSIONS]) for place in range(2))
+        return first, second
+
     def caption(self) -> str:
         """Its caption, as it is.
 
