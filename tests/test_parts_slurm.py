@@ -1,14 +1,20 @@
 """Verbs in parts as arrays of jobs on a real SLURM with two nodes: an element is killed, the last job says what is
 missing, the same array again finds what was done, and the bytes are those of one process."""
 
+import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import fsspec
 import pytest
 import slurm_cluster
 from downloading import write_metadata
+from pools import uid_of, write_pool
 from test_parts import VERBS, Given
+from test_reshard import files, run
+from test_reshard_parts import STOPPING
 from web_server import Web
 
 
@@ -86,3 +92,32 @@ def test_an_audit_is_put_together_once_every_element_has_counted(
     parts = given.made()
     given.afresh()
     assert given.run() == 0 and given.made() == parts
+
+
+@pytest.mark.slow
+@pytest.mark.system("slurm-wlm munge", slurm_cluster.missing)
+def test_a_resharding_goes_from_a_bucket_to_a_bucket(cluster: dict[str, str], tmp_path: Path, bucket: str) -> None:
+    pool, subset = write_pool(tmp_path / "pool", 4, 9), [uid_of(number) for number in range(36)]
+    assert run(tmp_path, subset, pool, "alone", samples_per_shard=6) == 0
+    store, url = fsspec.filesystem("s3"), f"{bucket}/array"
+    store.put(str(pool), f"{url}/pool", recursive=True)
+    keys = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    words = [f"subset={tmp_path}/alone.npy", f"shards={url}/pool", f"out={url}/out", f"work={tmp_path}/work"]
+    jobs = slurm_cluster.stopping_jobs(tmp_path, cluster | keys, STOPPING)
+    array = Array(jobs, "reshard.sbatch", [*words, "samples_per_shard=6", "workers=1"], tmp_path)
+    first, last = array.submit()
+    array.kill_second(first, lambda: (tmp_path / "started").exists() and "part 1/2: 3 of 6 shards" in jobs.logs())
+    assert jobs.end(last)["ExitCode"] == "1:0", jobs.logs()
+    # The worker may have had the time for its next shard.
+    lacks = r"part 2/2 was ended before it was done: [12] of its 3 shards of the output missing: 00000003\.tar"
+    assert re.search(lacks, jobs.logs()), jobs.logs()
+    written = {one["name"]: one["LastModified"] for one in store.ls(f"{url}/out", detail=True, refresh=True)}
+    whole = {name: when for name, when in written.items() if name.endswith(".tar")}
+    assert len(whole) in (4, 5) and not any(name.endswith(("00000003.tar", "meta.json")) for name in written)
+    _, last = array.submit()
+    assert jobs.end(last)["ExitCode"] == "0:0", jobs.logs()
+    written = {one["name"]: one["LastModified"] for one in store.ls(f"{url}/out", detail=True, refresh=True)}
+    assert whole.items() <= written.items()
+    store.get(f"{url}/out/", str(tmp_path / "got"), recursive=True)
+    assert files(tmp_path / "got") == files(tmp_path / "alone")
+    assert not list((tmp_path / "work/upload").iterdir())

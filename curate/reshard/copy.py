@@ -62,7 +62,7 @@ def copy_shard(job: Job, place: Place) -> Done:
     plan = planned(job)
     rows = plan[Order(len(plan), job.shuffle).rows(place.start, place.stop)]
     name, stats = names(place.shard)
-    local = job.work / "upload" if "://" in job.out else Path(job.out)
+    local = job.staging
     with atomic(local / name, "wb") as file:
         done = _write(job, rows, file.fileno())
     write_json(local / stats, {"successes": done.samples, "bytes": done.bytes, "blurred": done.blurred})

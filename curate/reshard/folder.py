@@ -67,7 +67,7 @@ def begin(options: ReshardOptions, job: Job, told: dict[str, Any], data: Data) -
                     "deletes what is there"
                 )
     # What a killed run was writing; a part minds its own, as the others are being written.
-    for left in () if "://" in job.out or options.part else Path(job.out).glob(".*.????????"):
+    for left in () if options.part else job.staging.glob(".*.????????"):
         if _OURS.fullmatch(left.name[1:-9]):
             left.unlink()
     for folder in ("done", "parts"):

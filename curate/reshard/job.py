@@ -99,6 +99,11 @@ class Job:
         return self.work / "faces"
 
     @property
+    def staging(self) -> Path:
+        """Folder where shards of the output are written: their own, or one from which they go to a store."""
+        return self.work / "upload" if "://" in self.out else Path(self.out)
+
+    @property
     def has_faces(self) -> bool:
         """Whether faces are to be blurred, and all metadata were read."""
         return (self.faces / "entries.npy").exists()

@@ -126,10 +126,9 @@ def _plan(job: Job, options: ReshardOptions, collect: Any) -> int:
 
 def _clean(job: Job, shard: int) -> None:
     """Delete what a killed process left of a shard of the output."""
-    if "://" not in job.out:
-        for name in names(shard):
-            for left in Path(job.out).glob(f".{name}.????????"):
-                left.unlink(missing_ok=True)
+    for name in names(shard):
+        for left in job.staging.glob(f".{name}.????????"):
+            left.unlink(missing_ok=True)
 
 
 def begun(job: Job) -> list[Part]:
