@@ -1,15 +1,12 @@
 """`python -m tasks download | verify | lock` against a local server that speaks the Hub's protocol."""
 
-import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -27,13 +24,13 @@ from evalsets import (
     write_puzzles,
 )
 from hub_server import COMMIT, Hub, serving
+from waiting import until
 
 from poolbench import PACKAGES
-from poolbench.errors import UserError, status_of
+from poolbench.errors import status_of
 from poolbench.files import digest_file, read_json
 
 from tasks.command import VERBS
-from tasks.lock import is_pinned, load_lock, pinned, unpinned
 from tasks.registry import load_tasks
 from tasks.verify import verify
 
@@ -106,13 +103,6 @@ class Command:
             cwd=self.package, env=self._environment | variables,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
-
-
-def wait_for(happened: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 300
-    while not happened():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.02)
 
 
 @pytest.fixture
@@ -197,7 +187,8 @@ def test_ctrl_c_ends_at_once_and_keeps_what_came(run: Command, hub: Hub, origin:
     part = tmp_path / "data" / TASKS[KITTI].folder / ".download"
     whole = tmp_path / "data" / TASKS[KITTI].folder / "test/2.tar"
     size = (origin / TASKS[KITTI].folder / "test/0.tar").stat().st_size
-    wait_for(lambda: whole.exists() and any(path.stat().st_size > size // 4 for path in part.glob("test-0.tar.*")))
+    begun = "test-0.tar.*"
+    until(lambda: whole.exists() and any(path.stat().st_size > size // 4 for path in part.glob(begun)), 300)
     other = run("download", f"data={tmp_path}/data", f"tasks={KITTI}")
     assert other.returncode == 1 and other.stderr.count("\n") == 1
     assert f"another download is at work in {part.parent}; wait for its end" in other.stderr
@@ -366,37 +357,6 @@ def test_locking_some_tasks_keeps_the_others(run: Command, hub: Hub, package: Pa
     assert set(after) == {KITTI, GEODE, FLICKR} and {key: after[key] for key in before} == before
     other = run("verify", "data=.", f"tasks={KITTI},mnist")
     assert "1 of 2 tasks are not pinned: the lock file lock.json does not name them" in other.stdout
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ({"version": 1, "tasks": {KITTI: {}}}, "is damaged (KeyError('files')); python -m tasks lock writes it anew"),
-        ({"version": 2}, "is not a lock file of version 1"),
-        ([], "is not a lock file of version 1"),
-    ],
-)
-def test_a_damaged_lock_file_is_told(content: Any, message: str, tmp_path: Path) -> None:
-    path = tmp_path / "lock.json"
-    assert load_lock(path) == {}
-    load_lock.cache_clear()
-    path.write_text(json.dumps(content))
-    with pytest.raises(UserError, match=r"lock\.json") as error:
-        load_lock(path)
-    assert message in str(error.value)
-
-
-def test_another_lock_file_can_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("POOLBENCH_LOCK", str(tmp_path / "mine.json"))
-    with pytest.raises(UserError, match=r"mine.json does not exist; python -m tasks lock writes it"):
-        pinned(KITTI)
-    entry = {"repo": "a/b", "revision": "c", "licence": None, "files": [], "data_digest": "0" * 64}
-    (tmp_path / "mine.json").write_text(json.dumps({"version": 1, "tasks": {KITTI: entry}}))
-    assert (is_pinned(KITTI, "0" * 64), is_pinned(KITTI, "1" * 64), is_pinned("mnist", "0" * 64)) == (True, False, None)
-    assert pinned("demo/twemoji") is not None, "the demo's are pinned with the code"
-    assert unpinned([TASKS[KITTI], TASKS["mnist"]]) == (
-        "1 of 2 tasks are not pinned: the lock file mine.json does not name them; python -m tasks lock pins them"
-    )
 
 
 def test_a_repository_with_other_shards_than_it_tells_is_not_pinned(run: Command, hub: Hub, package: Path) -> None:

@@ -1,7 +1,6 @@
 """Evaluation during training: scores beside the losses, the same weights, and nothing lost when either fails."""
 
 import os
-import random
 import shlex
 import signal
 import sys
@@ -15,18 +14,16 @@ import offline_wandb
 import pytest
 import torch
 from evalsets import classification_samples, retrieval_samples, write_classification, write_retrieval
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from pools import write_pool
 
-from poolbench.command import compose, quoted
+from poolbench.command import compose
 from poolbench.errors import UserError
 from poolbench.files import digest_file, read_json, read_lines
-from poolbench.processes.place import place
 from poolbench.processes.preemption import STOPPED
 
 from evaluate.config import EvaluateConfig
 from evaluate.run import run as evaluate
-from tasks.registry import load_tasks, select
+from tasks.registry import load_tasks
 from tasks.results import FILE
 from train import evaluation
 from train.config import TrainConfig
@@ -444,61 +441,3 @@ def test_the_other_processes_wait_longer_than_a_collective_operation_does(
     known = (folder / "evaluations/step_000000004/environment").read_text().split()
     assert not {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "TORCHELASTIC_RUN_ID"} & set(known)
     assert {"PATH", "FAULT"} <= set(known)
-
-
-@pytest.mark.parametrize(
-    "variables",
-    [
-        {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "a", "MASTER_PORT": "1"},
-        {"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "1", "SLURM_LOCALID": "0", "MASTER_ADDR": "a"},
-    ],
-)
-def test_the_evaluation_takes_itself_for_one_process(
-    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
-) -> None:
-    kept = {"CUDA_VISIBLE_DEVICES": "3", "SLURM_JOB_ID": "7", "RANKING": "x", "LOCAL_CACHE": "y"}
-    for key, value in {**variables, **kept}.items():
-        monkeypatch.setenv(key, value)
-    assert place() is not None
-    environment = evaluation._environment()
-    assert kept.items() <= environment.items()
-    monkeypatch.setattr(os, "environ", environment)
-    assert place() is None
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_the_command_means_what_the_options_say(options: dict[str, str], seed: int) -> None:
-    """Whatever a path holds that Hydra's grammar knows: commas, blanks, brackets, quotes, numbers, null."""
-    draw = random.Random(seed)
-
-    def name() -> str:
-        text = "".join(draw.choice("ab ,=[]{}()'\"1.~*:%äπ") for _ in range(draw.randint(1, 12)))
-        # A path that begins with ~ or ends with : would be another one in any command.
-        return draw.choice([text.strip(" .~:") or "x", "null", "1e5", "true", "[a,b]", "a,b", "{0..3}"])
-
-    config = configured(options)
-    for _ in range(50):
-        config.out, config.name, config.evaluate.data = name(), name(), name()
-        config.evaluate.tasks = [name() for _ in range(draw.randint(1, 3))]
-        config.evaluate.limit = draw.choice([None, 5])
-        path = config.folder / "checkpoints" / "step_000000004.pt"
-        command = evaluation._command(config, path, torch.device("cuda", 0))
-        assert command[: len(evaluation.EVALUATE)] == [sys.executable, "-m", "evaluate"]
-        words = [quoted(word, EvaluateConfig) for word in command[len(evaluation.EVALUATE) :]]
-        parsed = {word.key_or_group: word.value() for word in OverridesParser.create().parse_overrides(words)}
-        expected = {
-            "model": "test-tiny",
-            "checkpoint": str(path),
-            "out": str(config.folder / "evaluations" / path.stem),
-            "tasks": list(config.evaluate.words),
-            "data": config.evaluate.data,
-            "limit": config.evaluate.limit,
-            "precision": "fp32",
-            "device": "cuda:0",
-        }
-        assert parsed == {key: value for key, value in expected.items() if value is not None}
-
-
-@pytest.mark.parametrize("words", [("all",), ("demo",), ("vtab", "imagenet1k"), ("*pets", "retrieval/*", "vtab/pets")])
-def test_tasks_are_those_of_the_registry(words: tuple[str, ...]) -> None:
-    assert evaluation.task_keys(words) == [task.key for task in select(words)]
