@@ -12,6 +12,22 @@ from pools import sample, write_tar
 from curate import score
 
 REAL = "ViT-Ti-32-64"  # a model that processes of their own know, too
+# `python -m curate.score` that writes three shards, and no other.
+HOLDING = """
+import runpy, threading
+from curate.scorers.run import Writer
+
+write, calls = Writer._write, []
+
+def holding(*arguments):
+    calls.append(1)
+    if len(calls) > 3:
+        threading.Event().wait()
+    write(*arguments)
+
+Writer._write = holding
+runpy.run_module("curate.score", run_name="__main__", alter_sys=True)
+"""
 
 
 def varied(number: int) -> dict[str, bytes]:

@@ -112,7 +112,7 @@ def test_an_interrupted_or_killed_run_goes_on(tmp_path: Path, hosts: Web, stop: 
     urls = [hosts.url("good", number) for number in range(10)] + [hosts.url("silent", 10), hosts.url("good", 11)]
     write_metadata(tmp_path / "metadata/a.parquet", hosts, urls)
     process = started(tmp_path, "shard_size=10", "timeout=60", "deadline=60")
-    until(lambda: hosts.gets["/silent/10"], 300)
+    until(lambda: hosts.gets["/silent/10"])
     if stop == signal.SIGINT:
         os.killpg(process.pid, stop)  # as Ctrl-C does
     else:
@@ -120,7 +120,7 @@ def test_an_interrupted_or_killed_run_goes_on(tmp_path: Path, hosts: Web, stop: 
     status, errors = ended(process)
     assert status == (130 if stop == signal.SIGINT else -9)
     assert errors == ("interrupted; the same command continues where it stopped\n" if stop == signal.SIGINT else "")
-    until(lambda: not group_of(process), 300)  # nobody goes on asking
+    until(lambda: not group_of(process))  # nobody goes on asking
     assert (tmp_path / "shards/00000000_stats.json").exists()
     assert not list((tmp_path / "shards").glob("00000001*"))
     hosts.mended = True
@@ -134,7 +134,7 @@ def test_a_killed_process_costs_its_shard(tmp_path: Path, hosts: Web) -> None:
     urls = [hosts.url("silent", 0), hosts.url("good", 1), hosts.url("good", 2), hosts.url("good", 3)]
     write_metadata(tmp_path / "metadata/a.parquet", hosts, urls)
     process = started(tmp_path, "shard_size=2", "timeout=60", "deadline=60")
-    until(lambda: hosts.gets["/silent/0"], 300)
+    until(lambda: hosts.gets["/silent/0"])
     (writing,) = (tmp_path / "shards").glob(".00000000.tar.*")
     (victim,) = [pid for pid in group_of(process) if _has_open(pid, writing)]
     os.kill(victim, signal.SIGKILL)
@@ -168,7 +168,7 @@ def test_whoever_puts_parts_together_waits_for_none(tmp_path: Path, hosts: Web) 
     good_pool(tmp_path, hosts, 4, "silent")
     process = started(tmp_path, "shard_size=2", "part=1/2", "timeout=600", "deadline=600")
     try:
-        until(lambda: hosts.gets["/silent/0"], 300)
+        until(lambda: hosts.gets["/silent/0"])
         with pytest.raises(UserError, match=r"\.part-1-of-2 is in use by another process"):
             main(["scale=small", f"out={tmp_path}", *QUICK[:-1], "shard_size=2", "merge=2"])
     finally:

@@ -18,7 +18,7 @@ from evalsets import MODEL, classification_samples, encoded, pair_samples, pictu
 from metadata import columns_of, write_file
 from PIL import Image
 from pools import write_pool, write_tar
-from scoring import REAL
+from scoring import HOLDING, REAL
 from selecting import SMALL, curate, selected
 from waiting import until
 
@@ -342,13 +342,12 @@ def test_a_killed_run_goes_on(tmp_path: Path) -> None:
     for number in range(10):
         write_tar(tmp_path / "s/train" / f"{number}.tar", samples[number::10])
     words = [f"checkpoint={tmp_path}/model.pt", f"model={REAL}", f"shards={tmp_path}/s/train", "scorer=targets"]
-    command = ["-m", "curate.score", *words, f"out={tmp_path}/out", "workers=1", "batch_size=1"]
-    process = forked.start(*command, new_session=True)
-    until(lambda: list((tmp_path / "out").glob("*.npy.json")) or process.poll() is not None)
+    process = forked.start("-c", HOLDING, *words, f"out={tmp_path}/out", "workers=1", "batch_size=1", new_session=True)
+    until(lambda: len(list((tmp_path / "out").glob("*.npy.json"))) == 3 or process.poll() is not None)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     finished = {path: path.stat().st_ino for path in (tmp_path / "out").glob("*.npy.json")}
-    assert 0 < len(finished) < 10
+    assert len(finished) == 3
     for out in ("out", "whole"):
         assert embed(tmp_path / "s/train", tmp_path / "model.pt", tmp_path / out, model=REAL, batch_size=1) == 0
     assert all(path.stat().st_ino == inode for path, inode in finished.items())

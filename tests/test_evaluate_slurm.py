@@ -59,7 +59,7 @@ class Jobs:
 
     def end(self, job: str) -> None:
         """Wait until the job, or every element of an array, is through."""
-        limit = time.monotonic() + 180
+        limit = time.monotonic() + 600
         while self._run(["squeue", "-h", "-j", job, "-t", "pending,running,completing"], check=False).stdout.strip():
             assert time.monotonic() < limit, self.logs()
             time.sleep(0.2)
@@ -72,7 +72,7 @@ class Jobs:
 
     def _run(self, command: list[str], check: bool = True) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            command, cwd=ROOT, env=self._environment, capture_output=True, text=True, timeout=60, check=check
+            command, cwd=ROOT, env=self._environment, capture_output=True, text=True, timeout=300, check=check
         )
 
 
@@ -86,7 +86,7 @@ def test_an_array_with_an_element_killed_half_way(cluster: dict[str, str], tmp_p
 
     array = jobs.submit("--array=1-2")
     last = jobs.submit(f"--dependency=afterany:{array}")
-    limit = time.monotonic() + 120
+    limit = time.monotonic() + 600
     while not predictions_path(out, PETS).exists():
         assert time.monotonic() < limit, jobs.logs()
         time.sleep(0.05)
@@ -122,7 +122,7 @@ def scored_alone(folder: Path) -> dict[str, Any]:
     """The same in one process."""
     words = ["model=ViT-Ti-32-64", f"checkpoint={folder}/model.pt", f"data={folder}/data", f"out={folder}/alone"]
     command = [sys.executable, "-m", "evaluate", *words, f"tasks=[{','.join(KEYS)}]", "workers=0"]
-    subprocess.run(command, cwd=ROOT, capture_output=True, check=True, timeout=180)
+    subprocess.run(command, cwd=ROOT, capture_output=True, check=True, timeout=600)
     return {line["key"]: line for line in read_lines(folder / "alone" / FILE)}
 
 

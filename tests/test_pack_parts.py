@@ -120,7 +120,7 @@ def test_an_array_on_slurm(tmp_path: Path, rng: np.random.Generator, cluster: di
     command = ["sbatch", "--wait", "--parsable", f"--output={tmp_path}/log.%j"]
     for array in (["--array=3-4"], []):
         done = subprocess.run(
-            [*command, *array, *words], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=180
+            [*command, *array, *words], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600
         )
         logs = [path.read_text() for path in sorted(tmp_path.glob("log.*"))]
         assert done.returncode == 0, (done.stderr, logs)

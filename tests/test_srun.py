@@ -31,7 +31,7 @@ def test_two_nodes_train_as_one_process(cluster: dict[str, str], tmp_path: Path)
     alone = [sys.executable, "-m", "train"]
     for name, command in (("two", submit), ("one", alone)):
         words = [*command, *options, f"name={name}"]
-        done = subprocess.run(words, capture_output=True, text=True, timeout=240, env=environment, cwd=ROOT)
+        done = subprocess.run(words, capture_output=True, text=True, timeout=600, env=environment, cwd=ROOT)
         log = (tmp_path / "log").read_text() if (tmp_path / "log").exists() else ""
         assert done.returncode == 0, done.stderr[-3000:] + log[-3000:]
     assert read_json(tmp_path / "runs/two/run.json")["world_size"] == 2

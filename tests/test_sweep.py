@@ -45,8 +45,8 @@ def test_seeds_are_jobs_of_their_own_and_a_preempted_one_goes_on(cluster: dict[s
         behind = steps(run)
         assert 10 <= behind < STEPS and checkpoints(run) == [behind], log.read_text()
         jobs.start_now(job)
-        assert process.wait(240) == 0, log.read_text()
+        assert process.wait(900) == 0, log.read_text()
     with sweep(log, dict(os.environ), *words, "seed=1", "hydra/launcher=submitit_local") as process:
-        assert process.wait(240) == 0, log.read_text()
+        assert process.wait(900) == 0, log.read_text()
     assert same(run, tmp_path / "runs/tiny-seed1")
     assert not same(run, tmp_path / "slurm/tiny-seed0")

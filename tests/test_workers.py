@@ -144,7 +144,7 @@ def test_no_worker_outlives_a_process_that_is_killed(tmp_path: Path) -> None:
     process.join()
     workers = [int(path.name) for path in tmp_path.iterdir()]
     try:
-        until(lambda: not any(runs(pid) for pid in workers), 60)
+        until(lambda: not any(runs(pid) for pid in workers))
     finally:
         for pid in workers:
             with contextlib.suppress(ProcessLookupError):

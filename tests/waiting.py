@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 
-def until(true: Callable[[], Any], seconds: float = 120) -> None:
+def until(true: Callable[[], Any], seconds: float = 300) -> None:
     """Wait until something is true; an AssertionError where it is not within so many seconds."""
     end = time.monotonic() + seconds
     while not true():
