@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from downloading import QUICK, download, good_pool, main, write_metadata
+from downloading import QUICK, download, good_pool, main, report_of, write_metadata
 from forked import ROOT
 from web_server import Web
 
 from poolbench.errors import UserError, status_of
 
+from curate.download import processes
 from curate.download.images import Settings, Shard, make
 from curate.download.run import _rows_of
 
@@ -120,3 +121,18 @@ def test_a_damaged_tar_is_not_added_to(tmp_path: Path, hosts: Web) -> None:
     with pytest.raises(UserError, match=r"00000000\.tar: cut off within '.*jpg'; delete the shard's files"):
         make(Shard(0, path, 0, 2), tmp_path / "shards", Settings(shard_size=100))
     assert tar.stat().st_size == 1000
+
+
+def test_the_death_of_the_process_that_starts_the_others_is_told(
+    tmp_path: Path, hosts: Web, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def start(process: object) -> None:
+        raise EOFError("unexpected EOF")  # as multiprocessing says it
+
+    good_pool(tmp_path, hosts, 3)
+    with monkeypatch.context() as patch:
+        patch.setattr(processes._CONTEXT.Process, "start", start)
+        assert download(tmp_path) == 2
+    said = capfd.readouterr().err
+    assert said.startswith("error: the process that starts the others was killed, ") and said.count("\n") == 1
+    assert download(tmp_path) == 0 and report_of(tmp_path)["arrived"] == 3

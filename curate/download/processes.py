@@ -69,11 +69,21 @@ def make_all(shards: Sequence[Shard], folder: Path, settings: Settings, processe
 
 
 def _started(shard: Shard, folder: Path, settings: Settings) -> _Running:
+    """
+    Raises:
+        UserError: the process that forks the others was killed meanwhile.
+    """
     answer, telling = _CONTEXT.Pipe(duplex=False)
     process = _CONTEXT.Process(target=_make, args=(shard, folder, settings, telling), daemon=True)
     resource_tracker.ensure_running()  # begun below, it would let signals through
-    with held():
-        process.start()
+    try:
+        with held():
+            process.start()
+    except (EOFError, ConnectionError):
+        raise UserError(
+            "the process that starts the others was killed, probably for memory; the same command continues, with "
+            "fewer processes= or lower threads= if so"
+        ) from None
     telling.close()
     return _Running(process, shard, answer)
 
