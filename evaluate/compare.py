@@ -327,7 +327,8 @@ def overall(differences: Sequence[Difference]) -> list[Overall]:
     """The mean over the tasks of each suite of which any was compared; of `extra`, whose metrics are of many kinds, one
     over the tasks of each metric that several have.
 
-    Tasks are taken for independent samples, so the standard error is sqrt(sum of squares) / tasks.
+    Tasks are taken for independent samples, so the standard error is sqrt(sum of squares) / tasks, and the test is a
+    normal one. A mean over one task is that task, and is tested as it is.
     """
     rows = []
     suites = [(load_tasks()[one.key].suite, one) for one in differences]
@@ -343,7 +344,7 @@ def overall(differences: Sequence[Difference]) -> list[Overall]:
         a, b = (math.fsum(values) / count for values in zip(*((one.a, one.b) for one in inside), strict=True))
         difference = math.fsum(one.difference for one in inside) / count
         stderr = math.sqrt(math.fsum(one.stderr**2 for one in inside)) / count
-        p = two_sided(difference, stderr)
+        p = inside[0].p if count == 1 else two_sided(difference, stderr)
         verdicts = [one.verdict for one in inside]
         better = _better(difference, p)
         rows.append(Overall(name, count, a, b, difference, stderr, p, better, verdicts.count("A"), verdicts.count("B")))

@@ -26,7 +26,20 @@ from runs import result
 from poolbench.errors import UserError
 from poolbench.files import append_line
 
-from evaluate.compare import COMMAND, NO_DIFFERENCE, Comparison, as_json, compare, holm, mcnemar, report, two_sided
+from evaluate.compare import (
+    COMMAND,
+    NO_DIFFERENCE,
+    Comparison,
+    Difference,
+    as_json,
+    compare,
+    holm,
+    mcnemar,
+    overall,
+    report,
+    two_sided,
+    with_verdicts,
+)
 from evaluate.disagreements import disagreements
 from evaluate.metrics import statistic_of
 from evaluate.results import Conditions, save
@@ -153,6 +166,15 @@ def test_the_mean_over_tasks(comparison: Comparison) -> None:
     assert mean.stderr == pytest.approx(np.sqrt(np.sum(errors**2)) / 8)
     assert mean.p == two_sided(mean.difference, mean.stderr) < 0.05 and mean.verdict == "B"
     assert mean.a_better == 0 and mean.b_better == sum(one.verdict == "B" for one in main)
+
+
+def test_a_mean_over_one_task_is_tested_as_the_task() -> None:
+    """Not by a normal test, which finds of three samples of four what McNemar's exact one does not."""
+    one = Difference("vtab/cifar100", "acc1", 0.25, 0.5, 0.25, 0.25, mcnemar(1, 3))
+    two = one._replace(key="vtab/pets")
+    (mean,), (means,) = overall(with_verdicts([one])), overall(with_verdicts([one, two]))
+    assert (mean.tasks, mean.p, mean.verdict) == (1, 0.625, NO_DIFFERENCE)
+    assert means.p == pytest.approx(two_sided(0.25, 0.25 / math.sqrt(2)))
 
 
 def test_a_model_is_no_better_than_itself(folders: tuple[Path, Path]) -> None:
