@@ -18,6 +18,7 @@ from waiting import until
 from poolbench.models.clip import create
 
 import curate.scorers.run
+from curate.scorers.base import ScorerOptions
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +46,18 @@ def test_a_process_for_each_device(
     assert run(real / "pool", real / "model.pt", tmp_path, model=REAL, device="cpu,cpu") == 0
     assert capfd.readouterr().out.count("6 of 6 shards to score, cpu") == 2
     assert scores_of(tmp_path) == pytest.approx(scores_of(real / "scores"), abs=1e-6)
+
+
+def test_a_killed_process_of_a_device_is_told(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dying = tmp_path / "dying"
+    dying.write_text('#!/bin/sh\nfor word; do test "$word" != device=b || kill -KILL $$; done\n')
+    dying.chmod(0o755)
+    monkeypatch.setattr(curate.scorers.run, "sys", SimpleNamespace(executable=str(dying), stderr=sys.stderr))
+    assert curate.scorers.run._on_each(["a", "b"], ScorerOptions(workers=0), []) == 1
+    told = "b: SIGKILL ended its process, for want of memory most likely; the same command scores what is missing\n"
+    assert capfd.readouterr().err == told
 
 
 @pytest.mark.slow

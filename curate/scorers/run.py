@@ -112,7 +112,7 @@ def _on_each(devices: Sequence[str], options: ScorerOptions, arguments: Sequence
             own = f"part={index + count * number}/{count * len(devices)}"
             command = [sys.executable, "-m", "curate.score", *shared, own, f"device={device}", f"workers={workers}"]
             processes.append(subprocess.Popen(command, env=owning(os.environ)))
-        return max(abs(_ended(process)) for process in processes)
+        return max(_status(_ended(process), device) for process, device in zip(processes, devices, strict=True))
     except KeyboardInterrupt:  # which each of them has got too, most likely
         _await(processes)
         raise
@@ -123,6 +123,16 @@ def _on_each(devices: Sequence[str], options: ScorerOptions, arguments: Sequence
         for process in processes:
             process.kill()  # one that is suspended hears nothing else
         signal.signal(signal.SIGTERM, before)
+
+
+def _status(ended: int, device: str) -> int:
+    """The exit status of a process as the whole command's; told is what the process could not tell."""
+    if ended >= 0:
+        return ended
+    why = ", for want of memory most likely" if -ended == signal.SIGKILL else ""
+    name = signal.Signals(-ended).name
+    print(f"{device}: {name} ended its process{why}; the same command scores what is missing", file=sys.stderr)
+    return 1
 
 
 def _ended(process: subprocess.Popen[bytes]) -> int:
