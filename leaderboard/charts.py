@@ -24,10 +24,12 @@ _KIND_SHAPES = {"entry": "circle", "unverified": "square", "unranked": "triangle
 # Okabe and Ito, Color Universal Design, 2008; without the yellow, which is lost on white, and the black, on black.
 COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f"]
 
-# 1,000,000 -> "1M", 10^9 -> "1B"; on a logarithmic axis only the steps 1, 2 and 5 of each decade are labelled.
+# 1,000,000 -> "1M", 10^9 -> "1B"; on a logarithmic axis only the steps 1, 2 and 5 of each decade are labelled, but
+# within a single one, where there are others.
 _COUNT = "replace(format(datum.value, '~s'), 'G', 'B')"
+_IS_ROUND = "indexof('125', substring(format(datum.value, '.0e'), 0, 1)) >= 0"
 _COUNT_AXIS = {
-    "labelExpr": f"indexof('125', substring(format(datum.value, '.0e'), 0, 1)) >= 0 ? {_COUNT} : ''",
+    "labelExpr": f"domain('x')[1] < 10 * domain('x')[0] || {_IS_ROUND} ? {_COUNT} : ''",
     "labelOverlap": "greedy",
     "labelSeparation": 3,
     "grid": False,

@@ -155,6 +155,23 @@ def test_size_has_share_and_noise(path: Path) -> None:
     assert [row["label"] for row in best] == [row["label"] for row in rows[:3]]
 
 
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ([14_748, 29_495], {"16k", "18k", "20k", "22k", "24k", "26k", "28k"}),
+        ([25_000, 95_000], {"30k", "40k", "50k", "60k", "70k", "80k", "90k"}),
+        ([100_000, 30_000_000], {"100k", "200k", "500k", "1M", "2M", "5M", "10M", "20M"}),
+    ],
+)
+def test_each_size_has_its_label_unless_there_are_several_decades(sizes: list[int], expected: set[str]) -> None:
+    kept = {"kind": "entry", "share": None, "low": None, "high": None, "rank": None}
+    rows = [{"label": "", "size": size, "score": place, **kept} for place, size in enumerate(sizes)]
+    drawn = vl_convert.vegalite_to_svg(
+        {**charts.size_against_score(), "data": {"name": "rows", "values": rows}}, vl_version=charts.VERSION
+    )
+    assert expected <= {text for text in texts(drawn) if re.fullmatch(r"\d+[kM]", text)} <= expected | {"30k"}
+
+
 def test_scaling_has_a_line_for_each_method(path: Path) -> None:
     rows = FIGURES["scaling"](read_leaderboard(path), options("scaling", metric="imagenet1k")).rows
     lines: dict[str, list[int]] = {}

@@ -137,5 +137,5 @@ def _folder_of(module: str, package: str) -> Path:
     """
     spec = importlib.util.find_spec(module)
     if spec is None or spec.origin is None:
-        raise UserError(f"this filter needs the package {package}: {_EXTRA}")
+        raise UserError(f"telling languages needs the package {package}: {_EXTRA}")
     return Path(spec.origin).parent
