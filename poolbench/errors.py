@@ -126,6 +126,19 @@ def _mistaken(error: OSError) -> str | None:
         return f"{path} is a folder, not a file"
     if not isinstance(error, FileExistsError | NotADirectoryError):
         return None
+    return _file_for_folder(path)
+
+
+def absent(path: Path) -> str:
+    """Why neither a file nor a folder is to be had at a path, as the end of a sentence."""
+    if path.exists():
+        return "is neither a file nor a folder"
+    mistaken = _file_for_folder(path)
+    return "does not exist" if mistaken is None else f"does not exist: {mistaken}"
+
+
+def _file_for_folder(path: Path) -> str | None:
+    """Which file lies at a path, or above it, where a folder is to be; None where none does."""
     file = next((one for one in (path, *path.parents) if one.is_file()), None)
     return None if file is None else f"{file} is a file, not a folder"
 

@@ -1,5 +1,6 @@
 """What `data=` and `subset=` may be."""
 
+import os
 from pathlib import Path
 
 import fsspec
@@ -100,7 +101,10 @@ def test_digest_follows_content_names_and_weights_not_the_place(pool: Path, tmp_
 @pytest.mark.parametrize(
     ("data", "weights", "message"),
     [
-        ("{pool}/nothing", None, "nothing does not exist"),
+        ("{pool}/nothing", None, "nothing does not exist$"),
+        ("{pool}/00000.tar/x", None, r"does not exist: .*/pool/00000.tar is a file, not a folder$"),
+        ("{pool}/pipe", None, "pipe is neither a file nor a folder$"),
+        ("{pool}/list.txt", None, "list.txt is a file, but no tar; shards are uncompressed tars"),
         ("{pool}/empty", None, "no .tar in it"),
         ("file://{pool}/empty", None, "no .tar in it"),
         ("{pool}/x{{0..3}}.tar", None, "none of its 4 names exists"),
@@ -115,6 +119,8 @@ def test_digest_follows_content_names_and_weights_not_the_place(pool: Path, tmp_
 )
 def test_wrong_data_is_told_in_one_line(pool: Path, data: object, weights: list[float] | None, message: str) -> None:
     (pool / "empty").mkdir()
+    os.mkfifo(pool / "pipe")
+    (pool / "list.txt").write_text("00000.tar")
     filled = data.format(pool=pool) if isinstance(data, str) else [one.format(pool=pool) for one in data]  # type: ignore[attr-defined]
     with pytest.raises(UserError, match=message) as caught:
         resolve(filled, weights)

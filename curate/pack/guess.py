@@ -12,7 +12,7 @@ from typing import Any
 import braceexpand
 import pyarrow as pa
 
-from poolbench.errors import UserError, nearest
+from poolbench.errors import UserError, absent, nearest
 from poolbench.files import files_in
 from poolbench.shards.parquet import CAPTIONS, IMAGES, caption_columns, is_picture, schema_of, splits_of
 from poolbench.text import some
@@ -66,7 +66,7 @@ def _listed(spec: str) -> list[Path]:
         raise UserError(f"from={spec} is no pattern: {error}") from None
     found = sorted({Path(name) for name in names if not Path(name).name.startswith(".") and Path(name).is_file()})
     if not found:
-        raise UserError(f"from={spec} does not exist")
+        raise UserError(f"from={spec} {absent(Path(spec))}")
     return found
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from poolbench.errors import UserError, first_line, nearest
+from poolbench.errors import UserError, absent, first_line, nearest
 from poolbench.files import digest_file, digest_json
 from poolbench.subset import Subset
 from poolbench.uids import from_digits, is_uid
@@ -121,7 +121,7 @@ class _Entry(NamedTuple):
 def _local_entries(spec: str) -> dict[str, _Entry]:
     path = Path(spec).expanduser()
     if not path.exists():
-        raise UserError(f"pool={spec} does not exist")
+        raise UserError(f"pool={spec} {absent(path)}")
     paths = list(path.iterdir()) if path.is_dir() else [path, path.with_suffix(".npz")]
     entries = {one.name: _local_entry(one) for one in paths if one.is_file() or one.is_symlink()}
     return {name: entry for name, entry in entries.items() if entry is not None}

@@ -3,15 +3,18 @@ fsspec."""
 
 import posixpath
 import re
+import tarfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import braceexpand
 
-from poolbench.errors import UserError
+from poolbench.errors import UserError, absent
 from poolbench.files import digest_json, files_below
 from poolbench.remote import LISTING, StoreError, call, patiently, system_of
+
+_SHARDS = "shards are uncompressed tars whose names end in .tar"
 
 
 class Shard(NamedTuple):
@@ -84,9 +87,11 @@ def _list(spec: str) -> tuple[list[_Found], int]:
         return _list_remote(spec), 0
     path = Path(spec).expanduser()
     if path.is_file():
+        if not _is_tar(path):
+            raise UserError(f"data={spec} is a file, but no tar; {_SHARDS}")
         return [_Found(str(path), path.name, path.stat().st_size)], 0
     if not path.is_dir():
-        raise UserError(f"data={spec} does not exist")
+        raise UserError(f"data={spec} {absent(path)}")
     files = list(files_below(path))
     tars = [
         _Found(str(tar), tar.relative_to(path).as_posix(), _size(tar)) for tar in files if tar.name.endswith(".tar")
@@ -94,6 +99,20 @@ def _list(spec: str) -> tuple[list[_Found], int]:
     if not tars:
         raise UserError(f"data={spec}: no .tar in it{_instead(file.name for file in files)}")
     return _finished(tars), 0
+
+
+def _is_tar(path: Path) -> bool:
+    """Whether a file is one by its name, or begins as one. Damage is told when it is read."""
+    if path.name.endswith(".tar"):
+        return True
+    try:
+        with path.open("rb") as file:
+            tarfile.TarInfo.frombuf(file.read(tarfile.BLOCKSIZE), tarfile.ENCODING, "surrogateescape")
+    except tarfile.HeaderError:
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def _size(path: Path) -> int:
@@ -110,7 +129,7 @@ def _instead(names: Iterable[str]) -> str:
     )
     if not packed:
         return ""
-    return f", but {len(packed):,} files like {packed[0]}; shards are uncompressed tars whose names end in .tar"
+    return f", but {len(packed):,} files like {packed[0]}; {_SHARDS}"
 
 
 def _list_pattern(spec: str) -> tuple[list[_Found], int]:
