@@ -29,6 +29,7 @@ from curate.report.gather import Findings, Question
 from curate.report.gather import gather as gathered
 from curate.report.members import Members, Overlap, Runs
 from curate.report.page import percent
+from curate.report.sections import _listing
 from curate.report.statistics import DROPPED, KEPT, Histogram
 from curate.report.words import contrasts, host_of, words_of
 
@@ -158,6 +159,12 @@ def test_words_and_hosts() -> None:
     assert words_of("Don't RUN, run: café_42 — 犬 " + "x" * 41) == {"don't", "run", "café", "42", "犬"}
     assert host_of("https://www.Example.org:80/a?b") == "example.org"
     assert host_of("no address") == host_of("http://[broken") == host_of("") == "(none)"
+
+
+def test_what_stands_in_all_texts_differs_by_nothing() -> None:
+    (row,) = contrasts(Counter(host=2962), Counter(host=2966), (2962, 2966))
+    assert -0.05 < row.z < 0
+    assert _listing("Hosts", [row], ("kept", "dropped"), ("kept", "dropped")).rows[0].z == "+0.0"
 
 
 def test_shares_in_words() -> None:

@@ -171,8 +171,8 @@ def _lists(
     over = [row for row in rows if row.z > _CHANCE][:_LISTED]
     under = [row for row in reversed(rows) if row.z < -_CHANCE][:_LISTED]
     return [
-        _listing(f"Over-represented among the {names[0]}", over, names, kinds),
-        _listing(f"Over-represented among the {names[1]}", under, names, kinds),
+        _listing(f"Over-represented, {names[0]}", over, names, kinds),
+        _listing(f"Over-represented, {names[1]}", under, names, kinds),
         _listing(f"Most frequent, {names[0]}", words.top(rows, _LISTED, lambda row: row.first), names, kinds),
         _listing(f"Most frequent, {names[1]}", words.top(rows, _LISTED, lambda row: row.second), names, kinds),
     ]
@@ -189,7 +189,7 @@ def _listing(
             row.second,
             f"{row.first / longest:.3f}",
             f"{row.second / longest:.3f}",
-            f"{row.z:+.1f}",
+            f"{row.z:+z.1f}",
         )
         for row in rows
     ]
