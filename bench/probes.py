@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 import numpy as np
 import torch
 from evaluation_report import table
 from machine import machine
+from test_probe_classifiers import cloud
 
 from poolbench.files import atomic
 from poolbench.models.clip import create
@@ -31,17 +33,6 @@ from evaluate.probes.linear import Linear, Regression
 from evaluate.probes.search import search
 
 BATCH = 32
-
-
-def embeddings(count: int, classes: int, dims: int, noise: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Unit vectors and their labels; the spread falls from one direction to the next, as in embeddings of pictures."""
-    rng = np.random.default_rng(0)
-    decay = 1 / np.sqrt(1 + np.arange(dims) / 10)
-    centres, axis = rng.normal(size=(classes, dims)), 3 * rng.normal(size=dims)
-    labels = rng.integers(0, classes, count)
-    vectors = axis + (0.5 * centres[labels] + noise * rng.normal(size=(count, dims))) * decay
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    return torch.from_numpy(vectors).float(), torch.from_numpy(labels)
 
 
 class Fits:
@@ -95,7 +86,7 @@ def main() -> int:
     options = parser.parse_args()
     each = encoding(options.model, options.pictures)
     print(f"encoding: {each:.3f} s a picture", flush=True)
-    features, labels = embeddings(options.count + 5000, options.classes, options.dims, options.noise)
+    features, labels = cloud(options.count + 5000, options.noise, classes=options.classes, dims=options.dims)
     train, test = slice(0, options.count), slice(options.count, None)
     draw = Draw([f"s{number}" for number in range(options.count)], labels[train].numpy(), 0)
     rows, held = torch.from_numpy(draw.training()), torch.from_numpy(draw.validation())
