@@ -202,6 +202,9 @@ def test_a_signal_is_heard_while_no_data_come(pool: Path, tmp_path: Path, proces
         assert statuses(group) == [STOPPED] * processes, log.read_text()
         assert "Traceback" not in log.read_text()
         assert wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), group) or processes == 2
+        for pid in workers:  # of a job of several, which ends without clearing up
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
     if processes == 1:
         assert step_of(folder) == logged(folder) >= 3
     with started(given, log, processes) as group:
