@@ -81,8 +81,18 @@ class Heavy:
         return "heavy"
 
 
+class Slow:
+    """An argument that is worth processes where a pool is not small."""
+
+    slow = True
+
+    def identity(self) -> Any:
+        return "slow"
+
+
 def test_light_functions_are_called_in_threads(files: list[File], tmp_path: Path) -> None:
-    """Unless they are given something heavy, the pool is in a store, or it is large and there are cores for it."""
+    """Unless they are given something heavy, the pool is in a store, or it is large and there are cores for it, or
+    something slow."""
     elsewhere = [file._replace(path=f"s3://bucket/{file.name}.parquet") for file in files]
     large = [file._replace(size=10**9) for file in files]
     for pool, workers, arguments, in_threads in (
@@ -91,6 +101,8 @@ def test_light_functions_are_called_in_threads(files: list[File], tmp_path: Path
         (elsewhere, 2, (), False),
         (large, 2, (), True),
         (large, 5, (), False),
+        (files, 2, (Slow(),), True),
+        ([file._replace(size=5 * 10**7) for file in files], 2, (Slow(),), False),
     ):
         with Passes(pool, tmp_path / "work", workers) as passes:
             found = [tuple(one) for _, one in passes.map(process_and_thread, *arguments)]

@@ -39,6 +39,7 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 # Threads that a light function's calls run in, at most: a fifth of it Python does, for one thread at a time, so that
 # more would wait. For pools beyond so many bytes more processes are soon worth the second that they take to begin.
 _THREADS, _THREADS_BYTES = 4, 1e9
+_SLOW_BYTES = 2e8  # the same for arguments that are slow, whatever the number of workers
 _MARKS_END = b"\n}\n"  # as `write_json` has it, and nowhere else in a file
 _AHEAD = 2  # results for each worker that wait, at most, to be taken where none is kept
 
@@ -56,7 +57,8 @@ def light(function: _Function) -> _Function:
     """Mark a function of a file as one whose work Arrow and numpy do, all but a few calls for each piece of rows: it is
     called in threads of one process. Starting others costs half a second of a core each, which is 2 million rows.
 
-    An argument that says of itself `light = False` takes the mark away.
+    An argument that says of itself `light = False` takes the mark away. One that says `slow = True` takes microseconds
+    a row, so that of a large pool the share that Python does, for one thread at a time, costs more than processes do.
     """
     function.light = True  # type: ignore[attr-defined]
     return function
@@ -357,7 +359,9 @@ class Passes:
         self, function: Callable[..., Any], arguments: tuple[Any, ...]
     ) -> Callable[[], concurrent.futures.Executor]:
         """What gives the workers that call a function: threads where it is light, else processes."""
-        large = self._workers > _THREADS and sum(file.size for file in self.files) > _THREADS_BYTES
+        slow = any(getattr(one, "slow", False) for one in arguments)
+        size = sum(file.size for file in self.files)
+        large = size > _SLOW_BYTES if slow else self._workers > _THREADS and size > _THREADS_BYTES
         # What is known of a store's files is one for all threads.
         local = not any(map(is_remote, (place for file in self.files for place in (file.path, *file.made))))
         in_threads = _is_light(function, arguments) and local and not large

@@ -109,6 +109,11 @@ class Filter(ABC):
         """Whether it, and all that it asks, is numeric: then threads judge rows, see curate.pool.passes.light."""
         return self.numeric and all(child.light for child in self.children)
 
+    @property
+    def slow(self) -> bool:
+        """Whether it, or any that it asks, takes microseconds a row, see curate.pool.passes.light."""
+        return any(child.slow for child in self.children)
+
     def effective(self) -> dict[str, Any]:
         """The options as they were given, but for those that change no row, which stand at their defaults: what older
         versions kept by these is found, and is found on any device."""

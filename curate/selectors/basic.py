@@ -33,6 +33,10 @@ class Basic(Filter):
     def light(self) -> bool:
         return is_numeric(self.options.language)
 
+    @property
+    def slow(self) -> bool:
+        return True
+
     def learn(self, passes: Passes) -> None:
         check_detector(self.options.language)
 
