@@ -7,27 +7,14 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 from evalsets import MODEL, write_checkpoint
+from holding import holding
 from pools import sample, write_tar
 
 from curate import score
 
 REAL = "ViT-Ti-32-64"  # a model that processes of their own know, too
 # `python -m curate.score` that writes three shards, and no other.
-HOLDING = """
-import runpy, threading
-from curate.scorers.run import Writer
-
-write, calls = Writer._write, []
-
-def holding(*arguments):
-    calls.append(1)
-    if len(calls) > 3:
-        threading.Event().wait()
-    write(*arguments)
-
-Writer._write = holding
-runpy.run_module("curate.score", run_name="__main__", alter_sys=True)
-"""
+HOLDING = holding("curate.score", "curate.scorers.run.Writer._write")
 
 
 def varied(number: int) -> dict[str, bytes]:

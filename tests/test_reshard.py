@@ -17,6 +17,7 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
+from holding import holding
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pools import sample, uid_of, write_pool, write_tar
@@ -353,21 +354,7 @@ def test_a_shard_that_changes_after_the_index_is_no_success(tmp_path: Path, caps
 
 
 # Each worker writes three shards, and begins no other.
-HOLDING = """
-import runpy, threading
-from curate.reshard import copy
-
-write, calls = copy._write, []
-
-def holding(*arguments):
-    calls.append(1)
-    if len(calls) > 3:
-        threading.Event().wait()
-    return write(*arguments)
-
-copy._write = holding
-runpy.run_module("curate.reshard", run_name="__main__", alter_sys=True)
-"""
+HOLDING = holding("curate.reshard", "curate.reshard.copy._write")
 
 
 @contextlib.contextmanager
