@@ -90,20 +90,25 @@ class Slow:
         return "slow"
 
 
-def test_light_functions_are_called_in_threads(files: list[File], tmp_path: Path) -> None:
+def test_light_functions_are_called_in_threads(
+    files: list[File], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Unless they are given something heavy, the pool is in a store, or it is large and there are cores for it, or
-    something slow."""
+    something slow and a worker for each core."""
     elsewhere = [file._replace(path=f"s3://bucket/{file.name}.parquet") for file in files]
     large = [file._replace(size=10**9) for file in files]
-    for pool, workers, arguments, in_threads in (
-        (files, 2, (), True),
-        (files, 2, (Heavy(),), False),
-        (elsewhere, 2, (), False),
-        (large, 2, (), True),
-        (large, 5, (), False),
-        (files, 2, (Slow(),), True),
-        ([file._replace(size=5 * 10**7) for file in files], 2, (Slow(),), False),
+    medium = [file._replace(size=5 * 10**7) for file in files]
+    for pool, workers, of, arguments, in_threads in (
+        (files, 2, 2, (), True),
+        (files, 2, 2, (Heavy(),), False),
+        (elsewhere, 2, 2, (), False),
+        (large, 2, 2, (), True),
+        (large, 5, 2, (), False),
+        (files, 2, 2, (Slow(),), True),
+        (medium, 2, 2, (Slow(),), False),
+        (medium, 2, 3, (Slow(),), True),
     ):
+        monkeypatch.setattr("curate.pool.passes.cores", lambda cores=of: cores)
         with Passes(pool, tmp_path / "work", workers) as passes:
             found = [tuple(one) for _, one in passes.map(process_and_thread, *arguments)]
         processes, threads_ = {pid for pid, _ in found}, {thread for _, thread in found}

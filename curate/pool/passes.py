@@ -39,7 +39,7 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 # Threads that a light function's calls run in, at most: a fifth of it Python does, for one thread at a time, so that
 # more would wait. For pools beyond so many bytes more processes are soon worth the second that they take to begin.
 _THREADS, _THREADS_BYTES = 4, 1e9
-_SLOW_BYTES = 2e8  # the same for arguments that are slow, whatever the number of workers
+_SLOW_BYTES = 2e8  # the same for arguments that are slow, where each core has a worker
 _MARKS_END = b"\n}\n"  # as `write_json` has it, and nowhere else in a file
 _AHEAD = 2  # results for each worker that wait, at most, to be taken where none is kept
 
@@ -359,7 +359,9 @@ class Passes:
         self, function: Callable[..., Any], arguments: tuple[Any, ...]
     ) -> Callable[[], concurrent.futures.Executor]:
         """What gives the workers that call a function: threads where it is light, else processes."""
-        slow = any(getattr(one, "slow", False) for one in arguments)
+        # Fewer processes than cores would each multiply on several, and wait for products as `_limit_blas` has it.
+        each_core = self._workers >= cores() > 1 and len(self.files) > 1
+        slow = each_core and any(getattr(one, "slow", False) for one in arguments)
         size = sum(file.size for file in self.files)
         large = size > _SLOW_BYTES if slow else self._workers > _THREADS and size > _THREADS_BYTES
         # What is known of a store's files is one for all threads.
